@@ -1,0 +1,44 @@
+"""Pretrain a BERT on your own text, fast, and use it.
+
+Names are imported when first used (PEP 562), so that ``import fastbert`` costs nothing beyond itself.
+"""
+
+import importlib
+import time
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# budgets (`--minutes`) count from here, the first moment of the package's life in a process
+IMPORTED_AT_S = time.monotonic()
+
+_HOMES = {
+    "BertConfig": "fastbert.config",
+    "BertForPreTraining": "fastbert.model",
+    "InputError": "fastbert.errors",
+    "PackedBatch": "fastbert.batch",
+    "Tokenizer": "fastbert.text",
+    "load": "fastbert.predict",
+}
+_MODULES = ("layers", "ops", "reference", "metrics")
+__all__ = [*_HOMES, *_MODULES, "__version__"]
+
+if TYPE_CHECKING:
+    from fastbert.batch import PackedBatch as PackedBatch
+    from fastbert.config import BertConfig as BertConfig
+    from fastbert.errors import InputError as InputError
+    from fastbert.model import BertForPreTraining as BertForPreTraining
+    from fastbert.predict import load as load
+    from fastbert.text import Tokenizer as Tokenizer
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"fastbert.{name}")
+    raise AttributeError(f"module 'fastbert' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,53 @@
+"""The compiled C++ core ``fastbert._C``, or why it cannot be used.
+
+``impl`` follows the same words everywhere: "auto" takes the core when it is there, "cpp" insists on it, "reference"
+takes the pure-Python twin. The environment variable ``FASTBERT_IMPL`` sets what "auto" means.
+"""
+
+import functools
+import os
+import warnings
+from types import ModuleType
+
+
+@functools.cache
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        from fastbert import _C  # type: ignore[attr-defined]
+    except ImportError as error:
+        return None, str(error)
+    return _C, ""
+
+
+@functools.cache
+def _warn_once(why: str) -> None:
+    warnings.warn(
+        f"fastbert's C++ core is not available ({why}); the pure-Python twins are used, which give the same results "
+        "many times slower. Remedy: install a C++17 compiler and run `pip install -e .` again.",
+        stacklevel=3,
+    )
+
+
+def core(impl: str = "auto") -> ModuleType | None:
+    """Return the C++ core, or None when the pure-Python twin is to be used.
+
+    Raises:
+        ValueError: unknown ``impl``.
+        RuntimeError: ``impl="cpp"`` and the core is not there.
+    """
+    if impl == "auto":
+        wished = os.environ.get("FASTBERT_IMPL", "auto")
+        impl = wished if wished in ("reference", "cpp") else "auto"  # "triton" says nothing about text
+    if impl == "reference":
+        return None
+    if impl not in ("auto", "cpp"):
+        raise ValueError(f"impl={impl!r}: expected 'auto', 'cpp' or 'reference'")
+    module, why = _load()
+    if module is None:
+        if impl == "cpp":
+            raise RuntimeError(
+                f"impl='cpp' was asked for and the C++ core cannot be loaded: {why}. "
+                "Remedy: install a C++17 compiler and run `pip install -e .` again."
+            )
+        _warn_once(why)
+    return module

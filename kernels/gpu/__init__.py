@@ -1,0 +1,1 @@
+"""Triton kernels, imported as ``fastbert.kernels`` (see kernels/README.md for why the folder has this shape)."""
