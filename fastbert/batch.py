@@ -1,0 +1,86 @@
+"""The one bundle inside the model: packed sequences, no padding.
+
+Legend: B sequences, L padded length, T packed tokens, M masked positions.
+Padded ``(B, L)`` tensors with an attention mask exist only at the door: :func:`pack` and :func:`unpack`.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """B sequences laid end to end; sequence b is rows ``cu_seqlens[b]:cu_seqlens[b + 1]``."""
+
+    input_ids: Tensor  # (T,) int64
+    position_ids: Tensor  # (T,) int64, from 0 in every sequence
+    token_type_ids: Tensor  # (T,) int64, 0 or 1
+    cu_seqlens: Tensor  # (B + 1,) int32, cumulative lengths
+    max_seqlen: int  # longest sequence of the batch, in tokens
+    masked_index: Tensor | None = None  # (M,) int64, rows of the T the loss is taken on
+    labels: Tensor | None = None  # (M,) int64, the true tokens there
+    next_sentence_label: Tensor | None = None  # (B,) int64: 0 B follows A, 1 it does not, -100 not asked
+
+    @property
+    def num_tokens(self) -> int:
+        return self.input_ids.shape[0]
+
+    @property
+    def num_sequences(self) -> int:
+        return self.cu_seqlens.shape[0] - 1
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "PackedBatch":
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in moved.items():
+            if isinstance(value, Tensor):
+                moved[name] = value.to(device, non_blocking=non_blocking)
+        return PackedBatch(**moved)
+
+
+def pack(input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None):
+    """Drop the padding of a batch.
+
+    Args:
+        input_ids: (B, L) token ids.
+        attention_mask: (B, L), non-zero where the token is real; None: all are. Holes and left padding are allowed:
+            a token's position is its column, as in Hugging Face's models.
+        token_type_ids: (B, L) segment of each token; None: 0.
+
+    Returns:
+        ``(batch, kept)``: the :class:`PackedBatch` and ``kept`` (T,) int64, the flat ``row * L + column`` of each
+        packed token, which :func:`unpack` needs.
+
+    Raises:
+        ValueError: shapes do not agree.
+    """
+    if input_ids.ndim != 2:
+        raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}: expected (batch, length)")
+    for name, value in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+        if value is not None and value.shape != input_ids.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}: expected {tuple(input_ids.shape)}, as input_ids")
+    rows, length = input_ids.shape
+    device = input_ids.device
+    if attention_mask is None:
+        kept = torch.arange(rows * length, device=device)
+        lengths = torch.full((rows,), length, device=device)
+    else:
+        real = attention_mask != 0
+        kept = real.flatten().nonzero().squeeze(1)
+        lengths = real.sum(1)
+    flat_types = torch.zeros_like(kept) if token_type_ids is None else token_type_ids.flatten()[kept].long()
+    batch = PackedBatch(
+        input_ids=input_ids.flatten()[kept].long(),
+        position_ids=kept % max(length, 1),
+        token_type_ids=flat_types,
+        cu_seqlens=torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32),
+        max_seqlen=int(lengths.max()) if rows else 0,
+    )
+    return batch, kept
+
+
+def unpack(packed: Tensor, kept: Tensor, rows: int, length: int) -> Tensor:
+    """Put packed rows (T, …) back where :func:`pack` took them: (rows, length, …), zeros where padding was."""
+    padded = packed.new_zeros((rows * length, *packed.shape[1:]))
+    return padded.index_copy(0, kept, packed).view(rows, length, *packed.shape[1:])

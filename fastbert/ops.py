@@ -1,0 +1,206 @@
+"""The one dispatch point: every op checks its arguments, chooses an implementation, and calls it.
+
+``impl="auto"`` (or the environment variable ``FASTBERT_IMPL``) follows the rule written in :func:`choose`; an
+implementation asked for by name that cannot run raises with the reason, never falls back. ``python -m fastbert.info``
+prints op → implementation → why.
+
+Legend: B sequences, L padded length, T packed tokens, N heads, H head_dim, D hidden_size, V vocabulary, M masked rows.
+"""
+
+import os
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from fastbert import reference
+
+Impl = Literal["auto", "reference", "triton", "cpp"]
+OPS = (
+    "attention", "rotary", "add_layer_norm", "bias_gelu", "geglu", "feed_forward", "embed_layer_norm", "masked_lm_loss",
+)  # fmt: skip
+
+
+def choose(op: str, impl: str, *tensors: Tensor | None) -> tuple[str, str]:
+    """Return ``(implementation, why)`` for an op on these tensors.
+
+    Rule: a name given by the caller or by ``FASTBERT_IMPL`` is taken or refused; otherwise the reference serves,
+    until this build carries a kernel for the op and the device.
+
+    Raises:
+        ValueError: unknown implementation name.
+        RuntimeError: the implementation cannot run this op here.
+    """
+    asked = "impl argument"
+    if impl == "auto":
+        impl, asked = os.environ.get("FASTBERT_IMPL", "auto") or "auto", "FASTBERT_IMPL"
+    if impl not in get_args(Impl):
+        raise ValueError(f"{asked}={impl!r}: expected one of {', '.join(get_args(Impl))}")
+    if impl in ("auto", "reference"):
+        return "reference", f"{asked} says so" if impl == "reference" else "no kernel for this op in this build"
+    if impl == "cpp" and asked == "FASTBERT_IMPL":
+        return "reference", "FASTBERT_IMPL=cpp rules the text engine; this op has no C++ kernel in this build"
+    raise RuntimeError(f"{asked}={impl!r}: no {impl} kernel for {op!r} in this build. Remedy: impl='reference'")
+
+
+def _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, dropout_p) -> None:
+    if q.shape != k.shape or q.shape != v.shape:
+        raise ValueError(f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}: expected one shape")
+    if cu_seqlens is not None:
+        if q.ndim != 3:
+            raise ValueError(f"q has shape {tuple(q.shape)}: with cu_seqlens it is packed, (tokens, heads, head_dim)")
+        if max_seqlen is None:
+            raise ValueError("max_seqlen is missing: with cu_seqlens give the longest sequence's length")
+        if attention_mask is not None:
+            raise ValueError("attention_mask and cu_seqlens exclude each other: packed sequences have no padding")
+    elif q.ndim != 4:
+        raise ValueError(
+            f"q has shape {tuple(q.shape)}: expected padded (batch, length, heads, head_dim), or give cu_seqlens"
+        )
+    elif attention_mask is not None and attention_mask.shape != q.shape[:2]:
+        raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)}: expected {tuple(q.shape[:2])}")
+    if window is not None and window < 0:
+        raise ValueError(f"window={window}: expected None or a distance >= 0 in tokens")
+    if not 0.0 <= dropout_p < 1.0:
+        raise ValueError(f"dropout_p={dropout_p}: expected a probability in [0, 1)")
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None = None,
+    max_seqlen: int | None = None,
+    *,
+    attention_mask: Tensor | None = None,
+    window: int | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    seed: int | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Bidirectional multi-head attention, packed or padded.
+
+    Args:
+        q, k, v: packed (T, N, H) with ``cu_seqlens``, or padded (B, L, N, H).
+        cu_seqlens: (B + 1,) int32, cumulative lengths of the packed sequences.
+        max_seqlen: longest sequence, in tokens.
+        attention_mask: (B, L), non-zero = real token (padded call only).
+        window: None, or w: a token sees |i - j| <= w.
+        bias: additive, (N, L, L) or (B, N, L, L).
+        scale: factor of q kᵀ; None: 1/sqrt(H).
+        dropout_p: probability of dropping an attention weight.
+        seed: makes the dropout reproducible.
+        impl: "auto", "reference", "triton" or "cpp".
+
+    Returns:
+        The shape of ``q``. A token that may look nowhere gives zeros, with finite gradients.
+
+    Raises:
+        ValueError: shapes or options that do not fit together.
+        RuntimeError: the implementation asked for cannot run here.
+
+    Reference: Vaswani et al., Attention Is All You Need, 2017; Dao et al., FlashAttention, 2022.
+    """
+    _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, dropout_p)
+    choose("attention", impl, q, k, v)
+    return reference.attention(
+        q, k, v, cu_seqlens, max_seqlen,
+        attention_mask=attention_mask, window=window, bias=bias, scale=scale, dropout_p=dropout_p, seed=seed,
+    )  # fmt: skip
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor, *, impl: str = "auto") -> Tensor:
+    """Rotate each head of x (…, N, H) by its position's angles, cos and sin (…, H / 2): pairs are (i, i + H/2)."""
+    choose("rotary", impl, x)
+    return reference.rotary(x, cos, sin)
+
+
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+    *,
+    dropout_p: float = 0.0,
+    return_sum: bool = False,
+    impl: str = "auto",
+):
+    """LayerNorm(residual + dropout(x)) over the last dimension; ``return_sum`` also returns the sum.
+
+    Args: x, residual (…, D); weight (D,); bias (D,) or None; eps added to the variance.
+    Returns: (…, D), or ``(normed, summed)``.
+    """
+    choose("add_layer_norm", impl, x, residual)
+    return reference.add_layer_norm(x, residual, weight, bias, eps, dropout_p=dropout_p, return_sum=return_sum)
+
+
+def bias_gelu(x: Tensor, bias: Tensor | None = None, approximate: str = "none", *, impl: str = "auto") -> Tensor:
+    """GELU(x + bias), exact ("none") or "tanh". x (…, F), bias (F,) or None."""
+    choose("bias_gelu", impl, x)
+    return reference.bias_gelu(x, bias, approximate)
+
+
+def geglu(x: Tensor, bias: Tensor | None = None, approximate: str = "none", *, impl: str = "auto") -> Tensor:
+    """GELU(gate) · value of x (…, 2F) = [gate | value]; returns (…, F)."""
+    choose("geglu", impl, x)
+    return reference.geglu(x, bias, approximate)
+
+
+def feed_forward(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    up_weight: Tensor,
+    up_bias: Tensor | None,
+    down_weight: Tensor,
+    down_bias: Tensor | None,
+    *,
+    norm: str = "pre",
+    mlp: str = "gelu",
+    eps: float = 1e-12,
+    approximate: str = "none",
+    dropout_p: float = 0.0,
+    impl: str = "auto",
+) -> Tensor:
+    """LayerNorm → Linear → GELU/GeGLU → Linear → residual, pre- or post-norm; see :func:`reference.feed_forward`."""
+    choose("feed_forward", impl, x)
+    return reference.feed_forward(
+        x, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias,
+        norm=norm, mlp=mlp, eps=eps, approximate=approximate, dropout_p=dropout_p,
+    )  # fmt: skip
+
+
+def embed_layer_norm(
+    input_ids: Tensor,
+    position_ids: Tensor | None,
+    token_type_ids: Tensor | None,
+    word: Tensor,
+    position: Tensor | None,
+    token_type: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+    *,
+    impl: str = "auto",
+) -> Tensor:
+    """LayerNorm of the summed word (V, D), position (P, D) and token-type (S, D) rows; absent tables are skipped."""
+    choose("embed_layer_norm", impl, word)
+    return reference.embed_layer_norm(
+        input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps
+    )
+
+
+def masked_lm_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    *,
+    vocab_size: int | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Mean cross-entropy of the masked rows against a tied decoder; see :func:`reference.masked_lm_loss`."""
+    choose("masked_lm_loss", impl, hidden)
+    return reference.masked_lm_loss(hidden, weight, bias, labels, vocab_size=vocab_size)

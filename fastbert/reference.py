@@ -1,0 +1,208 @@
+"""Every op in plain PyTorch: the specification, the fallback and the text to learn from.
+
+Legend: B sequences, L padded length, T packed tokens, N heads, H head_dim, D hidden_size, F intermediate_size,
+V vocabulary, M masked positions. Functions accept any floating dtype, float64 included: the custom kernels are tested
+against these in float64.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def scaled_dot_product_attention(
+    q: Tensor, k: Tensor, v: Tensor, scores_mask: Tensor | None, bias: Tensor | None, scale: float, dropout_p: float
+) -> Tensor:
+    """softmax(q kᵀ · scale + bias) v over padded heads-first tensors (B, N, L, H).
+
+    ``scores_mask`` broadcasts to (B, N, L, L), True where attention is allowed; a row that may look nowhere gives 0.
+
+    Reference: Vaswani et al., Attention Is All You Need, 2017.
+    """
+    scores = torch.matmul(q * scale, k.transpose(-1, -2))  # (B, N, L, L)
+    if bias is not None:
+        scores = scores + bias
+    if scores_mask is None:
+        weights = scores.softmax(-1)
+    else:
+        # the smallest finite number, not -inf: a row with nothing to see must give finite gradients
+        weights = scores.masked_fill(~scores_mask, torch.finfo(scores.dtype).min).softmax(-1)
+        weights = weights * scores_mask.any(-1, keepdim=True)
+    if dropout_p:
+        weights = F.dropout(weights, dropout_p)
+    return torch.matmul(weights.to(v.dtype), v)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None = None,
+    max_seqlen: int | None = None,
+    *,
+    attention_mask: Tensor | None = None,
+    window: int | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    seed: int | None = None,
+) -> Tensor:
+    """Multi-head attention, packed (T, N, H) with ``cu_seqlens`` or padded (B, L, N, H); see :func:`ops.attention`."""
+    if seed is not None and dropout_p:
+        with torch.random.fork_rng(devices=[q.device] if q.is_cuda else []):
+            torch.manual_seed(seed)
+            return attention(
+                q, k, v, cu_seqlens, max_seqlen,
+                attention_mask=attention_mask, window=window, bias=bias, scale=scale, dropout_p=dropout_p,
+            )  # fmt: skip
+    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    if cu_seqlens is None:
+        return _padded_attention(q, k, v, attention_mask, window, bias, scale, dropout_p)
+
+    assert max_seqlen is not None
+    total, num_heads, head_dim = q.shape
+    num_sequences = cu_seqlens.shape[0] - 1
+    shape = (num_sequences, max_seqlen, num_heads, head_dim)
+    if total == num_sequences * max_seqlen:  # all of one length: packed is padded
+        q, k, v = (x.reshape(shape) for x in (q, k, v))
+        return _padded_attention(q, k, v, None, window, bias, scale, dropout_p).reshape(total, num_heads, head_dim)
+    lengths = cu_seqlens.diff()
+    real = torch.arange(max_seqlen, device=q.device) < lengths[:, None]  # (B, L)
+    rows = real.flatten().nonzero().squeeze(1)  # (T,)
+    q, k, v = (
+        x.new_zeros((num_sequences * max_seqlen, num_heads, head_dim)).index_copy(0, rows, x).view(shape)
+        for x in (q, k, v)
+    )
+    out = _padded_attention(q, k, v, real, window, bias, scale, dropout_p)
+    return out.reshape(-1, num_heads, head_dim).index_select(0, rows)
+
+
+def _padded_attention(q, k, v, attention_mask, window, bias, scale, dropout_p) -> Tensor:
+    length = q.shape[1]
+    allowed = None
+    if attention_mask is not None:
+        allowed = (attention_mask != 0)[:, None, None, :]  # (B, 1, 1, L): no token looks at padding
+    if window is not None:
+        position = torch.arange(length, device=q.device)
+        near = (position[:, None] - position[None, :]).abs() <= window  # (L, L)
+        allowed = near if allowed is None else allowed & near
+    if bias is not None and bias.shape[-1] != length:
+        bias = bias[..., :length, :length]
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, N, L, H)
+    return scaled_dot_product_attention(q, k, v, allowed, bias, scale, dropout_p).transpose(1, 2)
+
+
+def rotary_tables(position_ids: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin of the rotation angles, each (T, H / 2).
+
+    Reference: Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021.
+    """
+    exponent = torch.arange(0, head_dim, 2, device=position_ids.device, dtype=torch.float32) / head_dim
+    angles = position_ids[..., None].float() * (1.0 / theta**exponent)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate pairs (i, i + H/2) of each head: x (…, N, H), cos and sin (…, H / 2)."""
+    cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)  # over heads
+    first, second = x.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+
+
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+    *,
+    dropout_p: float = 0.0,
+    return_sum: bool = False,
+):
+    """LayerNorm(residual + dropout(x)); with ``return_sum`` also the sum, which a pre-norm block carries on.
+
+    Reference: Ba et al., Layer Normalization, 2016.
+    """
+    x = F.dropout(x, dropout_p) if dropout_p else x
+    total = x if residual is None else x + residual
+    normed = F.layer_norm(total, total.shape[-1:], weight, bias, eps)
+    return (normed, total) if return_sum else normed
+
+
+def bias_gelu(x: Tensor, bias: Tensor | None = None, approximate: str = "none") -> Tensor:
+    """GELU(x + bias). Reference: Hendrycks & Gimpel, Gaussian Error Linear Units, 2016."""
+    return F.gelu(x if bias is None else x + bias, approximate=approximate)
+
+
+def geglu(x: Tensor, bias: Tensor | None = None, approximate: str = "none") -> Tensor:
+    """GELU(gate) · value for x (…, 2F) = [gate | value]. Reference: Shazeer, GLU Variants Improve Transformer, 2020."""
+    gate, value = (x if bias is None else x + bias).chunk(2, -1)
+    return F.gelu(gate, approximate=approximate) * value
+
+
+def feed_forward(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    up_weight: Tensor,
+    up_bias: Tensor | None,
+    down_weight: Tensor,
+    down_bias: Tensor | None,
+    *,
+    norm: str = "pre",
+    mlp: str = "gelu",
+    eps: float = 1e-12,
+    approximate: str = "none",
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """The position-wise half of a layer as one op.
+
+    ``norm="pre"``:  x + W₂ act(W₁ LayerNorm(x) + b₁) + b₂;  ``norm="post"``: LayerNorm(x + W₂ act(W₁ x + b₁) + b₂).
+    ``mlp="gelu"``: up_weight (F, D); ``mlp="geglu"``: (2F, D). down_weight (D, F).
+    """
+    inner = add_layer_norm(x, None, norm_weight, norm_bias, eps) if norm == "pre" else x
+    act = geglu if mlp == "geglu" else bias_gelu
+    out = F.linear(act(F.linear(inner, up_weight), up_bias, approximate), down_weight, down_bias)
+    if norm == "post":
+        return add_layer_norm(out, x, norm_weight, norm_bias, eps, dropout_p=dropout_p)
+    return x + (F.dropout(out, dropout_p) if dropout_p else out)
+
+
+def embed_layer_norm(
+    input_ids: Tensor,
+    position_ids: Tensor | None,
+    token_type_ids: Tensor | None,
+    word: Tensor,
+    position: Tensor | None,
+    token_type: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """LayerNorm(word[input_ids] + position[position_ids] + token_type[token_type_ids]); absent tables are skipped."""
+    total = F.embedding(input_ids, word)
+    if position is not None and position_ids is not None:
+        total = total + F.embedding(position_ids, position)
+    if token_type is not None and token_type_ids is not None:
+        total = total + F.embedding(token_type_ids, token_type)
+    return F.layer_norm(total, total.shape[-1:], weight, bias, eps)
+
+
+def masked_lm_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *, vocab_size: int | None = None
+) -> Tensor:
+    """Mean cross-entropy of ``hidden @ weightᵀ + bias`` against ``labels``, over the masked rows only.
+
+    Args:
+        hidden: (M, D) hidden states of the masked positions, after the prediction head's transform.
+        weight: (V, D) tied embedding; rows from ``vocab_size`` on are padding and take no part.
+        bias: (V,) or None.
+        labels: (M,) int64; -100 is ignored. No label at all gives 0, not NaN.
+    """
+    logits = F.linear(hidden, weight, bias)
+    if vocab_size is not None and vocab_size < logits.shape[-1]:
+        logits = logits[:, :vocab_size]
+    total = F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, labels, reduction="sum")
+    return total / (labels != -100).sum().clamp(min=1)
