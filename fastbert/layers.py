@@ -1,0 +1,231 @@
+"""The parts of an encoder as nn.Modules, usable in any PyTorch model, padded or packed.
+
+Legend: B sequences, L padded length, T packed tokens, N heads, H head_dim, D hidden_size, F intermediate_size.
+A hidden state is packed (T, D) when ``cu_seqlens`` and ``max_seqlen`` are given, else padded (B, L, D) with an optional
+``attention_mask`` (B, L), non-zero = real token.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastbert import ops
+from fastbert.config import BertConfig
+from fastbert.reference import rotary_tables
+
+
+class Embeddings(nn.Module):
+    """Word (+ learned position, + token type) embeddings, LayerNorm, dropout.
+
+    Reference: Devlin et al., BERT, 2019, section 3.
+    """
+
+    def __init__(self, config: BertConfig, impl: str = "auto"):
+        super().__init__()
+        width = config.hidden_size
+        self.word = nn.Embedding(config.padded_vocab_size, width)
+        self.position = nn.Embedding(config.max_position_embeddings, width) if config.position == "learned" else None
+        self.token_type = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.bias)
+        self.dropout_p = config.hidden_dropout_prob
+        self.impl = impl
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """ids (T,) or (B, L) → (…, D); absent positions count along the last dimension, absent types are 0."""
+        if position_ids is None and self.position is not None:
+            position_ids = torch.arange(input_ids.shape[-1], device=input_ids.device).expand_as(input_ids)
+        if token_type_ids is None and self.token_type is not None:
+            token_type_ids = torch.zeros_like(input_ids)
+        hidden = ops.embed_layer_norm(
+            input_ids,
+            position_ids,
+            token_type_ids,
+            self.word.weight,
+            None if self.position is None else self.position.weight,
+            None if self.token_type is None else self.token_type.weight,
+            self.norm.weight,
+            self.norm.bias,
+            self.norm.eps,
+            impl=self.impl,
+        )
+        return F.dropout(hidden, self.dropout_p, self.training)
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention with one fused projection for queries, keys and values (rows [Q | K | V], each (N, H)).
+
+    Reference: Vaswani et al., Attention Is All You Need, 2017, section 3.2.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        *,
+        bias: bool = True,
+        dropout_p: float = 0.0,
+        window: int | None = None,
+        impl: str = "auto",
+    ):
+        super().__init__()
+        if hidden_size % num_heads:
+            raise ValueError(f"hidden_size={hidden_size} is not divisible by num_heads={num_heads}")
+        self.num_heads, self.head_dim = num_heads, hidden_size // num_heads
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
+        self.out = nn.Linear(hidden_size, hidden_size, bias=bias)
+        self.dropout_p, self.window, self.impl = dropout_p, window, impl
+
+    def forward(
+        self,
+        hidden: Tensor,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """(T, D) packed or (B, L, D) padded → the same shape; ``rotary``: (cos, sin), each (…, H / 2)."""
+        qkv = self.qkv(hidden).unflatten(-1, (3, self.num_heads, self.head_dim))  # (…, 3, N, H)
+        q, k, v = qkv.unbind(-3)
+        if rotary is not None:
+            q, k = ops.rotary(q, *rotary, impl=self.impl), ops.rotary(k, *rotary, impl=self.impl)
+        context = ops.attention(
+            q, k, v, cu_seqlens, max_seqlen,
+            attention_mask=attention_mask, window=self.window, bias=bias,
+            dropout_p=self.dropout_p if self.training else 0.0, impl=self.impl,
+        )  # fmt: skip
+        return self.out(context.flatten(-2))
+
+
+class FeedForward(nn.Module):
+    """The position-wise network: Linear → GELU → Linear, or with ``glu`` Linear → GeGLU → Linear.
+
+    Reference: Vaswani et al. 2017, section 3.3; Shazeer, GLU Variants Improve Transformer, 2020.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        *,
+        glu: bool = False,
+        bias: bool = True,
+        approximate: str = "none",
+        impl: str = "auto",
+    ):
+        super().__init__()
+        self.up = nn.Linear(hidden_size, intermediate_size * (2 if glu else 1), bias=bias)
+        self.down = nn.Linear(intermediate_size, hidden_size, bias=bias)
+        self.glu, self.approximate, self.impl = glu, approximate, impl
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, D) → (…, D)."""
+        activation = ops.geglu if self.glu else ops.bias_gelu
+        return self.down(activation(F.linear(hidden, self.up.weight), self.up.bias, self.approximate, impl=self.impl))
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward, each with a residual and a LayerNorm after ("post") or before ("pre") it.
+
+    Reference: Vaswani et al. 2017 (post); Xiong et al., On Layer Normalization in the Transformer, 2020 (pre).
+    """
+
+    def __init__(self, config: BertConfig, index: int = 0, impl: str = "auto"):
+        super().__init__()
+        width, eps, bias = config.hidden_size, config.layer_norm_eps, config.bias
+        self.pre = config.norm == "pre"
+        self.attention = MultiHeadAttention(
+            width,
+            config.num_attention_heads,
+            bias=bias,
+            dropout_p=config.attention_probs_dropout_prob,
+            window=None if config.is_global_layer(index) else config.window,
+            impl=impl,
+        )
+        # the embeddings' LayerNorm already normalises what layer 0 reads (as ModernBERT has it)
+        skip_first = self.pre and index == 0
+        self.attention_norm = None if skip_first else nn.LayerNorm(width, eps=eps, bias=bias)
+        self.feed_forward = FeedForward(
+            width,
+            config.intermediate_size,
+            glu=config.mlp == "geglu",
+            bias=bias,
+            approximate=config.gelu_approximate,
+            impl=impl,
+        )
+        self.feed_forward_norm = nn.LayerNorm(width, eps=eps, bias=bias)
+        self.dropout_p, self.impl = config.hidden_dropout_prob, impl
+
+    def _add_norm(self, x: Tensor, residual: Tensor, norm: nn.LayerNorm, return_sum: bool = False):
+        dropout_p = self.dropout_p if self.training else 0.0
+        return ops.add_layer_norm(
+            x, residual, norm.weight, norm.bias, norm.eps, dropout_p=dropout_p, return_sum=return_sum, impl=self.impl
+        )
+
+    def forward(
+        self,
+        hidden: Tensor,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """(T, D) packed or (B, L, D) padded → the same shape."""
+        where = {"attention_mask": attention_mask, "rotary": rotary}
+        if self.pre:
+            inner = hidden if self.attention_norm is None else self.attention_norm(hidden)
+            attended = self.attention(inner, cu_seqlens, max_seqlen, **where)
+            inner, hidden = self._add_norm(attended, hidden, self.feed_forward_norm, return_sum=True)
+            return hidden + F.dropout(self.feed_forward(inner), self.dropout_p, self.training)
+        assert self.attention_norm is not None
+        hidden = self._add_norm(
+            self.attention(hidden, cu_seqlens, max_seqlen, **where), hidden, self.attention_norm
+        )
+        return self._add_norm(self.feed_forward(hidden), hidden, self.feed_forward_norm)
+
+
+class Encoder(nn.Module):
+    """A stack of :class:`EncoderLayer`, with rotary tables and the final LayerNorm where the architecture has them."""
+
+    def __init__(self, config: BertConfig, impl: str = "auto"):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList([EncoderLayer(config, i, impl) for i in range(config.num_hidden_layers)])
+        pre = config.norm == "pre"
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.bias) if pre else None
+
+    def _rotary(self, position_ids: Tensor, dtype: torch.dtype) -> dict[bool, tuple[Tensor, Tensor] | None]:
+        """Tables for global (True) and local (False) layers, whose base frequency may differ."""
+        config = self.config
+        if config.position != "rope":
+            return {True: None, False: None}
+        tables = rotary_tables(position_ids, config.head_dim, config.rope_theta, dtype)
+        if config.window is None or config.local_rope_theta == config.rope_theta:
+            return {True: tables, False: tables}
+        return {True: tables, False: rotary_tables(position_ids, config.head_dim, config.local_rope_theta, dtype)}
+
+    def forward(
+        self,
+        hidden: Tensor,
+        position_ids: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """(T, D) packed or (B, L, D) padded → the same shape; ``position_ids`` (…,) default to counting from 0."""
+        if position_ids is None:
+            if cu_seqlens is None:
+                position_ids = torch.arange(hidden.shape[-2], device=hidden.device).expand(hidden.shape[:-1])
+            else:
+                starts = cu_seqlens[:-1].long().repeat_interleave(cu_seqlens.diff())
+                position_ids = torch.arange(hidden.shape[0], device=hidden.device) - starts
+        rotary = self._rotary(position_ids, hidden.dtype)
+        for index, layer in enumerate(self.layers):
+            tables = rotary[self.config.is_global_layer(index)]
+            hidden = layer(hidden, cu_seqlens, max_seqlen, attention_mask=attention_mask, rotary=tables)
+        return hidden if self.norm is None else self.norm(hidden)

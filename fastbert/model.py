@@ -1,0 +1,184 @@
+"""BERT for pretraining: embeddings, encoder, masked-LM head, and for the classic architecture the NSP head.
+
+Legend: B sequences, L padded length, T packed tokens, D hidden_size, V vocabulary, M masked positions.
+Inside, everything is packed; a padded call is packed at the door and unpacked on the way out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastbert import ops
+from fastbert.batch import PackedBatch, pack, unpack
+from fastbert.config import BertConfig
+from fastbert.layers import Embeddings, Encoder
+
+
+@dataclass
+class PreTrainingOutput:
+    """What a forward pass gives. Logits are None where nobody asked for them."""
+
+    loss: Tensor | None = None  # (): masked-LM + next-sentence loss
+    prediction_logits: Tensor | None = None  # (B, L, V) padded call, (M, V) or (T, V) packed call
+    seq_relationship_logits: Tensor | None = None  # (B, 2), classic only: [B follows A, it does not]
+
+
+class MaskedLMHead(nn.Module):
+    """Dense → GELU → LayerNorm; the decoder is the word embedding, tied, plus a bias of its own."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.dense = nn.Linear(width, width, bias=config.bias)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.bias)
+        self.bias = nn.Parameter(torch.zeros(config.padded_vocab_size))
+        self.approximate = config.gelu_approximate
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, D) → (…, D), ready for the decoder."""
+        return self.norm(F.gelu(self.dense(hidden), approximate=self.approximate))
+
+
+class BertForPreTraining(nn.Module):
+    """Both architectures; see :class:`fastbert.config.BertConfig`.
+
+    Reference: Devlin et al., BERT, 2019; Warner et al., ModernBERT, 2024.
+    """
+
+    def __init__(self, config: BertConfig, impl: str = "auto"):
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config, impl)
+        self.encoder = Encoder(config, impl)
+        self.head = MaskedLMHead(config)
+        classic = config.arch == "classic"
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if classic else None
+        self.next_sentence = nn.Linear(config.hidden_size, 2) if classic else None
+        self.impl = impl
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal weights of std ``initializer_range``, zero biases, as BERT's."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    # ---- forward ----
+    def encode(self, batch: PackedBatch) -> Tensor:
+        """Hidden states of a packed batch, (T, D)."""
+        if batch.max_seqlen > self.config.max_position_embeddings:
+            raise ValueError(
+                f"a sequence has {batch.max_seqlen} tokens and the model {self.config.max_position_embeddings} "
+                "positions: truncate the text, or train with a larger --max-length"
+            )
+        hidden = self.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids)
+        return self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen)
+
+    def decode(self, hidden: Tensor) -> Tensor:
+        """Vocabulary logits (…, V) of encoder outputs (…, D)."""
+        logits = F.linear(self.head(hidden), self.embeddings.word.weight, self.head.bias)
+        return logits[..., : self.config.vocab_size]
+
+    def pooled(self, hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """tanh(dense(first token)) of each sequence, (B, D); classic only."""
+        assert self.pooler is not None
+        # an empty sequence has no first token; its row repeats a neighbour's and means nothing
+        first = cu_seqlens[:-1].long().clamp(max=max(hidden.shape[0] - 1, 0))
+        return torch.tanh(self.pooler(hidden.index_select(0, first)))
+
+    def forward(
+        self,
+        input_ids: PackedBatch | Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+        *,
+        return_logits: bool | None = None,
+    ) -> PreTrainingOutput:
+        """Encode, predict, and where labels are given take the loss.
+
+        Args:
+            input_ids: a :class:`PackedBatch`, or padded ids (B, L).
+            attention_mask: (B, L), non-zero = real token (padded call).
+            token_type_ids: (B, L) segments (padded call).
+            labels: (B, L) true tokens, -100 where nothing is asked (padded call).
+            next_sentence_label: (B,): 0 B follows A, 1 it does not, -100 not asked (padded call).
+            return_logits: whether to compute vocabulary logits; default: only where there is no loss to take, or in
+                the padded call.
+
+        Returns:
+            :class:`PreTrainingOutput`. In the padded call logits of padding tokens are 0.
+
+        Raises:
+            ValueError: shapes that do not agree, or a sequence longer than the model's positions.
+        """
+        if isinstance(input_ids, PackedBatch):
+            return self._forward_packed(input_ids, return_logits)
+        batch, kept = pack(input_ids, attention_mask, token_type_ids)
+        hidden = self.encode(batch)
+        out = PreTrainingOutput(seq_relationship_logits=self._relationship(hidden, batch))
+        if return_logits is not False:
+            logits = self.decode(hidden)
+            out.prediction_logits = unpack(logits, kept, *input_ids.shape)
+        losses = []
+        if labels is not None:
+            rows = (labels.flatten()[kept] != -100).nonzero().squeeze(1)
+            losses.append(self._masked_lm_loss(hidden, rows, labels.flatten()[kept][rows]))
+        if next_sentence_label is not None:
+            losses.append(self._next_sentence_loss(out.seq_relationship_logits, next_sentence_label))
+        out.loss = torch.stack(losses).sum() if losses else None
+        return out
+
+    def _forward_packed(self, batch: PackedBatch, return_logits: bool | None) -> PreTrainingOutput:
+        hidden = self.encode(batch)
+        out = PreTrainingOutput(seq_relationship_logits=self._relationship(hidden, batch))
+        losses = []
+        if batch.labels is not None:
+            losses.append(self._masked_lm_loss(hidden, batch.masked_index, batch.labels))
+        if batch.next_sentence_label is not None:
+            losses.append(self._next_sentence_loss(out.seq_relationship_logits, batch.next_sentence_label))
+        out.loss = torch.stack(losses).sum() if losses else None
+        if return_logits or (return_logits is None and not losses):
+            rows = hidden if batch.masked_index is None else hidden.index_select(0, batch.masked_index)
+            out.prediction_logits = self.decode(rows)
+        return out
+
+    def _masked_lm_loss(self, hidden: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+        return ops.masked_lm_loss(
+            self.head(hidden.index_select(0, rows)),
+            self.embeddings.word.weight,
+            self.head.bias,
+            labels,
+            vocab_size=self.config.vocab_size,
+            impl=self.impl,
+        )
+
+    def _relationship(self, hidden: Tensor, batch: PackedBatch) -> Tensor | None:
+        return None if self.next_sentence is None else self.next_sentence(self.pooled(hidden, batch.cu_seqlens))
+
+    def _next_sentence_loss(self, logits: Tensor | None, labels: Tensor) -> Tensor:
+        if logits is None:
+            raise ValueError("next_sentence_label was given to a modern model, which has no next-sentence head: "
+                             "use the classic architecture")  # fmt: skip
+        total = F.cross_entropy(logits.float(), labels, reduction="sum")
+        return total / (labels != -100).sum().clamp(min=1)
+
+    # ---- saving ----
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, impl: str = "auto") -> "BertForPreTraining":
+        """Read a Hugging Face directory (BERT or ModernBERT) or a fastbert run; see :mod:`fastbert.interop`."""
+        from fastbert import interop  # a floor above: a convenience of the class, not a need of the model
+
+        return interop.load_model(directory, impl=impl)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` in Hugging Face layout."""
+        from fastbert import interop
+
+        interop.save_model(self, directory)
