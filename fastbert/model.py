@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastbert import ops
+from fastbert import interop, ops
 from fastbert.batch import PackedBatch, pack, unpack
 from fastbert.config import BertConfig
+from fastbert.errors import InputError
 from fastbert.layers import Embeddings, Encoder
 
 
@@ -58,6 +59,7 @@ class BertForPreTraining(nn.Module):
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if classic else None
         self.next_sentence = nn.Linear(config.hidden_size, 2) if classic else None
         self.impl = impl
+        self.fresh: list[str] = []  # parameters that from_pretrained found no weights for
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -172,13 +174,30 @@ class BertForPreTraining(nn.Module):
     # ---- saving ----
     @classmethod
     def from_pretrained(cls, directory: str | Path, impl: str = "auto") -> "BertForPreTraining":
-        """Read a Hugging Face directory (BERT or ModernBERT) or a fastbert run; see :mod:`fastbert.interop`."""
-        from fastbert import interop  # a floor above: a convenience of the class, not a need of the model
+        """Read a Hugging Face directory (BERT or ModernBERT) or a fastbert run.
 
-        return interop.load_model(directory, impl=impl)
+        Heads the directory does not hold keep fresh random weights; ``model.fresh`` names their parameters.
+
+        Raises:
+            InputError: no such directory, an unsupported model, damaged files, shapes that do not fit the config.
+        """
+        directory = Path(directory)
+        config = interop.read_config(directory)
+        state = interop.state_dict_from_hf(interop.read_weights(directory), config)
+        model = cls(config, impl)
+        own = model.state_dict()
+        for name, tensor in state.items():
+            if name in own and own[name].shape != tensor.shape:
+                raise InputError(
+                    f"{directory}: {name} has shape {tuple(tensor.shape)} and config.json asks for "
+                    f"{tuple(own[name].shape)}: config and weights do not belong together"
+                )
+        model.fresh = sorted(set(own) - set(state))
+        if broken := [name for name in model.fresh if name.startswith(("embeddings.", "encoder."))]:
+            raise InputError(f"{directory}: the weights lack {broken[0]} ({len(broken)} in all): not a whole encoder")
+        model.load_state_dict(state, strict=False)
+        return model.eval()
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` in Hugging Face layout."""
-        from fastbert import interop
-
-        interop.save_model(self, directory)
+        interop.write_model(self.state_dict(), self.config, Path(directory))

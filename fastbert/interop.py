@@ -1,0 +1,293 @@
+"""Hugging Face layout, both ways: configurations and weights of BERT and ModernBERT.
+
+Pure translation of names and shapes; :mod:`fastbert.model` does the building. Weights are read from safetensors, or from
+old ``.bin`` files without executing pickles. Old ``gamma``/``beta`` names and missing ``bert.``/``model.`` prefixes
+are understood.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fastbert.config import BertConfig
+from fastbert.errors import InputError
+
+# (our name, Hugging Face's name) without ".weight"/".bias"; {} is the layer number
+CLASSIC = (
+    ("embeddings.word", "bert.embeddings.word_embeddings"),
+    ("embeddings.position", "bert.embeddings.position_embeddings"),
+    ("embeddings.token_type", "bert.embeddings.token_type_embeddings"),
+    ("embeddings.norm", "bert.embeddings.LayerNorm"),
+    ("encoder.layers.{}.attention.out", "bert.encoder.layer.{}.attention.output.dense"),
+    ("encoder.layers.{}.attention_norm", "bert.encoder.layer.{}.attention.output.LayerNorm"),
+    ("encoder.layers.{}.feed_forward.up", "bert.encoder.layer.{}.intermediate.dense"),
+    ("encoder.layers.{}.feed_forward.down", "bert.encoder.layer.{}.output.dense"),
+    ("encoder.layers.{}.feed_forward_norm", "bert.encoder.layer.{}.output.LayerNorm"),
+    ("pooler", "bert.pooler.dense"),
+    ("head.dense", "cls.predictions.transform.dense"),
+    ("head.norm", "cls.predictions.transform.LayerNorm"),
+    ("next_sentence", "cls.seq_relationship"),
+)
+MODERN = (
+    ("embeddings.word", "model.embeddings.tok_embeddings"),
+    ("embeddings.norm", "model.embeddings.norm"),
+    ("encoder.layers.{}.attention_norm", "model.layers.{}.attn_norm"),
+    ("encoder.layers.{}.attention.qkv", "model.layers.{}.attn.Wqkv"),
+    ("encoder.layers.{}.attention.out", "model.layers.{}.attn.Wo"),
+    ("encoder.layers.{}.feed_forward_norm", "model.layers.{}.mlp_norm"),
+    ("encoder.layers.{}.feed_forward.up", "model.layers.{}.mlp.Wi"),
+    ("encoder.layers.{}.feed_forward.down", "model.layers.{}.mlp.Wo"),
+    ("encoder.norm", "model.final_norm"),
+    ("head.dense", "head.dense"),
+    ("head.norm", "head.norm"),
+)
+# whole names, with no suffix to add
+EXTRA = {"classic": ("head.bias", "cls.predictions.bias"), "modern": ("head.bias", "decoder.bias")}
+VOCABULARY_ROWS = ("embeddings.word.weight", "head.bias")
+QKV_PARTS = ("query", "key", "value")
+
+
+# ---- configuration ----
+def config_to_hf(config: BertConfig) -> dict:
+    """The ``config.json`` that stock transformers (4.48 and later, 5.x) reads as the same model."""
+    common = {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "initializer_range": config.initializer_range,
+        "pad_token_id": config.pad_token_id,
+        "tie_word_embeddings": True,
+    }
+    activation = "gelu" if config.gelu_approximate == "none" else "gelu_pytorch_tanh"
+    if config.arch == "classic":
+        return {
+            "architectures": ["BertForPreTraining"],
+            "model_type": "bert",
+            **common,
+            "type_vocab_size": config.type_vocab_size,
+            "hidden_act": activation,
+            "hidden_dropout_prob": config.hidden_dropout_prob,
+            "attention_probs_dropout_prob": config.attention_probs_dropout_prob,
+            "layer_norm_eps": config.layer_norm_eps,
+            "position_embedding_type": "absolute",
+        }
+    every = 1 if config.window is None else config.global_attention_every
+    kinds = {True: "full_attention", False: "sliding_attention"}
+    return {
+        "architectures": ["ModernBertForMaskedLM"],
+        "model_type": "modernbert",
+        **common,
+        "hidden_activation": activation,
+        "classifier_activation": activation,
+        "embedding_dropout": config.hidden_dropout_prob,
+        "mlp_dropout": config.hidden_dropout_prob,
+        "attention_dropout": config.attention_probs_dropout_prob,
+        "norm_eps": config.layer_norm_eps,
+        "norm_bias": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "classifier_bias": False,
+        "decoder_bias": True,
+        "local_attention": 128 if config.window is None else 2 * config.window,
+        # 4.x reads the interval and the two thetas, 5.x the lists
+        "global_attn_every_n_layers": every,
+        "global_rope_theta": config.rope_theta,
+        "local_rope_theta": config.local_rope_theta,
+        "layer_types": [kinds[config.is_global_layer(i)] for i in range(config.num_hidden_layers)],
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": config.rope_theta},
+            "sliding_attention": {"rope_type": "default", "rope_theta": config.local_rope_theta},
+        },
+    }
+
+
+def config_from_hf(hf: Mapping, source: str = "config.json") -> BertConfig:
+    """Read a Hugging Face configuration.
+
+    Raises:
+        InputError: a model type or a setting that has no counterpart here, or a field that is missing or no number.
+    """
+    kind = hf.get("model_type")
+    if kind not in ("bert", "modernbert"):
+        raise InputError(f"{source}: model_type {kind!r} is not supported: expected 'bert' or 'modernbert'")
+    try:
+        return _classic_config(hf, source) if kind == "bert" else _modern_config(hf, source)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{source}: missing or malformed field ({error!r}): write it again from its source") from None
+
+
+def _gelu(name: str, source: str) -> str:
+    names = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+    if name not in names:
+        raise InputError(f"{source}: activation {name!r} is not supported: expected one of {', '.join(names)}")
+    return names[name]
+
+
+def _common(hf: Mapping) -> dict:
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+             "max_position_embeddings")  # fmt: skip
+    fields = {name: int(hf[name]) for name in names}
+    return fields | {"initializer_range": hf.get("initializer_range", 0.02), "pad_token_id": hf.get("pad_token_id") or 0}
+
+
+def _classic_config(hf: Mapping, source: str) -> BertConfig:
+    if hf.get("position_embedding_type", "absolute") != "absolute":
+        raise InputError(f"{source}: position_embedding_type {hf['position_embedding_type']!r} is not supported")
+    return BertConfig(
+        **_common(hf),
+        type_vocab_size=hf.get("type_vocab_size", 2),
+        hidden_dropout_prob=hf.get("hidden_dropout_prob", 0.1),
+        attention_probs_dropout_prob=hf.get("attention_probs_dropout_prob", 0.1),
+        layer_norm_eps=hf.get("layer_norm_eps", 1e-12),
+        gelu_approximate=_gelu(hf.get("hidden_act", "gelu"), source),  # type: ignore[arg-type]
+    )
+
+
+def _modern_config(hf: Mapping, source: str) -> BertConfig:
+    for name in ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"):
+        if hf.get(name):
+            raise InputError(f"{source}: {name}=true is not supported: ModernBERT's released models have no such bias")
+    thetas = hf.get("rope_parameters") or {}
+
+    def theta(kind: str, old: str, default: float) -> float:
+        return float((thetas.get(kind) or {}).get("rope_theta", hf.get(old, default)))
+
+    layers = int(hf["num_hidden_layers"])
+    every = int(hf.get("global_attn_every_n_layers", 3))
+    if kinds := hf.get("layer_types"):
+        glob = [i for i, name in enumerate(kinds) if name == "full_attention"]
+        every = 1 if len(glob) == layers else (glob[1] if len(glob) > 1 else layers)
+        if glob != [i for i in range(layers) if i % every == 0]:
+            raise InputError(f"{source}: layer_types must be global at every n-th layer from 0, got {list(kinds)}")
+    return BertConfig(
+        **_common(hf),
+        type_vocab_size=0,
+        hidden_dropout_prob=hf.get("mlp_dropout", 0.0),
+        attention_probs_dropout_prob=hf.get("attention_dropout", 0.0),
+        layer_norm_eps=hf.get("norm_eps", 1e-5),
+        position="rope",
+        norm="pre",
+        mlp="geglu",
+        window=None if every == 1 else int(hf.get("local_attention", 128)) // 2,
+        global_attention_every=every,
+        rope_theta=theta("full_attention", "global_rope_theta", 160_000.0),
+        local_rope_theta=theta("sliding_attention", "local_rope_theta", 10_000.0),
+        gelu_approximate=_gelu(hf.get("hidden_activation", "gelu"), source),  # type: ignore[arg-type]
+    )
+
+
+# ---- weights ----
+def _pairs(config: BertConfig) -> list[tuple[str, str]]:
+    """Every (our name, their name) of a model, suffixes included, the fused Q, K, V of BERT excepted."""
+    pairs = []
+    for ours, theirs in CLASSIC if config.arch == "classic" else MODERN:
+        numbers = range(config.num_hidden_layers) if "{}" in ours else [None]
+        for number in numbers:
+            for suffix in (".weight", ".bias"):
+                pairs.append((ours.format(number) + suffix, theirs.format(number) + suffix))
+    return [*pairs, EXTRA[config.arch]]
+
+
+def state_dict_to_hf(state: Mapping[str, Tensor], config: BertConfig) -> dict[str, Tensor]:
+    """Our weights under Hugging Face's names; the tied decoder is not repeated."""
+    out = {theirs: state[ours] for ours, theirs in _pairs(config) if ours in state}
+    for ours in VOCABULARY_ROWS:
+        theirs = dict(_pairs(config))[ours]
+        out[theirs] = state[ours][: config.vocab_size]
+    if config.arch == "classic":
+        for layer in range(config.num_hidden_layers):
+            for suffix in ("weight", "bias"):
+                parts = state[f"encoder.layers.{layer}.attention.qkv.{suffix}"].chunk(3, 0)
+                for name, part in zip(QKV_PARTS, parts, strict=True):
+                    out[f"bert.encoder.layer.{layer}.attention.self.{name}.{suffix}"] = part
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in out.items()}
+
+
+def state_dict_from_hf(hf: Mapping[str, Tensor], config: BertConfig) -> dict[str, Tensor]:
+    """Hugging Face's weights under our names, the vocabulary padded; names that are not there are left out."""
+    prefix = "bert." if config.arch == "classic" else "model."
+    hf = {_modern_spelling(name): tensor for name, tensor in hf.items()}
+    if not any(name.startswith(prefix) for name in hf):  # a bare encoder (BertModel) has no prefix
+        hf = {prefix + name: tensor for name, tensor in hf.items()}
+    out = {ours: hf[theirs] for ours, theirs in _pairs(config) if theirs in hf}
+    if config.arch == "classic":
+        for layer in range(config.num_hidden_layers):
+            for suffix in ("weight", "bias"):
+                names = [f"bert.encoder.layer.{layer}.attention.self.{part}.{suffix}" for part in QKV_PARTS]
+                if all(name in hf for name in names):
+                    out[f"encoder.layers.{layer}.attention.qkv.{suffix}"] = torch.cat([hf[name] for name in names])
+    for ours in VOCABULARY_ROWS:
+        if ours in out and out[ours].shape[0] < config.padded_vocab_size:
+            missing = config.padded_vocab_size - out[ours].shape[0]
+            out[ours] = torch.cat([out[ours], out[ours].new_zeros((missing, *out[ours].shape[1:]))])
+    return {name: tensor.float() for name, tensor in out.items()}
+
+
+def _modern_spelling(name: str) -> str:
+    """TensorFlow's gamma and beta, in checkpoints from before 2019, are weight and bias."""
+    return re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
+
+
+# ---- directories ----
+def read_config(directory: Path) -> BertConfig:
+    """The configuration in ``directory/config.json``."""
+    path = directory / "config.json"
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such directory: give a trained run or a Hugging Face model directory")
+    if not path.is_file():
+        raise InputError(f"{directory}: holds no config.json: give a trained run or a Hugging Face model directory")
+    try:
+        hf = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}): copy the file again from its source") from None
+    if not isinstance(hf, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(hf).__name__}: copy the file again")
+    return config_from_hf(hf, str(path))
+
+
+def read_weights(directory: Path) -> dict[str, Tensor]:
+    """All tensors of a directory under Hugging Face's names, on the CPU."""
+    index = directory / "model.safetensors.index.json"
+    single = directory / "model.safetensors"
+    old = directory / "pytorch_model.bin"
+    if single.is_file():
+        return read_safetensors(single)
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if bad := [name for name in files if Path(name).name != name]:
+            raise InputError(f"{index}: file name {bad[0]!r} leaves the directory: do not use this checkpoint")
+        return {name: tensor for file in files for name, tensor in read_safetensors(directory / file).items()}
+    if old.is_file():
+        try:
+            return torch.load(old, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError(f"{old}: cannot be read safely ({type(error).__name__}): convert it to safetensors") from None
+    raise InputError(f"{directory}: holds no model.safetensors (nor pytorch_model.bin): the model is not complete")
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of one file; a file cut short or damaged raises :class:`InputError`."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged or cut short ({error}): restore the file or use another checkpoint") from None
+
+
+def write_model(state: Mapping[str, Tensor], config: BertConfig, directory: Path) -> None:
+    """Write ``config.json`` and ``model.safetensors``, each through a temporary name."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = directory / "model.safetensors.tmp"
+    save_file(state_dict_to_hf(state, config), weights, metadata={"format": "pt"})
+    text = directory / "config.json.tmp"
+    text.write_text(json.dumps(config_to_hf(config), indent=2) + "\n", encoding="utf-8")
+    weights.replace(directory / "model.safetensors")
+    text.replace(directory / "config.json")
