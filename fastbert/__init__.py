@@ -18,17 +18,17 @@ _HOMES = {
     "InputError": "fastbert.errors",
     "PackedBatch": "fastbert.batch",
     "Tokenizer": "fastbert.text",
-    "load": "fastbert.predict",
+    "load": "fastbert.bert",
 }
 _MODULES = ("layers", "ops", "reference", "metrics")
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
     from fastbert.batch import PackedBatch as PackedBatch
+    from fastbert.bert import load as load
     from fastbert.config import BertConfig as BertConfig
     from fastbert.errors import InputError as InputError
     from fastbert.model import BertForPreTraining as BertForPreTraining
-    from fastbert.predict import load as load
     from fastbert.text import Tokenizer as Tokenizer
 
 

@@ -136,7 +136,10 @@ def _common(hf: Mapping) -> dict:
     names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
              "max_position_embeddings")  # fmt: skip
     fields = {name: int(hf[name]) for name in names}
-    return fields | {"initializer_range": hf.get("initializer_range", 0.02), "pad_token_id": hf.get("pad_token_id") or 0}
+    return fields | {
+        "initializer_range": hf.get("initializer_range", 0.02),
+        "pad_token_id": hf.get("pad_token_id") or 0,
+    }
 
 
 def _classic_config(hf: Mapping, source: str) -> BertConfig:
@@ -270,7 +273,9 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
         try:
             return torch.load(old, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise InputError(f"{old}: cannot be read safely ({type(error).__name__}): convert it to safetensors") from None
+            raise InputError(
+                f"{old}: cannot be read safely ({type(error).__name__}): convert it to safetensors"
+            ) from None
     raise InputError(f"{directory}: holds no model.safetensors (nor pytorch_model.bin): the model is not complete")
 
 
@@ -279,7 +284,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged or cut short ({error}): restore the file or use another checkpoint") from None
+        raise InputError(
+            f"{path}: damaged or cut short ({error}): restore the file or use another checkpoint"
+        ) from None
 
 
 def write_model(state: Mapping[str, Tensor], config: BertConfig, directory: Path) -> None:

@@ -182,9 +182,7 @@ class EncoderLayer(nn.Module):
             inner, hidden = self._add_norm(attended, hidden, self.feed_forward_norm, return_sum=True)
             return hidden + F.dropout(self.feed_forward(inner), self.dropout_p, self.training)
         assert self.attention_norm is not None
-        hidden = self._add_norm(
-            self.attention(hidden, cu_seqlens, max_seqlen, **where), hidden, self.attention_norm
-        )
+        hidden = self._add_norm(self.attention(hidden, cu_seqlens, max_seqlen, **where), hidden, self.attention_norm)
         return self._add_norm(self.feed_forward(hidden), hidden, self.feed_forward_norm)
 
 

@@ -44,7 +44,9 @@ def choose(op: str, impl: str, *tensors: Tensor | None) -> tuple[str, str]:
 
 def _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, dropout_p) -> None:
     if q.shape != k.shape or q.shape != v.shape:
-        raise ValueError(f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}: expected one shape")
+        raise ValueError(
+            f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}: expected one shape"
+        )
     if cu_seqlens is not None:
         if q.ndim != 3:
             raise ValueError(f"q has shape {tuple(q.shape)}: with cu_seqlens it is packed, (tokens, heads, head_dim)")

@@ -1,0 +1,293 @@
+"""From options to the parts of a run: corpus, vocabulary, token store, model, loader, trainer."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fastbert import by_heart
+from fastbert.batch import PackedBatch
+from fastbert.budget import Budget
+from fastbert.config import BertConfig
+from fastbert.data import BatchLoader, Corpus, TokenStore, split_documents, write_store
+from fastbert.data.split import Split
+from fastbert.errors import InputError
+from fastbert.model import BertForPreTraining
+from fastbert.monitor import Monitor
+from fastbert.optim import Optimizers, Schedule
+from fastbert.options import TrainOptions
+from fastbert.run_directory import RunDirectory
+from fastbert.text import Tokenizer
+from fastbert.trainer import LoopOptions, Trainer
+
+TINY_CORPUS_TOKENS = 50_000  # below: preset tiny, one thread
+SMALL_CORPUS_BYTES = 100_000  # below: every word seen once may have a piece of its own
+DEFAULT_MINUTES = 5.0
+BY_HEART_MINUTES = 0.75
+EVALUATION_RATE = 0.15  # BERT's, whatever the training uses, so that figures compare
+EVALUATION_SEED = 20_181_011  # fixed: every run answers the same questions
+QUICK_EVALUATION_TOKENS = 16_384  # during the run
+FINAL_EVALUATION_TOKENS = 131_072
+
+
+def choose_device(options: TrainOptions) -> torch.device:
+
+    name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: not usable ({str(error).splitlines()[0]}): try --device cpu") from None
+    return device
+
+
+def open_corpus(options: TrainOptions) -> Corpus:
+
+    return Corpus(options.data, text_field=options.text_field)
+
+
+def get_tokenizer(run: Path, options: TrainOptions, corpus: Corpus, monitor: Monitor) -> Tokenizer:
+    """The run's own (resumed), the one asked for, or a new one trained on the corpus; saved in the run."""
+
+    if (run / "vocab.txt").is_file():
+        return Tokenizer.load(run)
+    if source := options.tokenizer or options.init:
+        tokenizer = Tokenizer.load(source)
+        monitor.say(f"vocabulary: {len(tokenizer):,} pieces from {source}")
+    else:
+        frequency = options.min_frequency or (1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2)
+        tokenizer = Tokenizer.train(
+            (line for document in corpus.documents() for line in document.lines),
+            vocab_size=options.vocab_size,
+            min_frequency=frequency,
+            lowercase=options.lowercase,
+            strip_accents=options.strip_accents,
+            threads=options.threads,
+        )
+        shrunk = f" (asked for {options.vocab_size:,}; the text supports no more)"
+        monitor.say(
+            f"vocabulary: {len(tokenizer):,} pieces, {'uncased' if options.lowercase else 'cased'}, accents "
+            f"{'stripped' if options.strip_accents else 'kept'}{shrunk if len(tokenizer) < options.vocab_size else ''}"
+        )
+    tokenizer.save(run)
+    return tokenizer
+
+
+def corpus_bytes(corpus: Corpus) -> int:
+    """Size of the text in UTF-8 bytes, counted no further than it matters."""
+    total = 0
+    for document in corpus.documents():
+        total += sum(len(line.encode()) for line in document.lines)
+        if total >= SMALL_CORPUS_BYTES:
+            break
+    return total
+
+
+def get_store(run: Path, options: TrainOptions, corpus: Corpus, tokenizer: Tokenizer, monitor: Monitor) -> TokenStore:
+    """The corpus as token shards in ``tokens/`` of the run, written once."""
+
+    directory = run / "tokens"
+    if (directory / "manifest.json").is_file():
+        store = TokenStore.open(directory)
+        if store.fingerprint != tokenizer.fingerprint():
+            raise InputError(f"{directory}: was made with another vocabulary than {run}/vocab.txt: start a new run")
+    else:
+        store = write_store(directory, corpus, tokenizer, threads=options.threads)
+    monitor.say(
+        f"text: {store.num_tokens:,} tokens in {store.num_sentences:,} lines of {store.num_documents:,} documents"
+    )
+    return store
+
+
+def settle(options: TrainOptions, store: TokenStore, device: torch.device) -> TrainOptions:
+    """Fill in what depends on the text and the hardware."""
+    small = store.num_tokens < TINY_CORPUS_TOKENS
+    gpu = device.type == "cuda"
+    chosen = {
+        "arch": options.arch or ("classic" if options.next_sentence else "modern"),
+        "preset": options.preset or ("tiny" if small else "base" if gpu else "mini"),
+        "batch_tokens": options.batch_tokens or max(65_536 if gpu else 2048, options.max_length),
+        # a few thousand tokens give no second core enough to do
+        "threads": options.threads or (1 if small and not gpu else None),
+    }
+    return replace(options, **chosen)
+
+
+def set_threads(options: TrainOptions) -> None:
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+
+
+@dataclass
+class Parts:
+    """What :func:`assemble` made, for training and for the end of the run."""
+
+    trainer: Trainer
+    split: Split
+    final_batches: Callable[[], Iterable[PackedBatch]]
+    sentences: list[list[int]]  # of the evaluation text, for examples
+
+
+def assemble(
+    run: RunDirectory,
+    options: TrainOptions,
+    tokenizer: Tokenizer,
+    store: TokenStore,
+    monitor: Monitor,
+    device: torch.device,
+) -> Parts:
+    """Split, loader, model, optimizers, budget: everything the loop needs."""
+
+    torch.manual_seed(options.seed)
+    split = split_documents(store, fraction=options.heldout_fraction)
+    questions = ask_by_heart(options, store, split, tokenizer)
+    if len(split.heldout) == 0:
+        monitor.say(f"evaluation: on the training text itself ({split.reason})")
+    model = build_model(options, tokenizer).to(device)
+    loader = make_loader(options, store, split.train, tokenizer)
+    heldout = split.heldout if len(split.heldout) else split.train
+
+    def batches(max_tokens: int) -> Callable[[], Iterable[PackedBatch]]:
+        if questions is not None:
+            return lambda: [questions]
+        return lambda: make_loader(options, store, heldout, tokenizer, shuffle=False).evaluation_batches(
+            EVALUATION_RATE, seed=EVALUATION_SEED, max_tokens=max_tokens
+        )
+
+    free = options.minutes is None and options.steps is None
+    minutes = options.minutes or (
+        None if options.steps else BY_HEART_MINUTES if questions is not None else DEFAULT_MINUTES
+    )
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
+    trainer = Trainer(
+        run,
+        model,
+        Optimizers(
+            model,
+            optimizer=options.optimizer,
+            learning_rate=options.learning_rate,
+            muon_learning_rate=options.muon_learning_rate,
+            weight_decay=options.weight_decay,
+            clip_norm=options.clip_norm,
+        ),
+        Schedule(options.warmup, options.decay),
+        Budget(minutes=minutes, steps=options.steps),
+        loader,
+        batches(QUICK_EVALUATION_TOKENS),
+        monitor,
+        LoopOptions(
+            mask_rate=options.mask_rate,
+            evaluations=options.evaluations * (2 if questions is not None else 1),
+            checkpoint_every=options.checkpoint_every,
+            stop_after=options.stop_after,
+            stop_when_perfect=free and questions is not None,
+            bf16=bf16,
+        ),
+        device,
+    )
+    budget = f"{options.steps:,} steps" if options.steps else f"{minutes:g} minutes"
+    parameters = sum(p.numel() for p in model.parameters())
+    monitor.say(
+        f"model: {options.arch} {options.preset}, {parameters / 1e6:.1f} million parameters; {budget} on "
+        f"{device.type}{'' if device.type == 'cuda' else f' with {torch.get_num_threads()} threads'} in "
+        f"{'bf16' if bf16 else 'fp32'}; run directory {run.path}"
+    )
+    return Parts(trainer, split, batches(FINAL_EVALUATION_TOKENS), sentences_of(store, heldout, limit=2000))
+
+
+def build_model(options: TrainOptions, tokenizer: Tokenizer) -> BertForPreTraining:
+
+    dropout = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
+    if options.init:
+        return initialised_model(options, tokenizer, dropout)
+    assert options.preset is not None and options.arch is not None
+    config = BertConfig.preset(
+        options.preset,
+        options.arch,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=max(512, options.max_length),
+        pad_token_id=tokenizer.pad_id,
+        **dropout,
+    )
+    return BertForPreTraining(config, impl=options.impl)
+
+
+def initialised_model(options: TrainOptions, tokenizer: Tokenizer, dropout: dict) -> BertForPreTraining:
+    """``--init``: weights from elsewhere, checked against the options."""
+
+    assert options.init is not None
+    source = BertForPreTraining.from_pretrained(options.init, impl=options.impl)
+    config = source.config
+    if options.max_length > config.max_position_embeddings:
+        raise InputError(
+            f"--max-length {options.max_length}: {options.init} has {config.max_position_embeddings} positions: "
+            "choose no more"
+        )
+    if len(tokenizer) != config.vocab_size:
+        raise InputError(
+            f"--init {options.init} has {config.vocab_size:,} pieces and the vocabulary {len(tokenizer):,}: "
+            "leave out --tokenizer to use the vocabulary it was trained with"
+        )
+    if config.arch == "modern" and options.next_sentence:
+        raise InputError(f"--objective mlm+nsp: {options.init} is a modern model, which has no next-sentence head")
+    model = BertForPreTraining(config.replace(**dropout), impl=options.impl)
+    model.load_state_dict(source.state_dict())
+    return model
+
+
+def make_loader(
+    options: TrainOptions, store: TokenStore, spans, tokenizer: Tokenizer, shuffle: bool = True
+) -> BatchLoader:
+
+    assert options.batch_tokens is not None
+    return BatchLoader(
+        store,
+        spans,
+        tokenizer,
+        batch_tokens=options.batch_tokens,
+        max_length=options.max_length,
+        objective=options.objective,
+        seed=options.seed,
+        shuffle=shuffle,
+        mask_unit=options.mask_unit if shuffle else "token",
+    )
+
+
+def quick_at_bf16(device: torch.device) -> bool:
+    """GPUs from Ampere on, and CPUs with bf16 dot products; elsewhere bf16 is emulated and slow."""
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in checks)
+
+
+def ask_by_heart(options: TrainOptions, store: TokenStore, split: Split, tokenizer: Tokenizer) -> PackedBatch | None:
+    """Exhaustive questions for a text of a few lines, None for any other."""
+
+    if len(split.heldout) or not by_heart.small_enough(store.num_sentences, store.num_tokens):
+        return None
+    documents = [
+        [store.gather([start], [stop - start]).tolist() for start, stop in bounds]
+        for bounds in (sentence_bounds(store, span) for span in split.train)
+    ]
+    return by_heart.questions(documents, tokenizer, max_length=options.max_length, next_sentence=options.next_sentence)
+
+
+def sentence_bounds(store: TokenStore, span) -> list[tuple[int, int]]:
+    """Token ranges of the sentences first … last-exclusive."""
+    offsets = store.sentence_offsets[int(span[0]) : int(span[1]) + 1]
+    return list(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
+
+
+def sentences_of(store: TokenStore, spans, limit: int) -> list[list[int]]:
+    """Up to ``limit`` sentences of the spans, as token ids."""
+    found: list[list[int]] = []
+    for span in spans:
+        for start, stop in sentence_bounds(store, span):
+            found.append(store.gather([start], [stop - start]).tolist())
+            if len(found) == limit:
+                return found
+    return found

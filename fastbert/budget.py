@@ -1,0 +1,49 @@
+"""How long a run may take: minutes of wall clock or a number of steps, told as one fraction that goes from 0 to 1."""
+
+import time
+from dataclasses import dataclass, field
+
+import fastbert
+
+
+@dataclass
+class Budget:
+    """Fraction of the budget spent.
+
+    Minutes count from the start of the process, data preparation included, and ``reserve_s`` is kept back for the last
+    evaluation and saving, so that the whole command ends on time. A resumed run goes on from ``spent_s``.
+    """
+
+    minutes: float | None = None
+    steps: int | None = None
+    reserve_s: float = 5.0  # seconds kept for what follows the last step
+    spent_s: float = 0.0  # seconds of training in earlier sittings of this run
+    _began_s: float = field(default=0.0, init=False)  # monotonic clock
+
+    def start(self) -> None:
+        """Training begins now; what went before in this process counts against the minutes as well."""
+        self._began_s = time.monotonic()
+
+    @property
+    def training_s(self) -> float:
+        """Seconds of training so far, earlier sittings included."""
+        return self.spent_s + time.monotonic() - self._began_s
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of training that the minutes allow."""
+        assert self.minutes is not None
+        prepared_s = self._began_s - fastbert.IMPORTED_AT_S
+        return max(self.minutes * 60.0 - prepared_s - self.reserve_s, 1.0)
+
+    def progress(self, step: int) -> float:
+        """Spent fraction in [0, 1] before step number ``step`` (from 0)."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        return min(1.0, self.training_s / self.total_s)
+
+    def left_s(self, step: int, step_s: float) -> float:
+        """Estimated seconds until the last step, at ``step_s`` seconds a step."""
+        if self.steps is not None:
+            return max(self.steps - step, 0) * step_s
+        return max(self.total_s - self.training_s, 0.0)

@@ -1,0 +1,135 @@
+"""Measures of a pretrained model: masked-LM loss, perplexity and accuracy, next-sentence accuracy, examples.
+
+Legend: B sequences, V vocabulary, M masked positions.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fastbert.batch import PackedBatch
+from fastbert.bert import Bert
+from fastbert.model import BertForPreTraining
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over the masked tokens and over the sentence pairs of an evaluation text."""
+
+    loss: float  # nats per masked token
+    accuracy: float  # of masked tokens guessed right
+    masked_tokens: int
+    next_sentence_accuracy: float | None = None
+    sentence_pairs: int = 0
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss, 700.0))
+
+    def record(self) -> dict[str, float | int | None]:
+        return dataclasses.asdict(self) | {"perplexity": self.perplexity}
+
+    def __str__(self) -> str:
+        text = f"loss {self.loss:.3f}  perplexity {self.perplexity:,.1f}  masked accuracy {self.accuracy:.1%}"
+        if self.next_sentence_accuracy is not None:
+            text += f"  next-sentence accuracy {self.next_sentence_accuracy:.1%}"
+        return text
+
+
+@torch.no_grad()
+def evaluate(
+    model: BertForPreTraining,
+    batches: Iterable[PackedBatch],
+    autocast: AbstractContextManager | None = None,
+    device: torch.device | str = "cpu",
+) -> Evaluation:
+    """Score masked batches; the model is left in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    loss, right, count, pairs_right, pairs = 0.0, 0, 0, 0, 0
+    for batch in batches:
+        batch = batch.to(device)
+        assert batch.labels is not None
+        # without labels the model takes no loss and hands out the logits of the masked rows
+        with autocast or nullcontext():
+            out = model(dataclasses.replace(batch, labels=None, next_sentence_label=None))
+        logits = out.prediction_logits.float()  # (M, V)
+        loss += F.cross_entropy(logits, batch.labels, reduction="sum").item()
+        right += int((logits.argmax(-1) == batch.labels).sum())
+        count += batch.labels.shape[0]
+        if batch.next_sentence_label is not None:
+            asked = batch.next_sentence_label != -100
+            said = out.seq_relationship_logits.argmax(-1)
+            pairs_right += int((said == batch.next_sentence_label)[asked].sum())
+            pairs += int(asked.sum())
+    model.train(was_training)
+    return Evaluation(
+        loss=loss / max(count, 1),
+        accuracy=right / max(count, 1),
+        masked_tokens=count,
+        next_sentence_accuracy=pairs_right / pairs if pairs else None,
+        sentence_pairs=pairs,
+    )
+
+
+@dataclass(frozen=True)
+class FilledMask:
+    """A sentence with one word hidden, the word, and what the model put there."""
+
+    text: str  # with [MASK]
+    word: str
+    guesses: list[tuple[str, float]]  # best first, with probabilities
+
+    def __str__(self) -> str:
+        guesses = ", ".join(f"{token} {score:.0%}" for token, score in self.guesses)
+        mark = "✓" if self.guesses and self.guesses[0][0] == self.word else "·"
+        return f"{mark} {self.text}\n    was: {self.word}   guesses: {guesses}"
+
+
+def fill_examples(bert: Bert, sentences: Sequence[Sequence[int]], count: int = 6, top_k: int = 3) -> list[FilledMask]:
+    """Hide one whole word in each of ``count`` sentences of medium length and let the model guess.
+
+    Args:
+        bert: the model.
+        sentences: token ids without special tokens.
+        count: sentences to show.
+        top_k: guesses to show.
+    """
+    tokenizer = bert.tokenizer
+    continues = np.asarray(tokenizer.is_continuation).astype(bool)
+    random = np.random.default_rng(0)
+    picked: list[tuple[str, str]] = []
+    for index in random.permutation(len(sentences)):
+        ids = list(sentences[index])
+        if not 8 <= len(ids) <= 32:
+            continue
+        whole = [
+            i
+            for i, token in enumerate(ids)
+            if not continues[token]
+            and not (i + 1 < len(ids) and continues[ids[i + 1]])
+            and len(tokenizer.id_to_token(token)) >= 2
+            and tokenizer.id_to_token(token).isalpha()
+        ]
+        if not whole:
+            continue
+        place = whole[int(random.integers(len(whole)))]
+        word = tokenizer.id_to_token(ids[place])
+        ids[place] = tokenizer.mask_id
+        picked.append((tokenizer.decode(ids, skip_special_tokens=False), word))
+        if len(picked) == count:
+            break
+    if not picked:
+        return []
+    answers = bert.fill_mask([text for text, _ in picked], top_k=top_k)
+    return [
+        FilledMask(text, word, [(guess["token_str"], guess["score"]) for guess in guesses])
+        for (text, word), guesses in zip(picked, answers, strict=True)
+        if isinstance(guesses[0], dict)
+    ]

@@ -1,0 +1,132 @@
+"""What a run shows and records while it trains: a progress bar, metrics.jsonl, TensorBoard, and a picture at the end."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+PLAIN_EVERY_S = 15.0  # without a terminal a line is printed this often
+
+
+def clock(seconds: float) -> str:
+    """4:05, 1:02:03."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Monitor:
+    """One for a run; use as a context. ``say`` prints a line without disturbing the bar."""
+
+    def __init__(self, run: Path, *, first_step: int = 0, console: Console | None = None):
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._metrics = run / "metrics.jsonl"
+        self._forget_after(first_step)
+        self._file = self._metrics.open("a", encoding="utf-8")
+        self._events: Any = None
+        self._events_directory = run / "tensorboard"
+        self._first_step = first_step
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_line_s = time.monotonic()
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_bar()
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def say(self, line: str = "") -> None:
+        self.console.print(line, markup=False)
+
+    def record(self, kind: str, step: int, **values: float | int | None) -> None:
+        """Append one line to metrics.jsonl and the same scalars to TensorBoard."""
+        known = {name: value for name, value in values.items() if value is not None}
+        self._file.write(json.dumps({"kind": kind, "step": step, **known}) + "\n")
+        self._file.flush()
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import: only when there is something to write
+
+            self._events = SummaryWriter(str(self._events_directory), purge_step=self._first_step or None)
+        for name, value in known.items():
+            self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def show(self, progress: float, step: int, loss: float, tokens_per_s: float, left_s: float) -> None:
+        """Move the bar, or now and then print a line where there is no terminal."""
+        text = f"step {step:,}  loss {loss:.3f}  {tokens_per_s:,.0f} tokens/s  {clock(left_s)} left"
+        if not self.console.is_terminal:
+            if time.monotonic() - self._last_line_s >= PLAIN_EVERY_S:
+                self._last_line_s = time.monotonic()
+                self.say(f"{progress:6.1%}  {text}")
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                BarColumn(bar_width=30), TextColumn("{task.percentage:3.0f}%  {task.description}"), console=self.console
+            )
+            self._progress.start()
+            self._task = self._progress.add_task("", total=1.0)
+        assert self._task is not None
+        self._progress.update(self._task, completed=progress, description=text)
+
+    def stop_bar(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _forget_after(self, step: int) -> None:
+        """A resumed run writes its steps again: drop what the interrupted one recorded past the checkpoint."""
+        if not self._metrics.exists():
+            return
+        kept = [line for line in self._metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        self._metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line cut short by a crash goes too
+
+
+def draw_curves(run: Path) -> Path:
+    """Loss, accuracy and learning rate over tokens, from metrics.jsonl, as ``curves.png``."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    train = [r for r in records if r["kind"] == "train"]
+    held = [r for r in records if r["kind"] == "heldout"]
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+
+    def draw(axis, rows, name, label, **style):
+        points = [(r["tokens"] / 1e6, r[name]) for r in rows if name in r]
+        if points:
+            axis.plot(*zip(*points, strict=True), label=label, **style)
+
+    draw(axes[0], train, "loss", "training text", color="0.7", linewidth=1)
+    draw(axes[0], held, "loss", "evaluation text", color="tab:blue", marker="o", markersize=3)
+    axes[0].set(title="masked-LM loss", ylabel="nats per masked token")
+    axes[0].legend()
+    draw(axes[1], held, "accuracy", "masked words right", color="tab:green", marker="o", markersize=3)
+    draw(axes[1], held, "next_sentence_accuracy", "next sentence right", color="tab:orange", marker="o", markersize=3)
+    axes[1].set(title="accuracy", ylim=(0, None))
+    axes[1].yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
+    axes[1].legend()
+    draw(axes[2], train, "learning_rate_factor", "fraction of the peak", color="tab:red")
+    axes[2].set(title="learning rate", ylabel="fraction of the peak", ylim=(0, 1.05))
+    for axis in axes:
+        axis.set_xlabel("million tokens seen")
+        axis.grid(alpha=0.3)
+    path = run / "curves.png"
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return path

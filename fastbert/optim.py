@@ -1,0 +1,117 @@
+"""Optimizers and the learning-rate schedule.
+
+Muon (Jordan et al. 2024) turns the matrices inside the encoder layers, AdamW (Loshchilov & Hutter 2019) everything
+else: embeddings, the head, biases and LayerNorms. Schedules are functions of the fraction of the budget that is spent,
+so the same recipe fits ten seconds and ten days.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up, plateau, linear decay to zero, as fractions of the budget (Hu et al., MiniCPM, 2024: "WSD")."""
+
+    warmup: float = 0.02
+    decay: float = 0.6
+
+    def __call__(self, progress: float) -> float:
+        """Factor of the peak learning rate at ``progress`` in [0, 1]; never quite zero, so that no step is wasted."""
+        rising = progress / self.warmup if self.warmup else 1.0
+        falling = (1.0 - progress) / self.decay if self.decay else 1.0
+        return max(min(1.0, rising, falling), 1e-3)
+
+
+def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether Muon may turn it: a matrix between hidden states, not an embedding, a head, a bias or a gain."""
+    return name.startswith("encoder.layers.") and parameter.ndim == 2
+
+
+class Optimizers:
+    """The optimizers of one model behind one ``step``; learning rates are peaks that the schedule scales.
+
+    Args:
+        model: names decide the groups (see :func:`is_hidden_matrix`).
+        optimizer: "muon" (hidden matrices by Muon, the rest by AdamW) or "adamw" (everything by AdamW).
+        learning_rate: AdamW's peak.
+        muon_learning_rate: Muon's peak.
+        weight_decay: decoupled decay of matrices and embeddings; biases and LayerNorms have none.
+        clip_norm: gradient-norm bound of the parameters AdamW turns (Muon's update has a fixed norm already).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: str = "muon",
+        learning_rate: float = 2e-3,
+        muon_learning_rate: float = 0.02,
+        weight_decay: float = 0.01,
+        clip_norm: float = 1.0,
+    ):
+        named = list(model.named_parameters())
+        hidden = [(n, p) for n, p in named if is_hidden_matrix(n, p)] if optimizer == "muon" else []
+        taken = {n for n, _ in hidden}
+        rest = [(n, p) for n, p in named if n not in taken]
+        groups = [
+            {"params": [(n, p) for n, p in rest if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [(n, p) for n, p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.clipped = [p for _, p in rest]
+        self.clip_norm = clip_norm
+        # name -> (optimizer, peak learning rate)
+        self.parts: dict[str, tuple[torch.optim.Optimizer, float]] = {
+            "adamw": (
+                torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True),
+                learning_rate,
+            )
+        }
+        if hidden:
+            muon = torch.optim.Muon(hidden, lr=muon_learning_rate, weight_decay=weight_decay)
+            self.parts["muon"] = (muon, muon_learning_rate)
+
+    def step(self, factor: float) -> Tensor:
+        """Clip, update with learning rates of ``factor`` × peak, clear the gradients; returns the norm before clipping."""
+        norm = nn.utils.clip_grad_norm_(self.clipped, self.clip_norm or float("inf"))
+        for optimizer, peak in self.parts.values():
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Every state tensor under ``optimizer/parameter/key``, for a checkpoint."""
+        return {
+            f"{part}/{name}/{key}": value
+            for part, (optimizer, _) in self.parts.items()
+            for name, parameter in _named(optimizer)
+            for key, value in optimizer.state.get(parameter, {}).items()
+            if isinstance(value, Tensor)
+        }
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what :meth:`state_tensors` gave.
+
+        Raises:
+            KeyError: a tensor belongs to no parameter of this model.
+        """
+        homes = {
+            f"{part}/{name}": (optimizer, parameter)
+            for part, (optimizer, _) in self.parts.items()
+            for name, parameter in _named(optimizer)
+        }
+        for path, tensor in tensors.items():
+            home, _, key = path.rpartition("/")
+            optimizer, parameter = homes[home]
+            device = tensor.device if key == "step" else parameter.device  # fused AdamW keeps its counter on the CPU
+            optimizer.state[parameter][key] = tensor.to(device)
+
+
+def _named(optimizer: torch.optim.Optimizer) -> Iterable[tuple[str, nn.Parameter]]:
+    for group in optimizer.param_groups:
+        yield from zip(group["param_names"], group["params"], strict=True)

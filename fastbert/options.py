@@ -1,0 +1,162 @@
+"""The options of ``python -m fastbert.train``: names, units, defaults, and what is refused before anything is read."""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from fastbert.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train a BERT on your own text: vocabulary, model, evaluation and filled masks, in one command.
+
+    Without options it learns Portuguese from the bundled works of Machado de Assis in five minutes.
+    """
+
+    data: list[str] = field(default_factory=lambda: ["bundled:pt"])
+    """Files, globs, directories, URLs, "-" (standard input), bundled:pt or bundled:en. .txt has a blank line between
+    documents; .jsonl, .csv, .tsv and .parquet need --text-field; each also .gz, .xz, .bz2 or .zst."""
+    text_field: str | None = None
+    """Field that holds the text in .jsonl, .csv, .tsv and .parquet (default: "text")."""
+    output: str | None = None
+    """Directory of the run (default: the next free of runs/001, runs/002 …)."""
+    resume: bool = False
+    """Continue the run in --output (default: the newest in runs/) from its newest whole checkpoint."""
+
+    preset: Literal["tiny", "mini", "small", "base", "large"] | None = None
+    """Model size, layers × width: tiny 2×128, mini 4×256, small 4×512, base 12×768, large 24×1024 (default: mini on a
+    CPU, base on a GPU, tiny for a text of under 50,000 tokens)."""
+    arch: Literal["classic", "modern"] | None = None
+    """classic is BERT exactly; modern has rotary positions, pre-norm and GeGLU in ModernBERT's layout (default: modern;
+    classic for mlm+nsp)."""
+    objective: Literal["mlm", "mlm+nsp"] = "mlm"
+    """Masked words, or masked words and next-sentence prediction (classic only)."""
+    init: str | None = None
+    """Start from this run's or Hugging Face directory's weights (and its vocabulary, unless --tokenizer is given)."""
+
+    tokenizer: str | None = None
+    """Directory with a vocab.txt to use instead of training a vocabulary."""
+    vocab_size: int = 8192
+    """Pieces of the vocabulary to be trained; a small text gives fewer."""
+    min_frequency: int | None = None
+    """A pair of pieces seen less often is not merged (default: 2; 1 for a text under 100 kB)."""
+    lowercase: bool = False
+    """Train an uncased vocabulary; accents are kept unless --strip-accents is given too."""
+    strip_accents: bool = False
+    """Drop accents: "é" becomes "e". It destroys words of Portuguese."""
+
+    minutes: float | None = None
+    """Minutes for the whole command, data preparation and last evaluation included (default: 5)."""
+    steps: int | None = None
+    """Optimizer steps, instead of minutes; such a run is repeatable bit for bit."""
+    batch_tokens: int | None = None
+    """Tokens in a step (default: 2048 on a CPU, 65536 on a GPU)."""
+    max_length: int = 128
+    """Tokens of the longest sequence, special tokens included."""
+    mask_rate: float = 0.3
+    """Share of the tokens to be guessed in training; evaluation always hides 0.15."""
+    mask_unit: Literal["token", "word", "span"] = "token"
+    """What is hidden: single pieces, whole words, or spans of several words."""
+    heldout_fraction: float = 0.05
+    """Share of the text, by document, that is kept unseen for the evaluation."""
+
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """Muon for the matrices of the layers and AdamW for the rest, or AdamW for everything."""
+    learning_rate: float = 2e-3
+    """Peak of AdamW."""
+    muon_learning_rate: float = 0.02
+    """Peak of Muon."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices and embeddings."""
+    warmup: float = 0.02
+    """Share of the budget in which the learning rates rise."""
+    decay: float = 0.6
+    """Share of the budget, at its end, in which they fall to zero."""
+    clip_norm: float = 1.0
+    """Largest gradient norm (0: no limit)."""
+    dropout: float = 0.0
+    """Dropout of hidden states and attention weights, in training."""
+
+    evaluations: int = 10
+    """Evaluations during the run, evenly spread."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints (0: only at the end)."""
+    stop_after: int | None = None
+    """Save and stop after this step, as Ctrl-C does; --resume goes on."""
+    seed: int = 0
+    """Seed of weights, order and masks."""
+    threads: int | None = None
+    """CPU threads (default: all cores)."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the model (auto: bf16 where the device is quick at it)."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 … (default: a GPU if there is one)."""
+    impl: Literal["auto", "reference", "triton", "cpp"] = "auto"
+    """Implementation of the ops; see `python -m fastbert.info`."""
+
+    @property
+    def next_sentence(self) -> bool:
+        return self.objective == "mlm+nsp"
+
+
+# a resumed run may change these; everything else belongs to what the run is
+CHANGEABLE = ("output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "stop_after", "threads", "device", "impl")  # fmt: skip
+
+
+def check(options: TrainOptions) -> None:
+    """Refuse what can be seen to be wrong before anything is read."""
+
+    def refuse(option: str, expected: str) -> None:
+        value = getattr(options, option)
+        raise InputError(f"--{option.replace('_', '-')} {value}: expected {expected}")
+
+    if options.minutes is not None and options.steps is not None:
+        raise InputError("--minutes and --steps exclude each other: give one")
+    if options.arch == "modern" and options.next_sentence:
+        raise InputError("--objective mlm+nsp needs --arch classic: ModernBERT has no next-sentence head")
+    for option in ("minutes", "steps", "batch_tokens", "vocab_size", "min_frequency", "threads", "stop_after"):
+        value = getattr(options, option)
+        if value is not None and value <= 0:
+            refuse(option, "a positive number")
+    for option in (
+        "evaluations",
+        "checkpoint_every",
+        "learning_rate",
+        "muon_learning_rate",
+        "weight_decay",
+        "clip_norm",
+    ):
+        if getattr(options, option) < 0:
+            refuse(option, "0 or more")
+    for option in ("mask_rate", "dropout", "warmup", "decay", "heldout_fraction"):
+        if not 0.0 <= getattr(options, option) <= 1.0:
+            refuse(option, "a share between 0 and 1")
+    if not 0 <= options.seed < 2**63:
+        refuse("seed", "0 or more, below 2^63")
+    if options.max_length < 8:
+        refuse("max_length", "at least 8 tokens")
+    if options.batch_tokens is not None and options.batch_tokens < options.max_length:
+        refuse("batch_tokens", f"at least --max-length ({options.max_length}): a batch holds whole sequences")
+
+
+def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions) -> TrainOptions:
+    """The options the run began with, and of the given ones those that may change.
+
+    Raises:
+        InputError: an option was given that would make it another run.
+    """
+    known = {f.name for f in fields(TrainOptions)}
+    stored = TrainOptions(**{k: v for k, v in stored_values.items() if k in known})
+    default = TrainOptions()
+    changes = {name: getattr(given, name) for name in known if getattr(given, name) != getattr(default, name)}
+    for name, value in changes.items():
+        if name not in CHANGEABLE and value != getattr(stored, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} cannot change when a run is resumed "
+                f"(it has {getattr(stored, name)!r}): leave it out, or start a new run"
+            )
+    if changes.get("minutes"):
+        changes["steps"] = None
+    if changes.get("steps"):
+        changes["minutes"] = None
+    return replace(stored, **{"stop_after": None, **changes, "resume": True, "output": path})

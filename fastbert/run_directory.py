@@ -1,0 +1,158 @@
+"""The directory of a run: claimed before anything is computed, described in ``run.json``, never half-written.
+
+A run that fails before its first checkpoint leaves nothing behind; a directory that holds another run is never touched.
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fastbert import checkpoint
+from fastbert.errors import InputError
+
+RUNS = Path("runs")  # where runs go when no --output is given: runs/001, runs/002 …
+VERSIONED = ("fastbert", "torch", "numpy", "safetensors", "triton", "transformers")
+
+
+class RunDirectory:
+    """A claimed directory; use as a context so that a failed start is cleaned up."""
+
+    def __init__(self, path: Path, created: bool, description: dict[str, Any]):
+        self.path, self.description = path, description
+        self._created = created
+
+    @classmethod
+    def claim(cls, output: str | None, options: Any) -> "RunDirectory":
+        """Make a new run's directory; ``options`` is the dataclass to be kept in ``run.json``.
+
+        Raises:
+            InputError: the directory holds something already, or cannot be written.
+        """
+        path = Path(output) if output else next_free(RUNS)
+        if (path / "run.json").exists():
+            raise InputError(f"{path}: already holds a run: continue it with --resume, or choose another --output")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path}: exists and is not an empty directory: choose another --output")
+        created = not path.exists()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run = cls(path, created, describe(options))
+            run.write_description()
+        except OSError as error:
+            if created and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            raise InputError(f"{path}: cannot be written ({error.strerror}): choose another --output") from None
+        return run
+
+    @classmethod
+    def reopen(cls, output: str | None) -> "RunDirectory":
+        """Open an existing run to continue it: ``output``, or the newest in ``runs/``.
+
+        Raises:
+            InputError: there is no run there, or its ``run.json`` cannot be read.
+        """
+        if output is None:
+            found = sorted(RUNS.glob("*/run.json"), key=lambda p: p.stat().st_mtime)
+            if not found:
+                raise InputError(f"--resume: no run in {RUNS}/: name it with --output DIR")
+            path = found[-1].parent
+        else:
+            path = Path(output)
+        try:
+            description = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            description["options"]["data"]  # what a run cannot be continued without
+        except FileNotFoundError:
+            raise InputError(f"{path}: holds no run to resume: give the --output of an earlier run") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path / 'run.json'}: cannot be read ({error}): restore it, or start a new run") from None
+        return cls(path, False, description)
+
+    def write_description(self, **news: Any) -> None:
+        """Write ``run.json``, with ``news`` added, through a temporary name."""
+        self.description |= news
+        temporary = self.path / "run.json.tmp"
+        temporary.write_text(json.dumps(self.description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(self.path / "run.json")
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None or checkpoint.list_steps(self.path) or "resumed" in self.description:
+            return
+        # nothing worth keeping: a second try must not stumble over the first
+        for child in self.path.iterdir():
+            shutil.rmtree(child, ignore_errors=True) if child.is_dir() else child.unlink(missing_ok=True)
+        if self._created:
+            self.path.rmdir()
+
+
+def next_free(parent: Path) -> Path:
+    """``parent/001``, or one more than the highest number there."""
+    numbers = [int(p.name) for p in parent.glob("*") if p.name.isdigit()] if parent.is_dir() else []
+    return parent / f"{max(numbers, default=0) + 1:03d}"
+
+
+def describe(options: Any) -> dict[str, Any]:
+    """What a reader needs to repeat the run: command, options, versions, commit, hardware."""
+    return {
+        "command": [Path(sys.executable).name, "-m", "fastbert.train", *sys.argv[1:]],
+        "options": asdict(options),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "git_commit": _git_commit(),
+        "hardware": hardware(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, in words that mean something a year later."""
+    import torch
+
+    facts: dict[str, Any] = {
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        facts["cuda"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return facts
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree the package runs from, None for an installed wheel."""
+    source = Path(__file__).resolve().parent.parent
+    if not (source / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(source), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
