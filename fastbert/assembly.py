@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fastbert import by_heart
@@ -184,6 +185,7 @@ def assemble(
             stop_after=options.stop_after,
             stop_when_perfect=free and questions is not None,
             bf16=bf16,
+            final_evaluation_scale=1.0 if questions is not None else FINAL_EVALUATION_TOKENS / QUICK_EVALUATION_TOKENS,
         ),
         device,
     )
@@ -238,7 +240,7 @@ def initialised_model(options: TrainOptions, tokenizer: Tokenizer, dropout: dict
 
 
 def make_loader(
-    options: TrainOptions, store: TokenStore, spans, tokenizer: Tokenizer, shuffle: bool = True
+    options: TrainOptions, store: TokenStore, spans: np.ndarray, tokenizer: Tokenizer, shuffle: bool = True
 ) -> BatchLoader:
 
     assert options.batch_tokens is not None

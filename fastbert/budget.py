@@ -16,7 +16,7 @@ class Budget:
 
     minutes: float | None = None
     steps: int | None = None
-    reserve_s: float = 5.0  # seconds kept for what follows the last step
+    reserve_s: float = 10.0  # seconds kept for what follows the last step
     spent_s: float = 0.0  # seconds of training in earlier sittings of this run
     _began_s: float = field(default=0.0, init=False)  # monotonic clock
 

@@ -1,4 +1,4 @@
-"""What a run shows and records while it trains: a progress bar, metrics.jsonl, TensorBoard, and a picture at the end."""
+"""What a run shows and records: a progress bar, metrics.jsonl, TensorBoard, and a picture at the end."""
 
 import json
 import math

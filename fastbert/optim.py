@@ -75,7 +75,7 @@ class Optimizers:
             self.parts["muon"] = (muon, muon_learning_rate)
 
     def step(self, factor: float) -> Tensor:
-        """Clip, update with learning rates of ``factor`` × peak, clear the gradients; returns the norm before clipping."""
+        """Clip, update at ``factor`` × the peak rates, clear the gradients; returns the norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.clipped, self.clip_norm or float("inf"))
         for optimizer, peak in self.parts.values():
             for group in optimizer.param_groups:

@@ -61,12 +61,12 @@ def train(run: "RunDirectory", options: TrainOptions) -> int:
                 f"stopped after step {trainer.step:,}; everything is saved. Go on with:\n"
                 f"  python -m fastbert.train --resume --output {run.path}"
             )
-            return 0
+            return 128 + trainer.stop_signal if trainer.stop_signal else 0
         finish(run, options, parts, monitor)
         return 0
 
 
-def finish(run: "RunDirectory", options: TrainOptions, parts: Parts, monitor: "Monitor") -> None:
+def finish(run: "RunDirectory", options: TrainOptions, parts: "Parts", monitor: "Monitor") -> None:
     """The last evaluation, the model in the run directory, the picture, and what it can do."""
     from fastbert import assembly
     from fastbert.bert import Bert

@@ -26,6 +26,7 @@ from fastbert.run_directory import RunDirectory
 
 SMOOTHING = 0.95  # of the loss shown, per step
 RECORD_EVERY = 10  # steps between lines of metrics.jsonl
+ENDING_S = 5.0  # seconds for the last checkpoint, the model, the picture and the examples
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class LoopOptions:
     stop_after: int | None = None  # stop cleanly after this step, as Ctrl-C would
     stop_when_perfect: bool = False  # the evaluation text is learned by heart
     bf16: bool = False
+    final_evaluation_scale: float = 1.0  # cost of the last evaluation in units of those during the run
 
 
 def random_state() -> dict[str, torch.Tensor]:
@@ -77,6 +79,7 @@ class Trainer:
         self.step, self.tokens = 0, 0
         self.loss = float("nan")  # smoothed
         self.stopped = False  # by a signal or by stop_after, before the budget was spent
+        self.stop_signal = 0  # its number
         self.perfect = False
 
     # ---- state ----
@@ -124,8 +127,8 @@ class Trainer:
                     if self._evaluate() and self.options.stop_when_perfect:
                         self.perfect = True
                         break
-                if stop.is_set() or self.step == self.options.stop_after:
-                    self.stopped = True
+                if stop or self.step == self.options.stop_after:
+                    self.stopped, self.stop_signal = True, stop[0] if stop else 0
                     break
                 self.monitor.show(
                     now, self.step, self.loss, self._last_tokens / step_s, self.budget.left_s(self.step, step_s)
@@ -161,8 +164,11 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         """Score the evaluation text; True when every answer is right."""
+        began_s = time.monotonic()
         result = evaluate(self.model, self.evaluation_batches(), self.autocast(), self.device)
         self.note(result)
+        took_s = time.monotonic() - began_s
+        self.budget.reserve_s = ENDING_S + 1.2 * took_s * self.options.final_evaluation_scale
         return result.accuracy == 1.0 and result.next_sentence_accuracy in (None, 1.0)
 
     def note(self, result: Evaluation) -> None:
@@ -172,20 +178,20 @@ class Trainer:
 
 @contextmanager
 def asked_to_stop():
-    """Ctrl-C and SIGTERM set the event that is yielded; a second Ctrl-C interrupts at once."""
-    event = threading.Event()
+    """Yield a list that Ctrl-C and SIGTERM put their number into; a second Ctrl-C interrupts at once."""
+    asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
-        yield event
+        yield asked
         return
 
     def ask(number, frame):
-        if event.is_set() and number == signal.SIGINT:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        event.set()
+        asked.append(number)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield event
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
