@@ -69,7 +69,8 @@ def save(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial / "optimizer.safetensors"
         )
         listed = {name: _fingerprint(partial / name) for name in FILES}
-        text = json.dumps({"format": FORMAT, "step": step, "files": listed, "state": state}, indent=2)
+        whole = {"format": FORMAT, "step": step, "files": listed, "state": state}
+        text = json.dumps(whole | {"sha256": _fingerprint_of(whole)}, indent=2)
         (partial / "state.json").write_text(text + "\n", encoding="utf-8")
         for path in (*partial.iterdir(), partial):
             _flush(path)
@@ -94,11 +95,14 @@ def load(directory: Path) -> Checkpoint:
     remedy = "delete that directory to continue from an earlier checkpoint"
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
+        own = whole.pop("sha256")
         listed, step, state, version = whole["files"], whole["step"], whole["state"], whole["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: missing or damaged ({type(error).__name__}): {remedy}") from None
     if version != FORMAT:
         raise InputError(f"{path}: format {version}, this fastbert reads {FORMAT}: use the version that wrote it")
+    if own != _fingerprint_of(whole):
+        raise InputError(f"{path}: changed since it was written (checksum differs): {remedy}")
     for name in FILES:
         file = directory / name
         if not file.is_file():
@@ -133,6 +137,11 @@ def _fingerprint(path: Path) -> dict:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _fingerprint_of(state: dict) -> str:
+    """SHA-256 of a JSON object, however it is laid out in the file."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(file):

@@ -1,8 +1,8 @@
 """Hugging Face layout, both ways: configurations and weights of BERT and ModernBERT.
 
 Pure translation of names and shapes; :mod:`fastbert.model` does the building. Weights are read from safetensors, or
-from old ``.bin`` files without executing pickles. Old ``gamma``/``beta`` names and missing ``bert.``/``model.`` prefixes
-are understood.
+from old ``.bin`` files without executing pickles. Old ``gamma``/``beta`` names and missing prefixes
+("bert.", "model.") are understood.
 """
 
 import json

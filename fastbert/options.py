@@ -101,7 +101,8 @@ class TrainOptions:
 
 # a resumed run may change these; everything else belongs to what the run is
 CHANGEABLE = (
-    "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "stop_after", "threads", "device", "impl",
+    "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "stop_after", "threads", "device",
+    "impl",
 )  # fmt: skip
 
 

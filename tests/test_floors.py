@@ -1,0 +1,137 @@
+"""The house: a file imports only from floors below its own; optional parts stay optional; kernels/ shadows nobody."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# module (or package, with everything in it) -> floor; README.md explains them
+FLOORS = {
+    "fastbert": 0,  # __init__: names only, imported lazily
+    "fastbert.errors": 0,
+    "fastbert.config": 0,
+    "fastbert.options": 0,
+    "fastbert.reference": 0,
+    "fastbert._C": 1,
+    "fastbert.native": 1,
+    "fastbert.kernels": 1,
+    "fastbert.ops": 2,
+    "fastbert.text": 2,
+    "fastbert.philox": 2,
+    "fastbert.batch": 3,
+    "fastbert.interop": 3,
+    "fastbert.layers": 3,
+    "fastbert.masking": 3,
+    "fastbert.model": 4,
+    "fastbert.data": 4,
+    "fastbert.optim": 4,
+    "fastbert.budget": 4,
+    "fastbert.checkpoint": 5,
+    "fastbert.run_directory": 5,
+    "fastbert.monitor": 5,
+    "fastbert.bert": 5,
+    "fastbert.by_heart": 5,
+    "fastbert.evaluation": 5,
+    "fastbert.trainer": 5,
+    "fastbert.assembly": 5,
+    "fastbert.cli": 5,
+    "fastbert.train": 6,
+    "fastbert.predict": 6,
+    "fastbert.tokenize": 6,
+    "fastbert.info": 6,
+}
+COMMANDS = {name for name, floor in FLOORS.items() if floor == 6}
+# within one floor, in this order
+SAME_FLOOR = ["data", "checkpoint", "run_directory", "monitor", "bert", "by_heart", "evaluation", "trainer", "assembly"]
+
+
+def module_name(path: Path) -> str:
+    folder = {ROOT / "kernels" / "gpu": "fastbert.kernels"}.get(path.parent)
+    name = f"{folder}.{path.stem}" if folder else ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def home(name: str) -> str | None:
+    """The longest listed prefix of a module name."""
+    while name and name not in FLOORS:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports, anywhere in it but for type checking."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: write imports in full"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.partition(".")[0] == "fastbert"}
+
+
+FILES = sorted([*(ROOT / "fastbert").rglob("*.py"), *(ROOT / "kernels" / "gpu").rglob("*.py")])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_only_from_floors_below(path):
+    mine = home(module_name(path))
+    assert mine in FLOORS and (mine != "fastbert" or path.parent.name == "fastbert"), f"{path} stands on no floor"
+    assert mine != "fastbert" or path.name == "__init__.py", f"{path} stands on no floor: add it to FLOORS"
+    for name in imports(path):
+        other = home(name)
+        assert other is not None
+        if other in ("fastbert", mine):
+            continue
+        assert other not in COMMANDS, f"{path} imports the command {other}"
+        below = FLOORS[other] < FLOORS[mine]
+        order = [m.removeprefix("fastbert.") for m in (other, mine)]
+        beside = FLOORS[other] == FLOORS[mine] and all(m in SAME_FLOOR for m in order)
+        assert below or (beside and SAME_FLOOR.index(order[0]) < SAME_FLOOR.index(order[1])), (
+            f"{mine} (floor {FLOORS[mine]}) imports {name} (floor {FLOORS[other]})"
+        )
+
+
+def test_only_ops_imports_kernels_and_only_native_the_core():
+    for path in FILES:
+        name = module_name(path)
+        for imported in imports(path):
+            if imported.startswith("fastbert.kernels") and not name.startswith("fastbert.kernels"):
+                assert name == "fastbert.ops", f"{path} imports {imported}"
+            if imported.startswith("fastbert._C"):
+                assert name == "fastbert.native", f"{path} imports {imported}"
+
+
+def test_kernels_folder_cannot_shadow_another_package():
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    assert not (ROOT / "tests" / "__init__.py").exists()
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_transformers_imports_from_the_repository_root():
+    pytest.importorskip("transformers", reason="the package that a top-level `kernels` would break")
+    assert run_python("from transformers import BertForMaskedLM; print(BertForMaskedLM.__name__)") == "BertForMaskedLM"
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = "torch", "numpy", "triton", "transformers", "tyro", "matplotlib", "tensorboard"
+    code = f"import sys, fastbert; print([m for m in {heavy} if m in sys.modules])"
+    assert run_python(code) == "[]"
+
+
+def test_every_public_name_is_there():
+    code = "import fastbert; [getattr(fastbert, n) for n in fastbert._HOMES]; print('all')"
+    assert run_python(code) == "all"
