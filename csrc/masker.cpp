@@ -1,0 +1,274 @@
+#include "masker.h"
+
+#include <algorithm>
+
+#include "philox.h"
+
+namespace fastbert {
+namespace {
+
+// Sequences are worked through in tiles, so that the random words of a tile stay in the L1 cache.
+constexpr int64_t kTileTokens = 2048;
+
+// Set on a selected row that begins a span, whose rows all act alike.
+constexpr int64_t kSpanStart = int64_t{1} << 62;
+
+struct Scratch {
+  std::vector<uint32_t> c0, c1, c2, words;
+  std::vector<int64_t> selected;
+
+  void reserve_blocks(size_t blocks) {
+    if (c0.size() < blocks) {
+      c0.resize(blocks), c1.resize(blocks), c2.resize(blocks);
+      words.resize(4 * blocks);
+    }
+  }
+};
+
+// Random words for positions [begin, begin + length) of one sequence; begin is a multiple of 4.
+void append_blocks(Scratch& s, size_t& at, int64_t sequence_id, int64_t begin, int64_t length, Purpose purpose) {
+  const uint64_t id = static_cast<uint64_t>(sequence_id);
+  const size_t blocks = static_cast<size_t>((length + 3) / 4);
+  const uint32_t first = static_cast<uint32_t>(begin / 4), high = counter_high(id, purpose);
+  for (size_t i = 0; i < blocks; ++i) s.c0[at + i] = first + static_cast<uint32_t>(i);
+  std::fill_n(s.c1.begin() + at, blocks, static_cast<uint32_t>(id));
+  std::fill_n(s.c2.begin() + at, blocks, high);
+  at += blocks;
+}
+
+// What a walk over a sequence carries from one tile to the next.
+struct Walk {
+  bool after_break = true;  // no maskable token of this sequence stands right before
+  int64_t remaining = 0;    // units of the current span still to come, this one included (spans)
+  bool chosen = false;      // the unit being walked is chosen (words)
+};
+
+// Branch-free: the written place only advances past chosen rows.
+size_t select_tokens(const uint8_t* flags, const int64_t* ids, const uint32_t* words, uint64_t below, int64_t begin,
+                     int64_t length, int64_t* out) {
+  const uint32_t last = static_cast<uint32_t>(below - 1);
+  size_t n = 0;
+  for (int64_t i = 0; i < length; ++i) {
+    out[n] = i;
+    n += words[i] <= last;
+  }
+  size_t kept = 0;
+  for (size_t j = 0; j < n; ++j) {
+    const int64_t i = out[j];
+    out[kept] = begin + i;
+    kept += !(flags[ids[begin + i]] & kSpecial);
+  }
+  return kept;
+}
+
+size_t select_words(const uint8_t* flags, const int64_t* ids, const uint32_t* words, uint64_t below, int64_t begin,
+                    int64_t length, Walk& walk, int64_t* out) {
+  const uint32_t last = static_cast<uint32_t>(below - 1);
+  uint32_t chosen = walk.chosen, after_break = walk.after_break;
+  size_t n = 0;
+  for (int64_t i = 0; i < length; ++i) {
+    const uint8_t flag = flags[ids[begin + i]];
+    const uint32_t special = flag & kSpecial;
+    const uint32_t starts = after_break | !(flag & kContinuation);
+    const uint32_t hit = words[i] <= last;
+    chosen = (starts ? hit : chosen) & (special ^ 1);
+    after_break = special;
+    out[n] = begin + i;
+    n += chosen;
+  }
+  walk.chosen = chosen, walk.after_break = after_break;
+  return n;
+}
+
+int64_t span_length(const uint64_t* below, uint32_t word) {
+  if (word >= below[kMaxSpan - 1]) return 0;
+  int64_t length = 1;
+  while (word >= below[length - 1]) ++length;
+  return length;
+}
+
+size_t select_spans(const MaskRule& rule, const int64_t* ids, const uint32_t* words, int64_t begin, int64_t length,
+                    Walk& walk, int64_t* out) {
+  size_t n = 0;
+  for (int64_t i = 0; i < length; ++i) {
+    const uint8_t flag = rule.flags[ids[begin + i]];
+    if (flag & kSpecial) {
+      walk.after_break = true;
+      continue;
+    }
+    int64_t mark = 0;
+    if (walk.after_break || !(flag & kContinuation)) {
+      if (walk.after_break || --walk.remaining <= 0) {
+        walk.remaining = span_length(walk.after_break ? rule.run_below : rule.span_below, words[i]);
+        mark = kSpanStart;
+      }
+      walk.after_break = false;
+    }
+    out[n] = (begin + i) | mark;
+    n += walk.remaining > 0;
+  }
+  return n;
+}
+
+class Selector {
+ public:
+  Selector(const MaskRule& rule, const int64_t* ids, const int32_t* cu, const int64_t* sequence_ids,
+           const uint64_t* select_below, size_t num_sequences, Scratch& scratch)
+      : rule_(rule), ids_(ids), cu_(cu), sequence_ids_(sequence_ids), below_(select_below), count_(num_sequences),
+        s_(scratch) {}
+
+  // Rows chosen, ascending, in scratch.selected; returns how many.
+  size_t select() {
+    s_.selected.resize(static_cast<size_t>(cu_[count_]) + 1);
+    size_t n = 0;
+    for_each_tile([&](size_t b, int64_t begin, int64_t length, const uint32_t* words, Walk& walk) {
+      int64_t* out = s_.selected.data() + n;
+      if (rule_.unit == MaskUnit::kToken)
+        n += select_tokens(rule_.flags, ids_, words, below_[b], begin, length, out);
+      else if (rule_.unit == MaskUnit::kWord)
+        n += select_words(rule_.flags, ids_, words, below_[b], begin, length, walk, out);
+      else
+        n += select_spans(rule_, ids_, words, begin, length, walk, out);
+    });
+    return n;
+  }
+
+  // The unit with the smallest word of the whole batch (the first of equals), when select() chose nothing.
+  size_t select_smallest() {
+    int64_t best = -1;
+    uint32_t best_word = 0;
+    for_each_tile([&](size_t, int64_t begin, int64_t length, const uint32_t* words, Walk& walk) {
+      for (int64_t i = 0; i < length; ++i) {
+        const uint8_t flag = rule_.flags[ids_[begin + i]];
+        const bool special = flag & kSpecial;
+        const bool starts = rule_.unit == MaskUnit::kToken || walk.after_break || !(flag & kContinuation);
+        walk.after_break = special;
+        if (special || !starts || (best >= 0 && words[i] >= best_word)) continue;
+        best = begin + i, best_word = words[i];
+      }
+    });
+    if (best < 0) return 0;
+    const int64_t end = *std::upper_bound(cu_, cu_ + count_ + 1, best);
+    size_t n = 0;
+    s_.selected[n++] = best | kSpanStart;
+    if (rule_.unit == MaskUnit::kToken) return n;
+    for (int64_t i = best + 1; i < end && rule_.flags[ids_[i]] == kContinuation; ++i) s_.selected[n++] = i;
+    return n;
+  }
+
+ private:
+  template <class Body>
+  void for_each_tile(Body body) {
+    s_.reserve_blocks(kTileTokens / 4);
+    for (size_t b = 0; b < count_;) {
+      // as many whole sequences as fit one tile, or one tile after the other of a long one
+      size_t e = b, blocks = 0;
+      for (; e < count_; ++e) {
+        const size_t need = below_[e] ? static_cast<size_t>((int64_t{cu_[e + 1]} - cu_[e] + 3) / 4) : 0;
+        if (blocks + need > kTileTokens / 4) break;
+        if (need) append_blocks(s_, blocks, sequence_ids_[e], 0, int64_t{cu_[e + 1]} - cu_[e], Purpose::kSelect);
+      }
+      if (e == b) {
+        long_sequence(b++, body);
+        continue;
+      }
+      draw(blocks);
+      const uint32_t* words = s_.words.data();
+      for (; b < e; ++b) {
+        const int64_t length = int64_t{cu_[b + 1]} - cu_[b];
+        if (!below_[b] || !length) continue;
+        Walk walk;
+        body(b, int64_t{cu_[b]}, length, words, walk);
+        words += (length + 3) / 4 * 4;
+      }
+    }
+  }
+
+  template <class Body>
+  void long_sequence(size_t b, Body& body) {
+    Walk walk;
+    const int64_t total = int64_t{cu_[b + 1]} - cu_[b];
+    for (int64_t begin = 0; begin < total; begin += kTileTokens) {
+      const int64_t length = std::min(kTileTokens, total - begin);
+      size_t blocks = 0;
+      append_blocks(s_, blocks, sequence_ids_[b], begin, length, Purpose::kSelect);
+      draw(blocks);
+      body(b, cu_[b] + begin, length, s_.words.data(), walk);
+    }
+  }
+
+  void draw(size_t blocks) {
+    philox_blocks(rule_.seed, s_.c0.data(), s_.c1.data(), s_.c2.data(), rule_.epoch, blocks, s_.words.data());
+  }
+
+  const MaskRule& rule_;
+  const int64_t* ids_;
+  const int32_t* cu_;
+  const int64_t* sequence_ids_;
+  const uint64_t* below_;
+  size_t count_;
+  Scratch& s_;
+};
+
+// Puts [MASK], a random token or the token itself in each chosen row. The block of a row is (action, token, -, -); in a
+// span all rows act as the span's first row does (SpanBERT replaces a span as a whole).
+void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_t* sequence_ids,
+             const std::vector<int64_t>& rows, Scratch& s) {
+  constexpr size_t kTile = 256;
+  s.reserve_blocks(kTile);
+  const uint64_t num_ordinary = static_cast<uint64_t>(rule.vocab_size) - rule.special_ids.size();
+  size_t b = 0;
+  uint32_t action = 0;
+  for (size_t first = 0; first < rows.size(); first += kTile) {
+    const size_t count = std::min(kTile, rows.size() - first);
+    for (size_t i = 0; i < count; ++i) {
+      const int64_t row = rows[first + i];
+      while (row >= cu[b + 1]) ++b;
+      const uint64_t id = static_cast<uint64_t>(sequence_ids[b]);
+      s.c0[i] = static_cast<uint32_t>(row - cu[b]);
+      s.c1[i] = static_cast<uint32_t>(id);
+      s.c2[i] = counter_high(id, Purpose::kReplace);
+    }
+    philox_blocks(rule.seed, s.c0.data(), s.c1.data(), s.c2.data(), rule.epoch, count, s.words.data());
+    for (size_t i = 0; i < count; ++i) {
+      const int64_t row = rows[first + i];
+      if (rule.unit != MaskUnit::kSpan || (s.selected[first + i] & kSpanStart)) action = s.words[4 * i];
+      if (action < rule.mask_below) {
+        ids[row] = rule.mask_id;
+      } else if (action < rule.random_below) {
+        int64_t token = static_cast<int64_t>((s.words[4 * i + 1] * num_ordinary) >> 32);
+        for (const int64_t special : rule.special_ids) token += special <= token;  // steps over special ids
+        ids[row] = token;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int64_t mask_batch(const MaskRule& rule, int64_t* input_ids, const int32_t* cu_seqlens, const int64_t* sequence_ids,
+                   const uint64_t* select_below, size_t num_sequences, std::vector<int64_t>& masked_index,
+                   std::vector<int64_t>& labels) {
+  const int64_t num_tokens = cu_seqlens[num_sequences];
+  uint64_t bad = 0;
+  const uint64_t size = static_cast<uint64_t>(rule.vocab_size);
+  for (int64_t i = 0; i < num_tokens; ++i) bad |= static_cast<uint64_t>(input_ids[i]) >= size;
+  if (bad)
+    for (int64_t i = 0; i < num_tokens; ++i)
+      if (static_cast<uint64_t>(input_ids[i]) >= size) return i;
+
+  static thread_local Scratch scratch;
+  Selector selector(rule, input_ids, cu_seqlens, sequence_ids, select_below, num_sequences, scratch);
+  size_t n = selector.select();
+  if (n == 0) n = selector.select_smallest();
+  masked_index.resize(n);
+  labels.resize(n);
+  for (size_t i = 0; i < n; ++i) {
+    masked_index[i] = scratch.selected[i] & ~kSpanStart;
+    labels[i] = input_ids[masked_index[i]];
+  }
+  replace(rule, input_ids, cu_seqlens, sequence_ids, masked_index, scratch);
+  return -1;
+}
+
+}  // namespace fastbert
