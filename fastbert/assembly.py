@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def settle(options: TrainOptions, store: TokenStore, device: torch.device) -> Tr
     """Fill in what depends on the text and the hardware."""
     small = store.num_tokens < TINY_CORPUS_TOKENS
     gpu = device.type == "cuda"
-    chosen = {
+    chosen: dict[str, Any] = {
         "arch": options.arch or ("classic" if options.next_sentence else "modern"),
         "preset": options.preset or ("tiny" if small else "base" if gpu else "mini"),
         "batch_tokens": options.batch_tokens or max(65_536 if gpu else 2048, options.max_length),

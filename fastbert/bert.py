@@ -65,8 +65,9 @@ class Bert:
         import torch
 
         single = isinstance(texts, str)
-        rows = [self._ids(text) for text in ([texts] if single else texts)]
-        for text, ids in zip([texts] if single else texts, rows, strict=True):
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        rows = [self._ids(text) for text in listed]
+        for text, ids in zip(listed, rows, strict=True):
             if self.tokenizer.mask_id not in ids:
                 raise InputError(f"no [MASK] in {text[:60]!r}: write [MASK] where a word is to be guessed")
         if top_k < 1:

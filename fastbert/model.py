@@ -142,6 +142,7 @@ class BertForPreTraining(nn.Module):
         out = PreTrainingOutput(seq_relationship_logits=self._relationship(hidden, batch))
         losses = []
         if batch.labels is not None:
+            assert batch.masked_index is not None
             losses.append(self._masked_lm_loss(hidden, batch.masked_index, batch.labels))
         if batch.next_sentence_label is not None:
             losses.append(self._next_sentence_loss(out.seq_relationship_logits, batch.next_sentence_label))

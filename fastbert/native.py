@@ -19,6 +19,12 @@ def _load() -> tuple[ModuleType | None, str]:
     return _C, ""
 
 
+def status() -> tuple[bool, str]:
+    """Whether the core is there, and if not, why."""
+    module, why = _load()
+    return module is not None, why
+
+
 @functools.cache
 def _warn_once(why: str) -> None:
     warnings.warn(
