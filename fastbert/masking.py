@@ -2,8 +2,8 @@
 
 Every decision is one Philox word keyed by (seed, epoch, sequence id) and counted by the position in the sequence, so a
 sequence is masked the same wherever it is packed, at any thread, worker or rank count. The word is compared with a
-threshold that grows with the rate: at a higher rate the same tokens are masked and more. ``csrc/masker.cpp`` is the fast
-twin of :func:`_mask_reference`; the two are byte-identical.
+threshold that grows with the rate: at a higher rate the same tokens or words are masked and more.
+``csrc/masker.cpp`` is the fast twin of :func:`_mask_reference`; the two are byte-identical.
 
 Legend: B sequences, T packed tokens, V vocabulary, M masked positions.
 
@@ -195,7 +195,7 @@ def mask_batch(
 
 
 def span_thresholds(rate: float) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return (span_below, run_below), each (10,): a word below entry k and not below k - 1 starts a span of k + 1 units.
+    """Return (span_below, run_below), each (10,): a word below entry k, not below k - 1, starts a span of k + 1 units.
 
     Outside a span every unit starts one with probability q; with mean length m the masked part is rate when
     q = rate / (rate + m (1 - rate)). That holds from the first unit on when the walk starts in its stationary state: at
@@ -210,7 +210,7 @@ def span_thresholds(rate: float) -> tuple[NDArray[np.uint64], NDArray[np.uint64]
     return _cumulative(starts * pmf, starts), _cumulative(rate * at_least / mean, rate)
 
 
-def _cumulative(parts: NDArray[np.float64], total: float) -> NDArray[np.uint64]:
+def _cumulative(parts: NDArray[np.floating[Any]], total: float) -> NDArray[np.uint64]:
     ends = (np.cumsum(parts) * 2.0**32).astype(np.uint64)
     ends[-1] = threshold(total)  # not what rounding left of it: rate 1 means all
     return np.minimum(ends, ends[-1])

@@ -1,8 +1,8 @@
 """Philox4x32-10: randomness as a pure function of a key and a counter.
 
-Nothing here has a state. The words for (seed, epoch, purpose, item, block) are the same whoever asks, in whatever order,
-on however many threads, workers or ranks, and a resumed run has nothing to restore. ``csrc/philox.cpp`` is the same
-function; the two are byte-identical.
+Nothing here has a state. The words for (seed, epoch, purpose, item, block) are the same whoever asks, in whatever
+order, on however many threads, workers or ranks, and a resumed run has nothing to restore. ``csrc/philox.cpp`` is the
+same function; the two are byte-identical.
 
 Reference: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
