@@ -1,0 +1,127 @@
+"""How every command starts: options from a typed dataclass, one clear line for a user's mistake, an exit code.
+
+    @dataclass(frozen=True)
+    class Options:
+        \"\"\"What the command does (the head of --help).\"\"\"
+
+        run: Positional[str]
+        \"\"\"Directory of a trained run.\"\"\"
+        batch_tokens: int = 4096
+        \"\"\"Tokens in a batch.\"\"\"
+        resume: bool = False
+        \"\"\"Go on where the run stopped.\"\"\"
+
+    def main(options: Options) -> None: ...
+
+    if __name__ == "__main__":
+        sys.exit(run(main, Options))
+
+Exit codes: 0 done, 2 bad input or bad option, 130 interrupted. Anything else is our bug and shows its traceback.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from tyro.conf import Positional as Positional  # commands mark their arguments without a dash with it
+
+from fastbert.errors import InputError
+
+Options = TypeVar("Options")
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_DISK_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Options:
+    """Read ``argv`` into ``options_type``; ``--help`` prints and raises SystemExit(0).
+
+    Raises:
+        InputError: a bad, missing or unknown option.
+    """
+    import tyro
+
+    # --resume, without its --no-resume; RUN in the usage line in place of the type STR
+    markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(options_type, prog=prog, args=list(argv), config=markers)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise InputError(f"{_one_line(captured.getvalue(), prog)} (see `{prog} --help`)") from None
+
+
+def run(main: Callable[[Any], int | None], options_type: type, argv: Sequence[str] | None = None) -> int:
+    """Parse the options, call ``main(options)`` and return the exit code for ``sys.exit``."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if "--version" in argv:
+        from fastbert import __version__
+
+        print(f"fastbert {__version__}")
+        return 0
+    try:
+        code = main(parse(options_type, argv, prog=_program(main)))
+        sys.stdout.flush()
+        return code or 0
+    except InputError as error:
+        _say(f"error: {error}")
+        return 2
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        # the reader (`| head`) has gone; without this Python complains once more when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {place}{error.strerror}; free some space, or give a place that you may read and write")
+        return 2
+
+
+def _program(main: Callable) -> str:
+    """The command as the user types it, for --help: ``python -m fastbert.train``."""
+    module = getattr(main, "__module__", None)
+    if module in (None, "__main__"):
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        if spec is None:
+            return os.path.basename(sys.argv[0])
+        module = spec.name
+    return f"python -m {module}"
+
+
+def _say(message: str) -> None:
+    print(" ".join(message.split("\n")), file=sys.stderr, flush=True)
+
+
+def _one_line(box: str, prog: str) -> str:
+    """tyro's framed complaint as one sentence: the first block of the frame, and its guess at what was meant.
+
+    The frame is drawn with box characters or, where stdout is not UTF-8, with dashes and spaces.
+    """
+    blocks: list[list[str]] = [[]]
+    for row in _ANSI.sub("", box).strip().splitlines():
+        text = row.strip("│╭╮╰╯ ")
+        if not text.strip("─-"):
+            blocks.append([])
+        elif not row.startswith("╭"):  # the title says less than the text
+            blocks[-1].append(text)
+    blocks = [block for block in blocks if block]
+    if len(blocks) > 1 and len(blocks[0]) == 1 and "╭" not in box:
+        del blocks[0]
+    message = " ".join(blocks[0]).replace(f"Missing from {prog}:", "missing:").rstrip(".") if blocks else "bad options"
+    for block in blocks[1:]:
+        if block[0].startswith("Perhaps you meant") and len(block) > 1:
+            message += f"; perhaps you meant {block[1]}"
+    return message[:1].lower() + message[1:]
