@@ -46,8 +46,9 @@ def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Opt
     """
     import tyro
 
-    # --resume, without its --no-resume; RUN in the usage line in place of the type STR
-    markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
+    markers = [tyro.conf.FlagCreatePairsOff]  # --resume, without its --no-resume
+    if named := getattr(tyro.conf, "PositionalMetavarFromFieldName", None):
+        markers.append(named)  # newer tyro only: RUN in the usage line in place of its type, STR
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):

@@ -68,7 +68,7 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], ["missing", "MODEL"]),
+        ([], ["missing", "Directory of a run."]),
         (["r", "--batch-tokens"], ["--batch-tokens"]),
         (["r", "--batch-tokens", "many"], ["--batch-tokens", "many"]),
         (["r", "--batchtokens", "3"], ["--batchtokens", "perhaps you meant --batch-tokens"]),
