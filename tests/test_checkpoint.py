@@ -60,15 +60,8 @@ def test_every_file_cut_or_changed_is_noticed(tmp_path):
         whole = path.read_bytes()
         flipped = bytearray(whole)
         flipped[len(whole) // 2] ^= 1
-        for damaged in (
-            b"",
-            whole[: len(whole) // 2],
-            whole[:-1] if path.name != "state.json" else whole[:-3],
-            flipped,
-        ):
+        for damaged in (b"", whole[: len(whole) // 2], whole[:-3], flipped):
             path.write_bytes(damaged)
-            if path.name == "state.json" and damaged is flipped:
-                continue  # state.json is text: a flipped digit there is still JSON
             with pytest.raises(InputError, match=f"{path.name}.*delete that directory"):
                 checkpoint.load(directory)
         path.unlink()
