@@ -1,0 +1,305 @@
+"""Training a WordPiece vocabulary: the rule, its readable twin, and the functions to call.
+
+The rule, to the byte (csrc/vocab_trainer.h does the same, many times faster):
+
+1. Words are counted (:mod:`fastbert.text.word_counts`).
+2. The alphabet is the characters of the words. ``limit_alphabet`` keeps the most frequent ones (ties: the smaller code
+   point); ``initial_alphabet`` counts towards the limit and is always kept. None means half of the room that the
+   special tokens leave, so that the characters and their "##" forms always fit. A word with a character that was
+   not kept would be the unknown token; it is left out.
+3. A word is split into its first character as it is and the following ones with "##" before them.
+4. Ids: the special tokens, the alphabet by code point, the "##" forms that occur by code point, then the merges.
+5. The pair of neighbours with the highest count becomes one piece everywhere, from left to right in each word. Ties:
+   the smaller id of the left piece, then of the right one. A piece whose string is there already keeps its id.
+6. It ends at ``vocab_size`` pieces, or when the best pair occurs fewer than ``min_frequency`` times.
+
+Nothing depends on the order of the words, on hashing or on threads. Counts are exact (64 bits; Hugging Face's 32 bits
+overflow and lose the commonest pairs of a large corpus). This is the merge rule of Hugging Face's WordPieceTrainer,
+which is the pair count of byte-pair encoding rather than the likelihood ratio of the original WordPiece.
+
+Reference: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units", 2016;
+Schuster, Nakajima, "Japanese and Korean Voice Search", 2012.
+"""
+
+import heapq
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from fastbert.errors import InputError
+from fastbert.native import core
+from fastbert.text.word_counts import MAX_WORD_CHARS, SPECIAL_TOKENS, WordCounts, check_special_tokens
+
+Progress = Callable[[int, int], None]
+_PROGRESS_EVERY_S = 0.1
+_MAX_COUNT = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class VocabResult:
+    """A trained vocabulary.
+
+    Attributes:
+        tokens: the pieces in the order of their ids; fewer than ``vocab_size`` when the text supports no more.
+        num_words: words counted; num_distinct_words: distinct ones.
+        num_characters: characters of the words and the initial alphabet; num_characters_dropped: those that
+            ``limit_alphabet`` (or the default for it) left out.
+    """
+
+    tokens: list[str]
+    num_words: int
+    num_distinct_words: int
+    num_characters: int
+    num_characters_dropped: int
+
+
+def train_vocab(
+    source: Iterable[str] | Sequence[os.PathLike[str]] | os.PathLike[str],
+    *,
+    vocab_size: int = 8192,
+    min_frequency: int = 2,
+    limit_alphabet: int | None = None,
+    initial_alphabet: Iterable[str] = (),
+    lowercase: bool = True,
+    strip_accents: bool | None = None,
+    clean_text: bool = True,
+    handle_chinese_chars: bool = True,
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    impl: str = "auto",
+) -> VocabResult:
+    """Count the words of a text and learn a vocabulary from them.
+
+    Args:
+        source: texts (any iterable of str, streamed), or paths of UTF-8 text files: path objects, or strings the first
+            of which names an existing file.
+        vocab_size: pieces wanted, special tokens included.
+        min_frequency: a pair that occurs fewer times is not merged.
+        limit_alphabet: number of distinct characters to keep; None lets them take up to half of the vocabulary.
+        initial_alphabet: characters to keep even when they never occur.
+        lowercase, strip_accents, clean_text, handle_chinese_chars: the tokenizer's options; ``strip_accents=None``
+            means the same as ``lowercase``.
+        special_tokens: the first ids; split out of the raw text.
+        threads: for counting; the result does not depend on it.
+        progress: called with (pieces so far, ``vocab_size``) at most ten times a second while merging, and at the end.
+        impl: "auto", "cpp" or "reference".
+
+    Raises:
+        InputError: text that is not UTF-8, a file that cannot be read, a vocabulary too small for its alphabet.
+    """
+    counts = WordCounts(
+        lowercase=lowercase,
+        strip_accents=strip_accents,
+        clean_text=clean_text,
+        handle_chinese_chars=handle_chinese_chars,
+        special_tokens=special_tokens,
+        threads=threads,
+        impl=impl,
+    )
+    is_text, items = _texts_or_paths(source)
+    if is_text:
+        counts.add_texts(items)
+    else:
+        for path in items:
+            counts.add_file(path)
+    return learn_vocab(
+        counts,
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        limit_alphabet=limit_alphabet,
+        initial_alphabet=initial_alphabet,
+        progress=progress,
+        impl=impl,
+    )
+
+
+def _texts_or_paths(source: Any) -> tuple[bool, Iterable[Any]]:
+    if isinstance(source, str | os.PathLike):
+        if not os.path.isfile(source):
+            raise InputError(f"{source}: no such file; give an existing file, or wrap a text in a list")
+        return False, [source]
+    if isinstance(source, list | tuple) and source:
+        first = source[0]
+        if isinstance(first, os.PathLike) or (isinstance(first, str) and _is_file(first)):
+            return False, source
+    return True, source
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return os.path.isfile(text)
+    except ValueError:  # a NUL in it
+        return False
+
+
+def learn_vocab(
+    counts: WordCounts | Mapping[str, int] | Iterable[tuple[str, int]],
+    *,
+    vocab_size: int = 8192,
+    min_frequency: int = 2,
+    limit_alphabet: int | None = None,
+    initial_alphabet: Iterable[str] = (),
+    special_tokens: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    impl: str = "auto",
+) -> VocabResult:
+    """Learn a vocabulary from word counts; see :func:`train_vocab` for the arguments.
+
+    Args:
+        counts: :class:`WordCounts`, or words with their counts (the words are taken as they are).
+        special_tokens: None means those of ``counts``, or the five of BERT.
+
+    Raises:
+        InputError: a vocabulary too small for its alphabet; counts that add up to more than 2**63 - 1 pieces.
+    """
+    if special_tokens is None:
+        special_tokens = counts.special_tokens if isinstance(counts, WordCounts) else SPECIAL_TOKENS
+    special_tokens = check_special_tokens(special_tokens)
+    initial = sorted(set("".join(initial_alphabet)))
+    room = max(1, (vocab_size - len(special_tokens)) // 2)
+    limit = room if limit_alphabet is None else limit_alphabet
+    for name, value in (("vocab_size", vocab_size), ("min_frequency", min_frequency), ("limit_alphabet", limit)):
+        if value < 1:
+            raise InputError(f"{name}={value}: expected at least 1")
+    native = core(impl)
+    learn = _learn_reference if native is None else native.learn_vocab
+    try:
+        counter = _counter_of(counts, impl)
+        tokens, num_fixed, num_characters, num_dropped = learn(
+            counter, vocab_size, min_frequency, limit, initial, special_tokens, progress
+        )
+    except OverflowError:
+        raise InputError("counts: they add up to more than 2**63 - 1 pieces; divide them all by one number") from None
+    if num_fixed > vocab_size:
+        raise InputError(
+            f"vocab_size={vocab_size}: the special tokens and the alphabet alone need {num_fixed}; "
+            "ask for more pieces or set limit_alphabet lower"
+        )
+    if progress is not None:
+        progress(len(tokens), vocab_size)
+    return VocabResult(tokens, int(counter.total), len(counter), num_characters, num_dropped)
+
+
+def _counter_of(counts: Any, impl: str) -> Any:
+    """The counter behind the counts, as the implementation that is to learn from it."""
+    if not isinstance(counts, WordCounts):
+        pairs = counts.items() if isinstance(counts, Mapping) else counts
+        counts = WordCounts(impl=impl)
+        counts.add_words(pairs)
+    return counts.counter(impl)
+
+
+Pair = tuple[int, int]
+
+
+def _learn_reference(
+    counter: Any,
+    vocab_size: int,
+    min_frequency: int,
+    limit_alphabet: int,
+    initial_alphabet: Sequence[str],
+    special_tokens: Sequence[str],
+    progress: Progress | None,
+) -> tuple[list[str], int, int, int]:
+    """The readable twin of csrc/vocab_trainer.h: (tokens, how many of them are no merges, characters, dropped ones)."""
+    words = [(word, count) for word, count in counter.items() if len(word) <= MAX_WORD_CHARS]
+    if sum(len(word) * count for word, count in words) > _MAX_COUNT:
+        raise OverflowError
+    alphabet, num_characters = _alphabet(words, limit_alphabet, initial_alphabet)
+    words = [(word, count) for word, count in words if alphabet.issuperset(word)]
+    continuations = {char for word, _ in words for char in word[1:]}
+    tokens = [*special_tokens]
+    ids = {token: i for i, token in enumerate(tokens)}
+    for piece in (*sorted(alphabet), *("##" + char for char in sorted(continuations))):
+        if piece not in ids:
+            ids[piece] = len(tokens)
+            tokens.append(piece)
+    num_fixed = len(tokens)
+    pieces = [[ids[char if i == 0 else "##" + char] for i, char in enumerate(word)] for word, _ in words]
+    _merge_pairs(tokens, ids, pieces, [count for _, count in words], vocab_size, min_frequency, progress)
+    return tokens, num_fixed, num_characters, num_characters - len(alphabet)
+
+
+def _alphabet(words: Sequence[tuple[str, int]], limit: int, initial_alphabet: Sequence[str]) -> tuple[set[str], int]:
+    """The characters kept, and how many there are in all."""
+    frequency: Counter[str] = Counter()
+    for word, count in words:
+        for char in word:
+            frequency[char] += count
+    initial = set(initial_alphabet)
+    others = sorted(frequency.keys() - initial, key=lambda char: (-frequency[char], char))
+    return initial.union(others[: max(0, limit - len(initial))]), len(initial) + len(others)
+
+
+def _merge_pairs(
+    tokens: list[str],
+    ids: dict[str, int],
+    words: list[list[int]],
+    counts: list[int],
+    vocab_size: int,
+    min_frequency: int,
+    progress: Progress | None,
+) -> None:
+    """Append merges to ``tokens``; ``words`` are lists of ids and change with them."""
+    pair_counts: dict[Pair, int] = defaultdict(int)
+    where: dict[Pair, set[int]] = defaultdict(set)
+    for index, word in enumerate(words):
+        for pair in _pairs(word):
+            pair_counts[pair] += counts[index]
+            where[pair].add(index)
+    # Every pair has an entry with at least its count: counts that fell are found out when they come to the top,
+    # counts that rose (the pairs of the new piece) are pushed again.
+    heap = [(-count, pair) for pair, count in pair_counts.items()]
+    heapq.heapify(heap)
+    reported_at = time.monotonic()
+    while len(tokens) < vocab_size and heap:
+        negative, pair = heapq.heappop(heap)
+        count = pair_counts[pair]
+        if count != -negative:
+            if 0 < count < -negative:
+                heapq.heappush(heap, (-count, pair))
+            continue
+        if count < min_frequency:
+            break
+        piece = tokens[pair[0]] + tokens[pair[1]][2:]
+        merged_id = ids.setdefault(piece, len(tokens))
+        if merged_id == len(tokens):
+            tokens.append(piece)
+        risen: set[Pair] = set()
+        for index in where.pop(pair):
+            for old in _pairs(words[index]):
+                pair_counts[old] -= counts[index]
+            words[index] = _merged(words[index], pair, merged_id)
+            for new in _pairs(words[index]):
+                pair_counts[new] += counts[index]
+                if merged_id in new:
+                    where[new].add(index)
+                    risen.add(new)
+        for new in risen:
+            heapq.heappush(heap, (-pair_counts[new], new))
+        if progress is not None and time.monotonic() - reported_at >= _PROGRESS_EVERY_S:
+            progress(len(tokens), vocab_size)
+            reported_at = time.monotonic()
+
+
+def _pairs(word: list[int]) -> Iterator[Pair]:
+    return pairwise(word)
+
+
+def _merged(word: list[int], pair: Pair, merged_id: int) -> list[int]:
+    """``word`` with the occurrences of ``pair`` replaced, from left to right."""
+    result: list[int] = []
+    i = 0
+    while i < len(word):
+        if tuple(word[i : i + 2]) == pair:
+            result.append(merged_id)
+            i += 2
+        else:
+            result.append(word[i])
+            i += 1
+    return result
