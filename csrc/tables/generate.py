@@ -187,7 +187,7 @@ def numbers(row):
 
 
 def as_python(data, version):
-    out = [f'"""{HEAD.format(version=version)}"""', ""]
+    out = [f'"""{HEAD.format(version=version)}"""']
     for name, (_, table) in data.items():
         kind = "tuple[int, ...]"
         out += ["", f"# {DOCUMENTATION[name]}", "# fmt: off", f"{name.upper()}: tuple[{kind}, ...] = ("]

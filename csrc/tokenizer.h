@@ -1,0 +1,101 @@
+// Text to ids: special tokens, normalised words, pieces.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "normalizer.h"
+#include "tokenizer_text.h"
+#include "wordpiece.h"
+
+namespace fastbert {
+
+// A growing array of ids that is never filled with zeros first.
+class IdBuffer {
+ public:
+  int32_t* data() { return data_.get(); }
+  const int32_t* data() const { return data_.get(); }
+  size_t size() const { return size_; }
+  void clear() { size_ = 0; }
+  void push_back(int32_t id) {
+    reserve_more(1);
+    data_.get()[size_++] = id;
+  }
+  // After it `extra` ids may be written at end(), then counted by set_end().
+  void reserve_more(size_t extra) {
+    if (size_ + extra > capacity_) grow(extra);
+  }
+  int32_t* end() { return data_.get() + size_; }
+  void set_end(const int32_t* end) { size_ = static_cast<size_t>(end - data_.get()); }
+  void resize_down(size_t size) { size_ = size; }
+
+ private:
+  struct Free {
+    void operator()(int32_t* p) const { std::free(p); }
+  };
+  void grow(size_t extra);
+  std::unique_ptr<int32_t, Free> data_;
+  size_t size_ = 0, capacity_ = 0;
+};
+
+struct SpecialToken {
+  std::string text;  // not empty
+  int32_t id;
+};
+
+struct TokenizerOptions {
+  NormalizerOptions normalizer;
+  size_t max_input_chars_per_word = 100;
+};
+
+// Tokens of one text with where they came from, in characters of the text. All four have the same length.
+struct AlignedTokens {
+  std::vector<int32_t> ids;
+  std::vector<uint32_t> begins, ends;
+  std::vector<uint32_t> word_ids;  // counts words, punctuation characters and special tokens
+};
+
+// Immutable; one Scratch per thread holds whatever changes.
+class Tokenizer {
+ public:
+  // ids are places in vocab. Special tokens are found in the raw text, before any normalisation.
+  Tokenizer(const std::vector<std::string>& vocab, int32_t unk_id, std::vector<SpecialToken> special_tokens,
+            const TokenizerOptions& options);
+
+  struct Scratch {
+    explicit Scratch(const Tokenizer& tokenizer);
+    Normalizer normalizer;
+    std::vector<WordPiece::Piece> pieces;
+  };
+
+  // Appends the ids of a UTF-8 text to `ids`. No [CLS] nor [SEP] is added.
+  // split_special_tokens: special tokens in the text are ordinary text.
+  void encode(const uint8_t* text, size_t num_bytes, bool split_special_tokens, Scratch& scratch, IdBuffer& ids) const;
+
+  // The same ids with their places. `tokens` is cleared first.
+  void encode_aligned(const uint8_t* text, size_t num_bytes, bool split_special_tokens, Scratch& scratch,
+                      AlignedTokens& tokens) const;
+
+  const TokenizerOptions& options() const { return options_; }
+
+ private:
+  // Calls plain(begin, end) and special(token, begin, end) (bytes) for the parts of a text, in order.
+  template <class Plain, class Special>
+  void for_each_part(const uint8_t* text, size_t num_bytes, bool split_special_tokens, Plain&& plain,
+                     Special&& special) const;
+  const SpecialToken* special_at(const uint8_t* text, size_t num_bytes) const;
+  const uint8_t* next_candidate(const uint8_t* p, const uint8_t* end) const;
+  void encode_plain(const uint8_t* text, size_t num_bytes, Scratch& scratch, IdBuffer& ids) const;
+
+  TokenizerOptions options_;
+  WordPiece wordpiece_;
+  std::vector<SpecialToken> special_tokens_;  // longest first
+  std::array<bool, 256> starts_special_{};
+  int only_start_ = -1;  // the byte that starts every special token, when there is just one
+};
+
+}  // namespace fastbert

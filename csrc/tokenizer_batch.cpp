@@ -1,0 +1,207 @@
+#include "tokenizer_batch.h"
+
+#include <algorithm>
+#include <string>
+
+#include "input_error.h"
+#include "parallel.h"
+
+namespace fastbert {
+namespace {
+
+// A chunk of work: large enough to hide the handing out, small enough to share among threads.
+constexpr size_t kChunkUnits = 256 << 10;
+
+size_t num_added(bool has_pair) { return has_pair ? 3 : 2; }
+
+// Where the `kept` tokens of `total` begin.
+size_t kept_begin(size_t total, size_t kept, const BatchOptions& options) {
+  return options.truncate_left ? total - kept : 0;
+}
+
+}  // namespace
+
+KeptLengths kept_lengths(size_t num_first, int64_t num_second, const BatchOptions& options) {
+  const bool has_pair = num_second >= 0;
+  const size_t n2 = has_pair ? static_cast<size_t>(num_second) : 0;
+  if (options.truncation == Truncation::kNone) return {num_first, n2};
+  const size_t added = options.add_special_tokens ? num_added(has_pair) : 0;
+  // the reference wraps around below zero, hence does not truncate
+  if (options.max_length < added) return {num_first, n2};
+  const size_t budget = options.max_length - added;
+  if (budget == 0) return {0, 0};
+  if (num_first + n2 <= budget) return {num_first, n2};
+  const size_t to_remove = num_first + n2 - budget;
+  if (options.truncation == Truncation::kLongestFirst) {
+    if (!has_pair) return {budget, 0};
+    const size_t shorter = std::min(num_first, n2);
+    size_t small = shorter, large = shorter > budget ? shorter : std::max(shorter, budget - shorter);
+    if (small + large > budget) {
+      small = budget / 2;
+      large = small + budget % 2;
+    }
+    return num_first > n2 ? KeptLengths{large, small} : KeptLengths{small, large};
+  }
+  if (options.truncation == Truncation::kOnlySecond && !has_pair)
+    throw InputError("truncation='only_second' needs a pair, and there is one text");
+  const bool first = options.truncation == Truncation::kOnlyFirst;
+  const size_t target = first ? num_first : n2;
+  if (target <= to_remove)
+    throw InputError("the " + std::string(first ? "first" : "second") + " text has " + std::to_string(target) +
+                     " tokens, too few to give up " + std::to_string(to_remove) +
+                     " for max_length=" + std::to_string(options.max_length) +
+                     ". Remedy: truncation='longest_first' or a larger max_length");
+  return first ? KeptLengths{num_first - to_remove, n2} : KeptLengths{num_first, n2 - to_remove};
+}
+
+template <class Id>
+void EncodedBatch::copy_ids(Id* out, int threads) const {
+  parallel_for(chunks_.size(), threads, [&](size_t index, int) {
+    const Chunk& chunk = chunks_[index];
+    std::transform(chunk.ids.data(), chunk.ids.data() + chunk.ids.size(), out + chunk.token_begin,
+                   [](int32_t id) { return static_cast<Id>(id); });
+  });
+}
+template void EncodedBatch::copy_ids(int32_t* out, int threads) const;
+template void EncodedBatch::copy_ids(uint16_t* out, int threads) const;
+
+void EncodedBatch::copy_type_ids(int32_t* out) const {
+  for (const Chunk& chunk : chunks_) {
+    for (size_t i = chunk.first; i < chunk.last; ++i) {
+      int32_t* begin = out + offsets_[i];
+      int32_t* end = out + offsets_[i + 1];
+      int32_t* second = chunk.second_begins.empty() ? end : begin + chunk.second_begins[i - chunk.first];
+      std::fill(begin, second, 0);
+      std::fill(second, end, 1);
+    }
+  }
+}
+
+void EncodedBatch::copy_char_offsets(int32_t* out) const {
+  for (const Chunk& chunk : chunks_)
+    std::copy(chunk.char_offsets.begin(), chunk.char_offsets.end(), out + 2 * chunk.token_begin);
+}
+
+// A fork may leave the mutex locked for ever in the child: never wait for it.
+std::unique_ptr<BatchEncoder::Worker> BatchEncoder::take_worker() {
+  std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || idle_.empty()) return std::make_unique<Worker>(*tokenizer_);
+  std::unique_ptr<Worker> worker = std::move(idle_.back());
+  idle_.pop_back();
+  return worker;
+}
+
+void BatchEncoder::give_back(std::unique_ptr<Worker> worker) {
+  std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (lock.owns_lock()) idle_.push_back(std::move(worker));
+}
+
+void BatchEncoder::encode_aligned(const ByteSpan& text, bool split_special_tokens, AlignedTokens& tokens) {
+  std::unique_ptr<Worker> worker = take_worker();
+  tokenizer_->encode_aligned(text.data, text.size, split_special_tokens, worker->scratch, tokens);
+  give_back(std::move(worker));
+}
+
+void BatchEncoder::encode_one(const TextView& text, Worker& worker, const BatchOptions& options,
+                              EncodedBatch::Chunk& chunk) const {
+  const ByteSpan utf8 = to_utf8(text, worker.utf8);
+  if (options.add_special_tokens) chunk.ids.push_back(options.cls_id);
+  const size_t begin = chunk.ids.size();
+  tokenizer_->encode(utf8.data, utf8.size, options.split_special_tokens, worker.scratch, chunk.ids);
+  const size_t total = chunk.ids.size() - begin;
+  const size_t kept = kept_lengths(total, -1, options).first;
+  if (kept < total) {
+    int32_t* ids = chunk.ids.data() + begin;
+    if (options.truncate_left) std::copy(ids + total - kept, ids + total, ids);
+    chunk.ids.resize_down(begin + kept);
+  }
+  if (options.add_special_tokens) chunk.ids.push_back(options.sep_id);
+}
+
+void BatchEncoder::encode_pair(const TextView& text, const TextView* pair, Worker& worker, const BatchOptions& options,
+                               EncodedBatch::Chunk& chunk) const {
+  const TextView* texts[2] = {&text, pair};
+  AlignedTokens* tokens[2] = {&worker.first_tokens, &worker.second_tokens};
+  IdBuffer* ids[2] = {&worker.first, &worker.second};
+  const int num_texts = pair ? 2 : 1;
+  size_t totals[2] = {0, 0};
+  for (int i = 0; i < num_texts; ++i) {
+    const ByteSpan utf8 = to_utf8(*texts[i], worker.utf8);
+    ids[i]->clear();
+    if (options.with_offsets) {
+      tokenizer_->encode_aligned(utf8.data, utf8.size, options.split_special_tokens, worker.scratch, *tokens[i]);
+      totals[i] = tokens[i]->ids.size();
+    } else {
+      tokenizer_->encode(utf8.data, utf8.size, options.split_special_tokens, worker.scratch, *ids[i]);
+      totals[i] = ids[i]->size();
+    }
+  }
+  const KeptLengths lengths = kept_lengths(totals[0], pair ? static_cast<int64_t>(totals[1]) : -1, options);
+  const size_t kept[2] = {lengths.first, lengths.second};
+
+  const auto add_special = [&](int32_t id) {
+    if (!options.add_special_tokens) return;
+    chunk.ids.push_back(id);
+    if (options.with_offsets) chunk.char_offsets.insert(chunk.char_offsets.end(), {0, 0});
+  };
+  const size_t begin = chunk.ids.size();
+  add_special(options.cls_id);
+  for (int i = 0; i < num_texts; ++i) {
+    if (i == 1) chunk.second_begins.push_back(static_cast<uint32_t>(chunk.ids.size() - begin));
+    const size_t from = kept_begin(totals[i], kept[i], options);
+    const int32_t* source = options.with_offsets ? tokens[i]->ids.data() : ids[i]->data();
+    for (size_t j = from; j < from + kept[i]; ++j) {
+      chunk.ids.push_back(source[j]);
+      if (!options.with_offsets) continue;
+      chunk.char_offsets.push_back(static_cast<int32_t>(tokens[i]->begins[j]));
+      chunk.char_offsets.push_back(static_cast<int32_t>(tokens[i]->ends[j]));
+    }
+    add_special(options.sep_id);
+  }
+}
+
+EncodedBatch BatchEncoder::encode(const std::vector<TextView>& texts, const std::vector<TextView>& pairs,
+                                  const BatchOptions& options, int64_t* offsets) {
+  EncodedBatch batch;
+  batch.offsets_ = offsets;
+  for (size_t first = 0, i = 0, units = 0; i < texts.size(); ++i) {
+    units += texts[i].length + (pairs.empty() ? 0 : pairs[i].length) + 1;
+    if (units < kChunkUnits && i + 1 < texts.size()) continue;
+    batch.chunks_.emplace_back();
+    batch.chunks_.back().first = first;
+    batch.chunks_.back().last = first = i + 1;
+    units = 0;
+  }
+  const int threads = options.threads > 0 ? options.threads : hardware_threads();
+  std::vector<std::unique_ptr<Worker>> workers(static_cast<size_t>(threads));
+  parallel_for(batch.chunks_.size(), threads, [&](size_t index, int worker_index) {
+    EncodedBatch::Chunk& chunk = batch.chunks_[index];
+    std::unique_ptr<Worker>& worker = workers[static_cast<size_t>(worker_index)];
+    if (!worker) worker = take_worker();
+    size_t i = chunk.first;
+    try {
+      for (; i < chunk.last; ++i) {
+        const size_t begin = chunk.ids.size();
+        if (pairs.empty() && !options.with_offsets) {
+          encode_one(texts[i], *worker, options, chunk);
+        } else {
+          encode_pair(texts[i], pairs.empty() ? nullptr : &pairs[i], *worker, options, chunk);
+        }
+        offsets[i + 1] = static_cast<int64_t>(chunk.ids.size() - begin);
+      }
+    } catch (const InputError& error) {
+      throw InputError("text " + std::to_string(i) + ": " + error.what());
+    }
+  });
+  for (auto& worker : workers)
+    if (worker) give_back(std::move(worker));
+  offsets[0] = 0;
+  for (EncodedBatch::Chunk& chunk : batch.chunks_) {
+    chunk.token_begin = offsets[chunk.first];
+    for (size_t i = chunk.first; i < chunk.last; ++i) offsets[i + 1] += offsets[i];
+  }
+  batch.num_tokens_ = offsets[texts.size()];
+  return batch;
+}
+
+}  // namespace fastbert

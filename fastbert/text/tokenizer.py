@@ -1,0 +1,428 @@
+"""The WordPiece tokenizer: text to ids and back, equal to Hugging Face's BERT tokenizer and an order faster.
+
+Legend: B sequences, T tokens of all sequences, V vocabulary entries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from fastbert import native
+from fastbert.errors import InputError
+from fastbert.text import inputs
+from fastbert.text.encoding import EncodedBatch, Encoding, TruncationRule, assemble
+from fastbert.text.tokenizer_files import (
+    CONTINUATION,
+    SPECIAL_TOKENS,
+    TokenizerOptions,
+    read_directory,
+    read_vocab,
+    write_directory,
+)
+from fastbert.text.wordpiece import ReferenceTokenizer
+
+# in the reference's order
+_CLEANUPS = (
+    *((f" {mark}", mark) for mark in ".?!,"),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" do not", " don't"),
+    *((f" '{ending}", f"'{ending}") for ending in ("s", "ve", "re")),
+)
+_DTYPES = ("int32", "uint16")
+
+
+class Tokenizer:
+    """A vocabulary and the way text is cut into its entries. Immutable, pickle-able, safe to share among threads.
+
+    Ids, offsets, word ids and truncation are those of Hugging Face `tokenizers` 0.23 (BertNormalizer,
+    BertPreTokenizer, WordPiece, BertProcessing), to the last code point. Special tokens ([PAD] [UNK] [CLS] [SEP]
+    [MASK]) are found in the raw text; ``split_special_tokens=True`` makes them ordinary text, which is what untrusted
+    text needs.
+
+    A vocabulary without [UNK] is accepted; meeting a word that it cannot write raises InputError. One without [CLS] or
+    [SEP] works with ``add_special_tokens=False``.
+
+    Args:
+        vocab: entries in the order of their ids; of equal entries the last wins; "" matches nothing.
+        options: normalisation and the longest word.
+        added_tokens: further special tokens, text -> id.
+        impl: "auto", "cpp" or "reference" (the Python twin).
+
+    Reference: Devlin et al., BERT, 2019; Wu et al., Google's Neural Machine Translation System, 2016 (WordPiece).
+    """
+
+    def __init__(
+        self,
+        vocab: Sequence[str],
+        options: TokenizerOptions | None = None,
+        *,
+        added_tokens: dict[str, int] | None = None,
+        impl: str = "auto",
+    ) -> None:
+        self.options = options or TokenizerOptions()
+        self.vocab = list(vocab)
+        self._ids = {entry: i for i, entry in enumerate(self.vocab) if entry}
+        self._added_tokens = dict(added_tokens or {})
+        self._special_tokens = {text: self._ids[text] for text in SPECIAL_TOKENS if text in self._ids}
+        self._special_tokens.update(self._added_tokens)
+        self._impl = impl
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            self._special_tokens.get(text, -1) for text in SPECIAL_TOKENS
+        )
+        module = native.core(impl)
+        arguments = (self.vocab, self.unk_id, self._special_tokens)
+        if module is None:
+            self._core: Any = ReferenceTokenizer(
+                *arguments, self.options.normalizer, self.options.max_input_chars_per_word
+            )
+        else:
+            normalizer = module.NormalizerOptions(**asdict(self.options.normalizer))
+            self._core = module.Tokenizer(*arguments, normalizer, self.options.max_input_chars_per_word)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike,
+        lowercase: bool = True,
+        strip_accents: bool | None = None,
+        clean_text: bool = True,
+        handle_chinese_chars: bool = True,
+        max_input_chars_per_word: int = 100,
+        impl: str = "auto",
+    ) -> Tokenizer:
+        """Read a vocab.txt (see :func:`fastbert.text.tokenizer_files.read_vocab` for odd files).
+
+        Raises:
+            InputError: no such file, not UTF-8, or empty.
+        """
+        options = TokenizerOptions(lowercase, strip_accents, clean_text, handle_chinese_chars, max_input_chars_per_word)
+        return cls(read_vocab(path), options, impl=impl)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike, impl: str = "auto") -> Tokenizer:
+        """Read a directory: a run of ours, a Hugging Face model, or one with no more than a vocab.txt.
+
+        Raises:
+            InputError: no tokenizer there, or one that is not WordPiece.
+        """
+        files = read_directory(directory)
+        return cls(files.vocab, files.options, added_tokens=files.added_tokens, impl=impl)
+
+    def save(self, directory: str | os.PathLike, *, token_type_ids: bool = True) -> None:
+        """Write vocab.txt, tokenizer.json and tokenizer_config.json, which ``transformers.AutoTokenizer`` reads.
+
+        Args:
+            directory: made when it is not there.
+            token_type_ids: whether transformers is to make them; a ModernBERT takes none.
+
+        Raises:
+            InputError: the directory cannot be written.
+        """
+        write_directory(directory, self.vocab, self.options, self._special_tokens, token_type_ids)
+
+    @classmethod
+    def train(
+        cls,
+        files_or_iterable: str | os.PathLike | Iterable[str] | Iterable[os.PathLike],
+        vocab_size: int = 8192,
+        min_frequency: int = 2,
+        lowercase: bool = True,
+        strip_accents: bool | None = None,
+        limit_alphabet: int | None = None,
+        initial_alphabet: Iterable[str] = (),
+        threads: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        impl: str = "auto",
+        *,
+        clean_text: bool = True,
+        handle_chinese_chars: bool = True,
+        max_input_chars_per_word: int = 100,
+    ) -> Tokenizer:
+        """Learn a vocabulary from text; the same text gives the same vocabulary for any number of threads.
+
+        Args:
+            files_or_iterable: a path, a list of paths that all exist (UTF-8 text), or any other iterable of texts.
+            vocab_size: V, special tokens included; fewer where the text does not support as many.
+            min_frequency: least count of a pair that is merged.
+            lowercase, strip_accents, clean_text, handle_chinese_chars, max_input_chars_per_word: see TokenizerOptions.
+            limit_alphabet: keep only the commonest characters, None for all.
+            initial_alphabet: characters to keep whatever their count.
+            threads: None for all that the process may use.
+            progress: called with (entries so far, ``vocab_size``) while the vocabulary grows.
+
+        Raises:
+            InputError: a path that names no file, or text that cannot be read.
+        """
+        from fastbert.text.vocab_trainer import train_vocab
+
+        options = TokenizerOptions(lowercase, strip_accents, clean_text, handle_chinese_chars, max_input_chars_per_word)
+        files = inputs.existing_files(files_or_iterable)
+        result = train_vocab(
+            iter(files_or_iterable) if files is None else files,  # type: ignore[arg-type]
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            limit_alphabet=limit_alphabet,
+            initial_alphabet=initial_alphabet,
+            lowercase=lowercase,
+            strip_accents=strip_accents,
+            clean_text=clean_text,
+            handle_chinese_chars=handle_chinese_chars,
+            threads=threads,
+            progress=progress,
+            impl=impl,
+        )
+        return cls(result.tokens, options, impl=impl)
+
+    def encode(
+        self,
+        text: str,
+        text_pair: str | None = None,
+        add_special_tokens: bool = True,
+        truncation: str | bool | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        truncation_side: str = "right",
+        split_special_tokens: bool = False,
+    ) -> Encoding:
+        """Encode one text or one pair, with everything that is known about its tokens.
+
+        Args:
+            text, text_pair: [CLS] text [SEP], or [CLS] text [SEP] text_pair [SEP].
+            add_special_tokens: add those.
+            truncation: None or False: no; True or "longest_first"; "only_first"; "only_second". ``max_length`` alone
+                means "longest_first".
+            max_length: in tokens, the special ones included. Smaller than their number, it cuts nothing, as in the
+                reference.
+            stride: tokens by which the ``overflowing`` parts overlap.
+            truncation_side: "right" cuts at the end, "left" at the beginning.
+            split_special_tokens: special tokens in the text are ordinary text.
+
+        Raises:
+            InputError: not a str, a lone surrogate, a text too short to be cut, [CLS] or [SEP] not in the vocabulary.
+        """
+        rule = TruncationRule.checked(truncation, max_length, stride, truncation_side)
+        self._check_frame(add_special_tokens)
+        first = self._encoding(text, 0, split_special_tokens)
+        second = None if text_pair is None else self._encoding(text_pair, 1, split_special_tokens)
+        return assemble(first, second, rule, (self.cls_id, "[CLS]"), (self.sep_id, "[SEP]"), add_special_tokens)
+
+    def _encoding(self, text: str, type_id: int, split_special_tokens: bool) -> Encoding:
+        if not isinstance(text, str):
+            raise InputError(f"expected text as str, got {type(text).__name__}")
+        ids, begins, ends, word_ids = self._core.encode_aligned(text, split_special_tokens)
+        return Encoding(
+            ids,
+            [type_id] * len(ids),
+            [self.vocab[i] for i in ids],
+            list(zip(begins, ends, strict=True)),
+            word_ids,
+            [0] * len(ids),
+        )
+
+    def _check_frame(self, add_special_tokens: bool) -> None:
+        if add_special_tokens and min(self.cls_id, self.sep_id) < 0:
+            missing = "[CLS]" if self.cls_id < 0 else "[SEP]"
+            raise InputError(
+                f"the vocabulary has no {missing}. Remedy: add that line to vocab.txt, or add_special_tokens=False"
+            )
+
+    def _batch_options(
+        self,
+        rule: TruncationRule,
+        add_special_tokens: bool,
+        threads: int | None,
+        split_special_tokens: bool,
+        with_offsets: bool,
+        dtype: str,
+    ) -> dict[str, Any]:
+        self._check_frame(add_special_tokens)
+        dtype = np.dtype(dtype).name
+        if dtype not in _DTYPES:
+            raise InputError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
+        if dtype == "uint16" and len(self) > 1 << 16:
+            raise InputError(
+                f"dtype='uint16' holds 65,536 ids, the vocabulary has {len(self):,}. Remedy: dtype='int32'"
+            )
+        if threads is not None and threads < 1:
+            raise InputError(f"threads={threads}: expected at least 1, or None for all that the process may use")
+        return {
+            "dtype": dtype,
+            "add_special_tokens": add_special_tokens,
+            "split_special_tokens": split_special_tokens,
+            "with_offsets": with_offsets,
+            "strategy": rule.strategy,
+            "max_length": rule.max_length,
+            "truncate_left": rule.side == "left",
+            "cls_id": self.cls_id,
+            "sep_id": self.sep_id,
+            "threads": threads or 0,
+        }
+
+    def encode_batch(
+        self,
+        texts: Iterable[str] | Iterable[tuple[str, str]] | Any,
+        add_special_tokens: bool = True,
+        truncation: str | bool | None = None,
+        max_length: int | None = None,
+        threads: int | None = None,
+        split_special_tokens: bool = False,
+        with_offsets: bool = False,
+        truncation_side: str = "right",
+        dtype: str = "int32",
+    ) -> EncodedBatch:
+        """Encode many texts, or many pairs, to flat arrays. The result does not depend on ``threads``.
+
+        Args:
+            texts: a list of str, of (str, str), or a pyarrow column of strings (no Python strings are made of it).
+            with_offsets: give ``char_offsets`` too; slower.
+            dtype: "int32", or "uint16" for a vocabulary of at most 65,536 entries.
+            Others: see :meth:`encode`.
+
+        Raises:
+            InputError: naming the index of the text at fault.
+        """
+        rule = TruncationRule.checked(truncation, max_length, side=truncation_side)
+        options = self._batch_options(rule, add_special_tokens, threads, split_special_tokens, with_offsets, dtype)
+        if inputs.is_arrow(texts):
+            chunks = [EncodedBatch(*self._encode_spans(*chunk, options)) for chunk in inputs.arrow_chunks(texts)]
+            if len(chunks) == 1:
+                return chunks[0]
+            empty = EncodedBatch(*self._core.encode_texts([], None, **options))
+            return _concatenated([empty, *chunks])
+        return EncodedBatch(*self._core.encode_texts(*inputs.texts_and_pairs(texts), **options))
+
+    def _encode_spans(self, data: Any, bounds: np.ndarray, options: dict[str, Any]) -> tuple:
+        if not isinstance(self._core, ReferenceTokenizer):
+            return self._core.encode_spans(data, bounds, **options)
+        raw = bytes(data)
+        texts = [raw[a:b].decode("utf-8", errors="replace") for a, b in itertools.pairwise(bounds)]
+        return self._core.encode_texts(texts, None, **options)
+
+    def encode_file(
+        self,
+        path_or_bytes: str | os.PathLike | bytes | bytearray | memoryview,
+        add_special_tokens: bool = True,
+        truncation: str | bool | None = None,
+        max_length: int | None = None,
+        threads: int | None = None,
+        split_special_tokens: bool = False,
+        with_offsets: bool = False,
+        truncation_side: str = "right",
+        dtype: str = "int32",
+    ) -> EncodedBatch:
+        """Encode every line of a UTF-8 file (memory-mapped) or of bytes, without making Python strings.
+
+        Lines end at "\\n"; a last line without it counts. Ill-formed UTF-8 is read as U+FFFD, as Python's
+        ``errors="replace"`` does (and clean_text deletes it).
+
+        Args:
+            path_or_bytes: a path, or bytes.
+            Others: see :meth:`encode_batch`.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        rule = TruncationRule.checked(truncation, max_length, side=truncation_side)
+        options = self._batch_options(rule, add_special_tokens, threads, split_special_tokens, with_offsets, dtype)
+        with inputs.file_bytes(path_or_bytes) as data:
+            return EncodedBatch(*self._core.encode_lines(data, **options))
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True, clean_up: bool = True) -> str:
+        """Join ids to text: pieces to words, words with spaces, and no space before punctuation (``clean_up``).
+
+        Ids outside of the vocabulary are left out, as in the reference.
+        """
+        special = self._special_tokens
+        parts: list[str] = []
+        for i in ids:
+            token = self.id_to_token(int(i))
+            if token is None or (skip_special_tokens and token in special):
+                continue
+            if parts:
+                token = token[2:] if token.startswith(CONTINUATION) else " " + token
+            if clean_up:
+                token = _clean_up(token)
+            parts.append(token)
+        return "".join(parts)
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a vocabulary entry, None when it is not there."""
+        return self._ids.get(token)
+
+    def id_to_token(self, token_id: int) -> str | None:
+        """The vocabulary entry of an id, None when there is none."""
+        return self.vocab[token_id] if 0 <= token_id < len(self.vocab) else None
+
+    def __len__(self) -> int:
+        """V, the number of ids (equal and empty lines of a vocab.txt included)."""
+        return len(self.vocab)
+
+    @property
+    def special_ids(self) -> list[int]:
+        """Ids of the special tokens, in increasing order."""
+        return sorted(set(self._special_tokens.values()))
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Special tokens, text -> id."""
+        return dict(self._special_tokens)
+
+    @property
+    def is_continuation(self) -> np.ndarray:
+        """(V,) uint8, 1 where the entry continues a word ("##...")."""
+        return np.array([entry.startswith(CONTINUATION) for entry in self.vocab], np.uint8)
+
+    def fingerprint(self) -> str:
+        """sha256 of the vocabulary and the options: equal fingerprints give equal ids."""
+        options = {
+            **asdict(self.options.normalizer),
+            "max_input_chars_per_word": self.options.max_input_chars_per_word,
+            "added_tokens": self._added_tokens,
+        }
+        content = json.dumps([self.vocab, options], ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(content.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.fingerprint() == other.fingerprint()
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint())
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(V={len(self):,}, {self.options})"
+
+    def __reduce__(self) -> tuple:
+        return _unpickle, (self.vocab, self.options, self._added_tokens, self._impl)
+
+
+def _unpickle(vocab: list[str], options: TokenizerOptions, added_tokens: dict[str, int], impl: str) -> Tokenizer:
+    return Tokenizer(vocab, options, added_tokens=added_tokens, impl=impl)
+
+
+def _clean_up(token: str) -> str:
+    """The reference's clean-up, token by token, in its order."""
+    for old, new in _CLEANUPS:
+        token = token.replace(old, new)
+    return token
+
+
+def _concatenated(batches: list[EncodedBatch]) -> EncodedBatch:
+    starts = np.cumsum([0, *(b.offsets[-1] for b in batches)])
+    ends = [b.offsets[1:] + start for b, start in zip(batches, starts[:-1], strict=True)]
+    spans = [b.char_offsets for b in batches if b.char_offsets is not None]
+    return EncodedBatch(
+        np.concatenate([b.input_ids for b in batches]),
+        np.concatenate([np.zeros(1, np.int64), *ends]),
+        None,
+        np.concatenate(spans) if spans else None,
+    )

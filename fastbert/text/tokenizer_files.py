@@ -1,0 +1,259 @@
+"""vocab.txt, tokenizer.json and tokenizer_config.json: what a tokenizer's directory holds, read and written."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fastbert.errors import InputError
+from fastbert.text import unicode_tables
+from fastbert.text.normalizer import NormalizerOptions
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTINUATION = "##"
+# tokenizer_config.json's names of our options
+_CONFIG_KEYS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+    "clean_text": "clean_text",
+}
+_WHITE_SPACE = "".join(chr(c) for first, last in unicode_tables.WHITE_SPACE for c in range(first, last + 1))
+
+
+@dataclass(frozen=True)
+class TokenizerOptions:
+    """How text is tokenized.
+
+    Attributes:
+        lowercase: lower-case the text, character by character.
+        strip_accents: drop accents; None means "as ``lowercase``", which is the reference's rule.
+        clean_text: delete control characters, turn blanks into spaces.
+        handle_chinese_chars: every CJK ideograph is a word.
+        max_input_chars_per_word: a longer word, in characters after normalisation, is one [UNK].
+    """
+
+    lowercase: bool = True
+    strip_accents: bool | None = None
+    clean_text: bool = True
+    handle_chinese_chars: bool = True
+    max_input_chars_per_word: int = 100
+
+    def __post_init__(self) -> None:
+        if self.max_input_chars_per_word < 1:
+            raise InputError(f"max_input_chars_per_word={self.max_input_chars_per_word}: expected at least 1")
+
+    @property
+    def normalizer(self) -> NormalizerOptions:
+        """The same with ``strip_accents`` decided."""
+        strip = self.lowercase if self.strip_accents is None else self.strip_accents
+        return NormalizerOptions(self.lowercase, strip, self.clean_text, self.handle_chinese_chars)
+
+
+@dataclass
+class TokenizerFiles:
+    """A tokenizer as its files describe it. ``added_tokens``: special tokens beyond the five, text -> id."""
+
+    vocab: list[str]
+    options: TokenizerOptions
+    added_tokens: dict[str, int] = field(default_factory=dict)
+
+
+def read_vocab(path: str | os.PathLike) -> list[str]:
+    """Read a vocab.txt: one entry a line, the line's number being the id.
+
+    As the reference does: trailing white space is dropped (also "\\r"), an empty line is an entry that matches nothing,
+    and of equal lines the last one wins. Other than it: a byte-order mark at the start is dropped.
+
+    Raises:
+        InputError: no such file, not UTF-8, or no entry.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the vocabulary ({error.strerror})") from None
+    try:
+        text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start}"
+        raise InputError(
+            f"{path}: expected UTF-8, got an ill-formed character at {where}. Remedy: convert it"
+        ) from None
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    vocab = [line.rstrip(_WHITE_SPACE) for line in lines]
+    if not any(vocab):
+        raise InputError(f"{path}: the vocabulary is empty; expected one entry a line")
+    return vocab
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return content
+
+
+def read_directory(directory: str | os.PathLike) -> TokenizerFiles:
+    """Read a tokenizer's directory: ours, Hugging Face's, or one with no more than a vocab.txt.
+
+    tokenizer.json says everything where it is there; vocab.txt serves without it. Options written in
+    tokenizer_config.json override those of tokenizer.json, as in transformers.
+
+    Raises:
+        InputError: no tokenizer there, or one that is not WordPiece.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such directory; expected one with a vocab.txt or tokenizer.json")
+    path = root / "tokenizer.json"
+    content = _read_json(path)
+    if content:
+        files = _parse_tokenizer_json(path, content)
+    elif (root / "vocab.txt").is_file():
+        files = TokenizerFiles(read_vocab(root / "vocab.txt"), TokenizerOptions())
+    else:
+        raise InputError(f"{root}: neither vocab.txt nor tokenizer.json is there")
+    config = _read_json(root / "tokenizer_config.json")
+    overrides: dict[str, Any] = {}
+    for key, name in _CONFIG_KEYS.items():
+        if isinstance(config.get(key), bool) or (key == "strip_accents" and config.get(key, 0) is None):
+            overrides[name] = config[key]
+    files.options = replace(files.options, **overrides)
+    return files
+
+
+def _parse_tokenizer_json(path: Path, content: Mapping[str, Any]) -> TokenizerFiles:
+    model = content.get("model") or {}
+    kind = model.get("type", "WordPiece" if "continuing_subword_prefix" in model else None)
+    if kind != "WordPiece":
+        raise InputError(f"{path}: the model is {kind}; expected WordPiece, the only kind this tokenizer reads")
+    for key, expected in (("continuing_subword_prefix", CONTINUATION), ("unk_token", "[UNK]")):
+        if model.get(key, expected) != expected:
+            raise InputError(f"{path}: {key} is {model[key]!r}; expected {expected!r}")
+    normalizer = content.get("normalizer") or {}
+    if normalizer.get("type") != "BertNormalizer":
+        raise InputError(f"{path}: the normalizer is {normalizer.get('type')}; expected BertNormalizer")
+    if (content.get("pre_tokenizer") or {}).get("type") != "BertPreTokenizer":
+        raise InputError(f"{path}: the pre-tokenizer is not BertPreTokenizer, which this tokenizer needs")
+    ids = dict(model.get("vocab") or {})
+    added = {}
+    for token in content.get("added_tokens") or []:
+        text, token_id = token["content"], token["id"]
+        if any(token.get(flag) for flag in ("single_word", "lstrip", "rstrip", "normalized")) or not text:
+            raise InputError(
+                f"{path}: the added token {text!r} asks for stripping or normalisation; expected a plain one"
+            )
+        ids[text] = token_id
+        if text not in SPECIAL_TOKENS:
+            added[text] = token_id
+    if not ids or min(ids.values()) < 0 or max(ids.values()) > 4 * len(ids) + 1000:
+        raise InputError(f"{path}: the vocabulary is empty or its ids are not 0, 1, 2, ...")
+    vocab = [""] * (max(ids.values()) + 1)
+    for text, token_id in ids.items():
+        vocab[token_id] = text
+    options = TokenizerOptions(
+        lowercase=normalizer.get("lowercase", True),
+        strip_accents=normalizer.get("strip_accents"),
+        clean_text=normalizer.get("clean_text", True),
+        handle_chinese_chars=normalizer.get("handle_chinese_chars", True),
+        max_input_chars_per_word=model.get("max_input_chars_per_word", 100),
+    )
+    return TokenizerFiles(vocab, options, added)
+
+
+def tokenizer_json(
+    vocab: Sequence[str], options: TokenizerOptions, special_tokens: Mapping[str, int]
+) -> dict[str, Any]:
+    """The content of tokenizer.json, as Hugging Face's `tokenizers` reads it."""
+    frame = [["[SEP]", special_tokens.get("[SEP]", 0)], ["[CLS]", special_tokens.get("[CLS]", 0)]]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": token_id,
+                "content": text,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for text, token_id in sorted(special_tokens.items(), key=lambda item: item[1])
+        ],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": options.clean_text,
+            "handle_chinese_chars": options.handle_chinese_chars,
+            "strip_accents": options.strip_accents,
+            "lowercase": options.lowercase,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "BertProcessing", "sep": frame[0], "cls": frame[1]},
+        "decoder": {"type": "WordPiece", "prefix": CONTINUATION, "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": CONTINUATION,
+            "max_input_chars_per_word": options.max_input_chars_per_word,
+            "vocab": {text: i for i, text in enumerate(vocab)},
+        },
+    }
+
+
+def tokenizer_config(
+    options: TokenizerOptions, special_tokens: Mapping[str, int], token_type_ids: bool
+) -> dict[str, Any]:
+    """The content of tokenizer_config.json.
+
+    The class is the generic one, which reads all of tokenizer.json: "BertTokenizer" would build a tokenizer of its own
+    that knows neither ``clean_text`` nor ``max_input_chars_per_word``.
+    """
+    inputs = ["input_ids", *(["token_type_ids"] if token_type_ids else []), "attention_mask"]
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "do_lower_case": options.lowercase,
+        "strip_accents": options.strip_accents,
+        "tokenize_chinese_chars": options.handle_chinese_chars,
+        "clean_text": options.clean_text,
+        "clean_up_tokenization_spaces": True,
+        "model_input_names": inputs,
+        **{f"{text[1:-1].lower()}_token": text for text in SPECIAL_TOKENS if text in special_tokens},
+    }
+
+
+def write_directory(
+    directory: str | os.PathLike,
+    vocab: Sequence[str],
+    options: TokenizerOptions,
+    special_tokens: Mapping[str, int],
+    token_type_ids: bool,
+) -> None:
+    """Write vocab.txt, tokenizer.json and tokenizer_config.json, each through a temporary name."""
+    root = Path(directory)
+    contents = {
+        "vocab.txt": "".join(f"{entry}\n" for entry in vocab),
+        "tokenizer.json": json.dumps(tokenizer_json(vocab, options, special_tokens), ensure_ascii=False, indent=1),
+        "tokenizer_config.json": json.dumps(tokenizer_config(options, special_tokens, token_type_ids), indent=2),
+    }
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            temporary = root / f".{name}.{os.getpid()}.tmp"
+            try:
+                temporary.write_text(content, encoding="utf-8", newline="\n")
+                temporary.replace(root / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{root}: cannot write the tokenizer ({error.strerror})") from None
