@@ -1,0 +1,3 @@
+"""From files to packed, masked batches."""
+
+from fastbert.data.loader import BatchLoader as BatchLoader

@@ -102,8 +102,8 @@ class BatchLoader:
             impl=impl,
         )
         settings = f"{objective} {max_length} {batch_tokens} {seed} {shuffle} {store.num_tokens}"
-        self._fingerprint = zlib.crc32(np.ascontiguousarray(spans, np.int64), zlib.crc32(settings.encode()))
-        self._cursor = Cursor()
+        self._fingerprint = zlib.crc32(np.asarray(spans, np.int64).tobytes(), zlib.crc32(settings.encode()))
+        self._cursor, self._progress = Cursor(), 0.0
         self._ahead: _Ahead | None = None
 
     def next_batch(self, mask_rate: float) -> PackedBatch:
@@ -117,11 +117,12 @@ class BatchLoader:
             InputError: mask_rate outside 0 … 1.
         """
         if self._ahead is None or self._ahead.process != os.getpid():  # a forked child has no thread: start anew
-            self._ahead = _Ahead(self._stream(self._cursor), self.prefetch)
-        draft, cursor = self._ahead.next()
-        batch = self._mask(draft, mask_rate, self.seed)
-        self._cursor = cursor
-        return batch
+            ids = self.tokenizer
+            stream = _stream(self.plan, self.store, ids.cls_id, ids.sep_id, self._cursor, self.rank, self.world_size)
+            self._ahead = _Ahead(stream, self.prefetch)
+        draft, cursor, progress = self._ahead.next()
+        self._cursor, self._progress = cursor, progress
+        return self._mask(draft, mask_rate, self.seed)
 
     def evaluation_batches(
         self, mask_rate: float, seed: int | None = None, max_tokens: int | None = None
@@ -150,7 +151,7 @@ class BatchLoader:
     @property
     def epoch(self) -> float:
         """Epochs of the split handed out so far, by all ranks together."""
-        return self.plan.progress(self._cursor)
+        return self._progress
 
     def state_dict(self) -> dict[str, int]:
         """Return the place in the stream after the last batch handed out; the same on every rank."""
@@ -175,6 +176,7 @@ class BatchLoader:
             )
         self.close()
         self._cursor = Cursor(state["epoch"], state["chunk"], state["batch"])
+        self._progress = self.plan.progress(self._cursor)
 
     def close(self) -> None:
         """Stop the thread. The next :meth:`next_batch` starts it again."""
@@ -192,21 +194,15 @@ class BatchLoader:
         if getattr(self, "_ahead", None) is not None:
             self._ahead.stop.set()  # type: ignore[union-attr]
 
-    def _stream(self, cursor: Cursor) -> Iterator[tuple[Draft, Cursor]]:
-        """Yield this rank's batches from ``cursor`` on, each with the place after the whole group of ranks."""
-        plan, store, ids = self.plan, self.store, self.tokenizer
-        return _stream(plan, store, ids.cls_id, ids.sep_id, cursor, self.rank, self.world_size)
-
     def _draft(self, plan: BatchPlan, cursor: Cursor) -> Draft:
         return plan.draft(cursor, self.store, self.tokenizer.cls_id, self.tokenizer.sep_id)
 
     def _mask(self, draft: Draft, mask_rate: float, seed: int) -> PackedBatch:
-        input_ids = draft.input_ids.copy()  # so that a wrong rate leaves the draft whole
         masked = self.masker.mask(
-            input_ids, draft.cu_seqlens, draft.sequence_ids, seed=seed, epoch=draft.epoch, rate=mask_rate
+            draft.input_ids, draft.cu_seqlens, draft.sequence_ids, seed=seed, epoch=draft.epoch, rate=mask_rate
         )
         return PackedBatch(
-            input_ids=torch.from_numpy(input_ids),
+            input_ids=torch.from_numpy(draft.input_ids),
             position_ids=torch.from_numpy(draft.position_ids),
             token_type_ids=torch.from_numpy(draft.token_type_ids),
             cu_seqlens=torch.from_numpy(draft.cu_seqlens),
@@ -219,12 +215,13 @@ class BatchLoader:
 
 def _stream(
     plan: BatchPlan, store: TokenStore, cls_id: int, sep_id: int, cursor: Cursor, rank: int, world_size: int
-) -> Iterator[tuple[Draft, Cursor]]:
+) -> Iterator[tuple[Draft, Cursor, float]]:
+    """Yield this rank's batches from ``cursor`` on, each with the place and the epochs done after all ranks' turn."""
     # no reference to the loader: a thread that runs this must not keep it alive
     while True:
         draft = plan.draft(plan.advance(cursor, rank), store, cls_id, sep_id)
         cursor = plan.advance(cursor, world_size)
-        yield draft, cursor
+        yield draft, cursor, plan.progress(cursor)
 
 
 class _Ahead:
@@ -258,6 +255,7 @@ class _Ahead:
 
 
 def _run_ahead(items: Iterator[Any], results: queue.Queue, stop: threading.Event) -> None:
+    result: tuple[Any, BaseException | None]
     while not stop.is_set():
         try:
             result = (next(items), None)

@@ -1,9 +1,10 @@
 """Dealing sequences into batches of a token budget.
 
 Best-fit-decreasing says how few batches suffice. Its own batches are of one length each (the longest sequences
-together, the shortest last) and the last one is nearly empty, so the sequences are then dealt again, longest first, each
-into the emptiest of that many batches: all are filled alike and hold long and short sequences alike. Where that would
-overflow a batch (when hardly a slot is free, or a few long sequences fill a batch) the best-fit batches stand. ``csrc/packer.cpp`` is the fast twin; the two are byte-identical.
+together, the shortest last) and the last one is nearly empty, so the sequences are then dealt again, longest first,
+each into the emptiest of that many batches: all are filled alike and hold long and short sequences alike. Where that
+would overflow a batch (when hardly a slot is free, or a few long sequences fill a batch) the best-fit batches stand.
+``csrc/packer.cpp`` is the fast twin; the two are byte-identical.
 
 References: Johnson, "Near-optimal bin packing algorithms", 1973 (best-fit-decreasing); Graham, "Bounds on
 multiprocessing timing anomalies", 1969 (longest first to the emptiest); Krell et al., "Efficient sequence packing

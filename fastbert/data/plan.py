@@ -151,8 +151,8 @@ def mean_length(sequences: Sequences) -> float:
 
 
 def even_subset(sequences: Sequences, max_tokens: int) -> Ints:
-    """Return numbers of sequences of the evaluation epoch, even over the text, of at most ``max_tokens`` tokens together
-    (but at least one sequence)."""
+    """Return numbers of sequences of the evaluation epoch, evenly over the text: as many as ``max_tokens`` allow, at
+    least one."""
     n = sequences.count(EVALUATION_EPOCH)
     wanted = min(n, 1 + int(2 * max_tokens / mean_length(sequences)))
     while True:
