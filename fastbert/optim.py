@@ -11,6 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fastbert.config import BertConfig
+from fastbert.model import BertForPreTraining
+from fastbert.muon import Muon
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -31,6 +35,13 @@ def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     return name.startswith("encoder.layers.") and parameter.ndim == 2
 
 
+def stacked_parts(name: str, config: BertConfig) -> int:
+    """How many separate maps a fused matrix stacks: queries, keys and values, or the gate and value of a GLU."""
+    if name.endswith("attention.qkv.weight"):
+        return 3
+    return 2 if name.endswith("feed_forward.up.weight") and config.mlp == "geglu" else 1
+
+
 class Optimizers:
     """The optimizers of one model behind one ``step``; learning rates are peaks that the schedule scales.
 
@@ -45,7 +56,7 @@ class Optimizers:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: BertForPreTraining,
         *,
         optimizer: str = "muon",
         learning_rate: float = 2e-3,
@@ -71,7 +82,8 @@ class Optimizers:
             )
         }
         if hidden:
-            muon = torch.optim.Muon(hidden, lr=muon_learning_rate, weight_decay=weight_decay)
+            parts = {name: stacked_parts(name, model.config) for name, _ in hidden}
+            muon = Muon(hidden, parts, lr=muon_learning_rate, weight_decay=weight_decay)
             self.parts["muon"] = (muon, muon_learning_rate)
 
     def step(self, factor: float) -> Tensor:

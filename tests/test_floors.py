@@ -28,6 +28,7 @@ FLOORS = {
     "fastbert.masking": 3,
     "fastbert.model": 4,
     "fastbert.data": 4,
+    "fastbert.muon": 4,
     "fastbert.optim": 4,
     "fastbert.budget": 4,
     "fastbert.checkpoint": 5,

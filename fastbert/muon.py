@@ -1,0 +1,95 @@
+"""Muon: momentum whose update is orthogonalised, for the matrices between hidden states.
+
+Reference: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024. The update of one matrix is
+torch.optim.Muon's. Two things are ours: a fused parameter (queries, keys and values in one matrix, or the two halves of
+a GLU) is orthogonalised part by part, since its parts are separate maps; and matrices of one shape go through the
+iteration together, as one batched product.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+# the quintic of the Newton–Schulz iteration: x (a + b x² + c x⁴), steep at 0 and flat around 1
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
+
+    Args:
+        matrices: (K, R, C) with R <= C, any floating dtype; the iteration runs in bf16, which it was made for.
+        steps: Newton–Schulz iterations.
+
+    Returns:
+        (K, R, C) bf16.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrices.bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7))
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised, with decoupled weight decay.
+
+    Args:
+        params: ``(name, parameter)`` pairs of matrices (R, C).
+        parts: how many separate maps a parameter stacks along its rows, by name; 1 where it is not listed.
+        lr: step length; the update is scaled by sqrt(max(1, R / C)) of each part.
+        momentum: of the Nesterov momentum.
+        weight_decay: decoupled.
+        steps: Newton–Schulz iterations.
+
+    Raises:
+        ValueError: a parameter is no matrix, or its rows do not divide into its parts.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[tuple[str, nn.Parameter]],
+        parts: dict[str, int] | None = None,
+        *,
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        steps: int = 5,
+    ):
+        named = list(params)
+        self.parts = [(parts or {}).get(name, 1) for name, _ in named]
+        for (name, parameter), count in zip(named, self.parts, strict=True):
+            if parameter.ndim != 2 or parameter.shape[0] % count:
+                raise ValueError(
+                    f"{name} has shape {tuple(parameter.shape)}: Muon needs a matrix of {count} equal parts"
+                )
+        super().__init__(named, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One update of every parameter that has a gradient."""
+        assert closure is None, "Muon takes no closure"
+        (group,) = self.param_groups
+        lr, momentum = group["lr"], group["momentum"]
+        # shape -> (direction, target, scale) of every part, all lying down (rows <= columns)
+        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor, float]]] = {}
+        for parameter, count in zip(group["params"], self.parts, strict=True):
+            if parameter.grad is None:
+                continue
+            buffer = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+            buffer.lerp_(parameter.grad, 1 - momentum)
+            direction = parameter.grad.lerp(buffer, momentum)  # Nesterov
+            parameter.mul_(1 - lr * group["weight_decay"])
+            for part, target in zip(direction.chunk(count), parameter.chunk(count), strict=True):
+                rows, columns = part.shape
+                scale = max(1.0, rows / columns) ** 0.5
+                if rows > columns:
+                    part, target = part.mT, target.mT
+                by_shape.setdefault(tuple(part.shape), []).append((part, target, scale))
+        for same in by_shape.values():
+            updates = orthogonalise(torch.stack([part for part, _, _ in same]), group["steps"])
+            for update, (_, target, scale) in zip(updates, same, strict=True):
+                target.add_(update, alpha=-lr * scale)

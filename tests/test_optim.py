@@ -1,0 +1,76 @@
+"""Muon is torch's Muon on single matrices, and treats the parts of a fused one apart."""
+
+import pytest
+import torch
+from torch import nn
+
+from fastbert.config import BertConfig
+from fastbert.model import BertForPreTraining
+from fastbert.muon import Muon, orthogonalise
+from fastbert.optim import Optimizers, stacked_parts
+
+
+def twins(*shape):
+    torch.manual_seed(0)
+    first = nn.Parameter(torch.randn(*shape))
+    return first, nn.Parameter(first.detach().clone())
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (24, 60), (60, 24)])
+def test_single_matrices_move_as_torch_moves_them(shape):
+    ours, theirs = twins(*shape)
+    mine = Muon([("w", ours)], lr=0.02, weight_decay=0.1)
+    peer = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, momentum=0.95)
+    start = ours.detach().clone()
+    for step in range(5):
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step))
+        for parameter, optimizer in ((ours, mine), (theirs, peer)):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    moved = (theirs - start).norm()
+    # both iterate in bf16, in another order of operations
+    assert (ours - theirs).norm() <= 0.02 * moved
+
+
+def test_parts_of_a_fused_matrix_are_orthogonalised_apart():
+    fused, _ = twins(96, 32)
+    single = [nn.Parameter(part.clone()) for part in fused.detach().chunk(3)]
+    together = Muon([("qkv", fused)], {"qkv": 3})
+    apart = Muon([(f"w{i}", p) for i, p in enumerate(single)])
+    gradient = torch.randn(96, 32)
+    fused.grad = gradient
+    for parameter, part in zip(single, gradient.chunk(3), strict=True):
+        parameter.grad = part
+    together.step()
+    apart.step()
+    torch.testing.assert_close(fused, torch.cat([p.detach() for p in single]))
+
+
+def test_orthogonalise_brings_singular_values_near_one():
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(4, 20, 50)).float())
+    assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_muon_refuses_what_is_no_matrix():
+    with pytest.raises(ValueError, match=r"b has shape \(4,\)"):
+        Muon([("b", nn.Parameter(torch.zeros(4)))])
+    with pytest.raises(ValueError, match="2 equal parts"):
+        Muon([("w", nn.Parameter(torch.zeros(5, 4)))], {"w": 2})
+
+
+@pytest.mark.parametrize("arch", ["classic", "modern"])
+def test_every_parameter_of_a_model_moves(arch):
+    torch.manual_seed(0)
+    model = BertForPreTraining(BertConfig.preset("tiny", arch, vocab_size=70))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizers = Optimizers(model)
+    ids = torch.randint(5, 70, (2, 9))
+    relation = torch.tensor([0, 1]) if arch == "classic" else None
+    model(ids, labels=ids, next_sentence_label=relation).loss.backward()
+    optimizers.step(1.0)
+    still = [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
+    assert still == []
+    glu = 2 if arch == "modern" else 1
+    assert stacked_parts("encoder.layers.0.feed_forward.up.weight", model.config) == glu
+    assert stacked_parts("encoder.layers.1.attention.qkv.weight", model.config) == 3
