@@ -122,10 +122,14 @@ bool deal(const int64_t* lengths, const std::vector<size_t>& order, int64_t num_
 int64_t pack_batches(const int64_t* lengths, size_t count, int64_t batch_tokens, std::vector<int64_t>& batch_of) {
   const std::vector<size_t> order = by_decreasing_length(lengths, count);
   batch_of.assign(count, 0);
-  const int64_t num_batches = best_fit(lengths, order, batch_tokens, batch_of);
+  const int64_t fewest = best_fit(lengths, order, batch_tokens, batch_of);
   std::vector<int64_t> even(count);
-  if (deal(lengths, order, num_batches, batch_tokens, even)) batch_of = std::move(even);
-  return num_batches;
+  for (const int64_t num_batches : {fewest, fewest + fewest / 100}) {
+    if (!deal(lengths, order, num_batches, batch_tokens, even)) continue;
+    batch_of = std::move(even);
+    return num_batches;
+  }
+  return fewest;
 }
 
 }  // namespace fastbert

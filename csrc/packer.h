@@ -1,5 +1,5 @@
-// Deals sequences into batches of at most a budget of tokens: as few batches as best-fit-decreasing needs, and those
-// filled evenly. fastbert/data/packing.py is the readable twin, byte-identical.
+// Deals sequences into batches of at most a budget of tokens: as few batches as best-fit-decreasing needs, or one in a
+// hundred more, and those filled evenly where that can be. fastbert/data/packing.py is the readable twin, byte-identical.
 #pragma once
 #include <cstddef>
 #include <cstdint>

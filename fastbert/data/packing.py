@@ -3,8 +3,9 @@
 Best-fit-decreasing says how few batches suffice. Its own batches are of one length each (the longest sequences
 together, the shortest last) and the last one is nearly empty, so the sequences are then dealt again, longest first,
 each into the emptiest of that many batches: all are filled alike and hold long and short sequences alike. Where that
-would overflow a batch (when hardly a slot is free, or a few long sequences fill a batch) the best-fit batches stand.
-``csrc/packer.cpp`` is the fast twin; the two are byte-identical.
+would overflow a batch (when hardly a slot is free) they are dealt into one batch in a hundred more, and where that too
+overflows one (when a few long sequences fill a batch) the best-fit batches stand. ``csrc/packer.cpp`` is the fast twin;
+the two are byte-identical.
 
 References: Johnson, "Near-optimal bin packing algorithms", 1973 (best-fit-decreasing); Graham, "Bounds on
 multiprocessing timing anomalies", 1969 (longest first to the emptiest); Krell et al., "Efficient sequence packing
@@ -48,8 +49,12 @@ def pack_batches(lengths: Ints, batch_tokens: int, *, impl: str = "auto") -> tup
         return native.pack_batches(lengths, batch_tokens)
     sizes = lengths.tolist()
     order = np.argsort(-lengths, kind="stable").tolist()
-    batch_of, num_batches = _best_fit(sizes, order, batch_tokens)
-    return np.array(_deal(sizes, order, num_batches, batch_tokens) or batch_of, np.int64), num_batches
+    batch_of, fewest = _best_fit(sizes, order, batch_tokens)
+    for num_batches in (fewest, fewest + fewest // 100):
+        even = _deal(sizes, order, num_batches, batch_tokens)
+        if even is not None:
+            return np.array(even, np.int64), num_batches
+    return np.array(batch_of, np.int64), fewest
 
 
 def _best_fit(sizes: list[int], order: list[int], batch_tokens: int) -> tuple[list[int], int]:

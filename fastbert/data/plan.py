@@ -18,8 +18,8 @@ from fastbert.philox import EVALUATION_EPOCH, Permutation, Purpose
 
 Ints = NDArray[np.int64]
 
-# a chunk holds enough batches that the one that is left partly empty costs about half a percent
-BATCHES_IN_CHUNK = 100
+# a chunk holds enough batches that the one or two more than its tokens need cost about one percent
+BATCHES_IN_CHUNK = 128
 SMALLEST_CHUNK, LARGEST_CHUNK = 1024, 2**18  # sequences
 
 
