@@ -145,6 +145,8 @@ def _parse_tokenizer_json(path: Path, content: Mapping[str, Any]) -> TokenizerFi
     if (content.get("pre_tokenizer") or {}).get("type") != "BertPreTokenizer":
         raise InputError(f"{path}: the pre-tokenizer is not BertPreTokenizer, which this tokenizer needs")
     ids = dict(model.get("vocab") or {})
+    if not ids:
+        raise InputError(f"{path}: the vocabulary is empty")
     added = {}
     for token in content.get("added_tokens") or []:
         text, token_id = token["content"], token["id"]
@@ -155,8 +157,8 @@ def _parse_tokenizer_json(path: Path, content: Mapping[str, Any]) -> TokenizerFi
         ids[text] = token_id
         if text not in SPECIAL_TOKENS:
             added[text] = token_id
-    if not ids or min(ids.values()) < 0 or max(ids.values()) > 4 * len(ids) + 1000:
-        raise InputError(f"{path}: the vocabulary is empty or its ids are not 0, 1, 2, ...")
+    if min(ids.values()) < 0 or max(ids.values()) > 4 * len(ids) + 1000:
+        raise InputError(f"{path}: the ids of the vocabulary are not 0, 1, 2, ...")
     vocab = [""] * (max(ids.values()) + 1)
     for text, token_id in ids.items():
         vocab[token_id] = text
@@ -226,7 +228,7 @@ def tokenizer_config(
         "strip_accents": options.strip_accents,
         "tokenize_chinese_chars": options.handle_chinese_chars,
         "clean_text": options.clean_text,
-        "clean_up_tokenization_spaces": True,
+        "clean_up_tokenization_spaces": False,  # the decoder of tokenizer.json has done it, token by token
         "model_input_names": inputs,
         **{f"{text[1:-1].lower()}_token": text for text in SPECIAL_TOKENS if text in special_tokens},
     }

@@ -213,6 +213,8 @@ class ReferenceTokenizer:
 
 
 def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"expected str, got {type(text).__name__}")
     for i, char in enumerate(text) if not text.isascii() else ():
         if 0xD800 <= ord(char) < 0xE000:
             raise InputError(
