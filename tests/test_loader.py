@@ -206,7 +206,8 @@ def test_chunks_do_not_show(monkeypatch):
     resumed = make_loader()
     resumed.load_state_dict({**loader.state_dict(), "epoch": 0, "chunk": 3, "batch": 1})
     assert 0 < resumed.epoch < 1
-    place = next(i for i, batch in enumerate(batches) if same(batch, resumed.next_batch(0.15)))
+    first = resumed.next_batch(0.15)
+    place = next(i for i, batch in enumerate(batches) if same(batch, first))
     assert all(same(resumed.next_batch(0.15), batch) for batch in batches[place + 1 :][:10])
 
 
