@@ -233,8 +233,10 @@ def initialised_model(options: TrainOptions, tokenizer: Tokenizer, dropout: dict
             f"--init {options.init} has {config.vocab_size:,} pieces and the vocabulary {len(tokenizer):,}: "
             "leave out --tokenizer to use the vocabulary it was trained with"
         )
-    if config.arch == "modern" and options.next_sentence:
-        raise InputError(f"--objective mlm+nsp: {options.init} is a modern model, which has no next-sentence head")
+    if config.arch != "classic" and options.next_sentence:
+        raise InputError(
+            f"--objective mlm+nsp: {options.init} is a {config.arch} model, which has no next-sentence head"
+        )
     model = BertForPreTraining(config.replace(**dropout), impl=options.impl)
     model.load_state_dict(source.state_dict())
     return model

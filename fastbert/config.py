@@ -1,8 +1,9 @@
-"""What a model is: one frozen dataclass, five presets, two architectures.
+"""What a model is: one frozen dataclass, five presets, three architectures.
 
-Field names are Hugging Face's where it has the field. Both architectures load in stock ``transformers``:
+Field names are Hugging Face's where it has the field. Every architecture loads in stock ``transformers``:
 
 * ``classic``: ``BertForPreTraining`` (Devlin et al. 2019): post-LayerNorm, learned positions, token types, erf GELU.
+* ``roformer``: ``RoFormerForMaskedLM`` (Su et al. 2021): BERT with rotary positions in place of learned ones.
 * ``modern``: ``ModernBertForMaskedLM`` (Warner et al. 2024): pre-LayerNorm, rotary positions, GeGLU, no biases.
 """
 
@@ -12,7 +13,7 @@ from typing import Literal
 
 from fastbert.errors import InputError
 
-Arch = Literal["classic", "modern"]
+Arch = Literal["classic", "roformer", "modern"]
 
 # preset name -> (num_hidden_layers, hidden_size); one attention head for every 64 channels
 PRESETS: dict[str, tuple[int, int]] = {
@@ -79,8 +80,8 @@ class BertConfig:
             raise InputError(f"preset {name!r} is unknown: choose one of {', '.join(PRESETS)}")
         layers, hidden = PRESETS[name]
         fields: dict = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": hidden // 64}
-        if arch == "classic":
-            fields |= {"intermediate_size": 4 * hidden}
+        if arch in ("classic", "roformer"):
+            fields |= {"intermediate_size": 4 * hidden, "position": "learned" if arch == "classic" else "rope"}
         elif arch == "modern":
             # a GLU has three matrices for two, so 2/3 of the width keeps the parameter count (Shazeer 2020)
             fields |= {
@@ -92,21 +93,24 @@ class BertConfig:
                 "layer_norm_eps": 1e-5,
             }
         else:
-            raise InputError(f"arch {arch!r} is unknown: choose 'classic' or 'modern'")
+            raise InputError(f"arch {arch!r} is unknown: choose 'classic', 'roformer' or 'modern'")
         return cls(**(fields | changes))
 
     @property
     def arch(self) -> Arch:
         """The Hugging Face architecture this configuration is."""
         shape = (self.position, self.norm, self.mlp)
-        if shape == ("learned", "post", "gelu"):
-            return "classic"
-        if shape == ("rope", "pre", "geglu"):
-            return "modern"
-        raise InputError(
-            f"position, norm, mlp = {shape}: only ('learned', 'post', 'gelu') (classic) and "
-            "('rope', 'pre', 'geglu') (modern) have a Hugging Face counterpart"
-        )
+        known: dict[tuple[str, str, str], Arch] = {
+            ("learned", "post", "gelu"): "classic",
+            ("rope", "post", "gelu"): "roformer",
+            ("rope", "pre", "geglu"): "modern",
+        }
+        if shape not in known:
+            raise InputError(
+                f"position, norm, mlp = {shape}: only {', '.join(f'{k} ({v})' for k, v in known.items())} "
+                "have a Hugging Face counterpart"
+            )
+        return known[shape]
 
     @property
     def bias(self) -> bool:

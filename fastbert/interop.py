@@ -1,4 +1,4 @@
-"""Hugging Face layout, both ways: configurations and weights of BERT and ModernBERT.
+"""Hugging Face layout, both ways: configurations and weights of BERT, RoFormer and ModernBERT.
 
 Pure translation of names and shapes; :mod:`fastbert.model` does the building. Weights are read from safetensors, or
 from old ``.bin`` files without executing pickles. Old ``gamma``/``beta`` names and missing prefixes
@@ -34,6 +34,12 @@ CLASSIC = (
     ("head.norm", "cls.predictions.transform.LayerNorm"),
     ("next_sentence", "cls.seq_relationship"),
 )
+# RoFormer is BERT without learned positions and without the next-sentence head
+ROFORMER = tuple(
+    (ours, theirs.replace("bert.", "roformer.", 1))
+    for ours, theirs in CLASSIC
+    if ours not in ("embeddings.position", "pooler", "next_sentence")
+)
 MODERN = (
     ("embeddings.word", "model.embeddings.tok_embeddings"),
     ("embeddings.norm", "model.embeddings.norm"),
@@ -48,7 +54,13 @@ MODERN = (
     ("head.norm", "head.norm"),
 )
 # whole names, with no suffix to add
-EXTRA = {"classic": ("head.bias", "cls.predictions.bias"), "modern": ("head.bias", "decoder.bias")}
+NAMES = {"classic": CLASSIC, "roformer": ROFORMER, "modern": MODERN}
+DECODER_BIAS = {
+    "classic": "cls.predictions.bias",
+    "roformer": "cls.predictions.bias",
+    "modern": "decoder.bias",
+}
+PREFIX = {"classic": "bert.", "roformer": "roformer.", "modern": "model."}
 VOCABULARY_ROWS = ("embeddings.word.weight", "head.bias")
 QKV_PARTS = ("query", "key", "value")
 
@@ -68,17 +80,20 @@ def config_to_hf(config: BertConfig) -> dict:
         "tie_word_embeddings": True,
     }
     activation = "gelu" if config.gelu_approximate == "none" else "gelu_pytorch_tanh"
-    if config.arch == "classic":
+    if config.arch != "modern":
+        bert = config.arch == "classic"
+        if not bert and (config.rope_theta != 10_000.0 or config.window is not None):
+            raise InputError("roformer in transformers has rope_theta 10000 and no window: change the config")
         return {
-            "architectures": ["BertForPreTraining"],
-            "model_type": "bert",
+            "architectures": ["BertForPreTraining" if bert else "RoFormerForMaskedLM"],
+            "model_type": "bert" if bert else "roformer",
             **common,
             "type_vocab_size": config.type_vocab_size,
             "hidden_act": activation,
             "hidden_dropout_prob": config.hidden_dropout_prob,
             "attention_probs_dropout_prob": config.attention_probs_dropout_prob,
             "layer_norm_eps": config.layer_norm_eps,
-            "position_embedding_type": "absolute",
+            **({"position_embedding_type": "absolute"} if bert else {"rotary_value": False}),
         }
     every = 1 if config.window is None else config.global_attention_every
     kinds = {True: "full_attention", False: "sliding_attention"}
@@ -117,10 +132,10 @@ def config_from_hf(hf: Mapping, source: str = "config.json") -> BertConfig:
         InputError: a model type or a setting that has no counterpart here, or a field that is missing or no number.
     """
     kind = hf.get("model_type")
-    if kind not in ("bert", "modernbert"):
-        raise InputError(f"{source}: model_type {kind!r} is not supported: expected 'bert' or 'modernbert'")
+    if kind not in ("bert", "roformer", "modernbert"):
+        raise InputError(f"{source}: model_type {kind!r} is not supported: expected bert, roformer or modernbert")
     try:
-        return _classic_config(hf, source) if kind == "bert" else _modern_config(hf, source)
+        return _modern_config(hf, source) if kind == "modernbert" else _classic_config(hf, source)
     except (KeyError, TypeError) as error:
         raise InputError(f"{source}: missing or malformed field ({error!r}): write it again from its source") from None
 
@@ -145,7 +160,11 @@ def _common(hf: Mapping) -> dict:
 def _classic_config(hf: Mapping, source: str) -> BertConfig:
     if hf.get("position_embedding_type", "absolute") != "absolute":
         raise InputError(f"{source}: position_embedding_type {hf['position_embedding_type']!r} is not supported")
+    rotary = hf["model_type"] == "roformer"
+    if rotary and (hf.get("rotary_value") or hf.get("embedding_size") not in (None, hf["hidden_size"])):
+        raise InputError(f"{source}: rotary_value and an embedding_size of its own are not supported")
     return BertConfig(
+        position="rope" if rotary else "learned",
         **_common(hf),
         type_vocab_size=hf.get("type_vocab_size", 2),
         hidden_dropout_prob=hf.get("hidden_dropout_prob", 0.1),
@@ -192,12 +211,35 @@ def _modern_config(hf: Mapping, source: str) -> BertConfig:
 def _pairs(config: BertConfig) -> list[tuple[str, str]]:
     """Every (our name, their name) of a model, suffixes included, the fused Q, K, V of BERT excepted."""
     pairs = []
-    for ours, theirs in CLASSIC if config.arch == "classic" else MODERN:
+    for ours, theirs in NAMES[config.arch]:
         numbers = range(config.num_hidden_layers) if "{}" in ours else [None]
         for number in numbers:
             for suffix in (".weight", ".bias"):
                 pairs.append((ours.format(number) + suffix, theirs.format(number) + suffix))
-    return [*pairs, EXTRA[config.arch]]
+    return [*pairs, ("head.bias", DECODER_BIAS[config.arch])]
+
+
+def _qkv_names(config: BertConfig) -> list[tuple[str, list[str]]]:
+    """Our fused Q, K, V parameters and the three of BERT and RoFormer each is made of."""
+    if config.arch == "modern":
+        return []
+    layer = PREFIX[config.arch] + "encoder.layer.{}.attention.self.{}.{}"
+    return [
+        (f"encoder.layers.{i}.attention.qkv.{suffix}", [layer.format(i, part, suffix) for part in QKV_PARTS])
+        for i in range(config.num_hidden_layers)
+        for suffix in ("weight", "bias")
+    ]
+
+
+def _interleave(rows: Tensor, config: BertConfig, back: bool = False) -> Tensor:
+    """Reorder the rows of a query or key projection between the two rotary conventions.
+
+    We rotate rows i and i + H/2 of a head together, RoFormer rows 2i and 2i + 1.
+    """
+    half = config.head_dim // 2
+    split = (half, 2) if back else (2, half)
+    heads = rows.view(config.num_attention_heads, *split, *rows.shape[1:])
+    return heads.transpose(1, 2).reshape(rows.shape)
 
 
 def state_dict_to_hf(state: Mapping[str, Tensor], config: BertConfig) -> dict[str, Tensor]:
@@ -206,28 +248,27 @@ def state_dict_to_hf(state: Mapping[str, Tensor], config: BertConfig) -> dict[st
     for ours in VOCABULARY_ROWS:
         theirs = dict(_pairs(config))[ours]
         out[theirs] = state[ours][: config.vocab_size]
-    if config.arch == "classic":
-        for layer in range(config.num_hidden_layers):
-            for suffix in ("weight", "bias"):
-                parts = state[f"encoder.layers.{layer}.attention.qkv.{suffix}"].chunk(3, 0)
-                for name, part in zip(QKV_PARTS, parts, strict=True):
-                    out[f"bert.encoder.layer.{layer}.attention.self.{name}.{suffix}"] = part
+    for ours, theirs in _qkv_names(config):
+        q, k, v = state[ours].chunk(3, 0)
+        if config.arch == "roformer":
+            q, k = _interleave(q, config), _interleave(k, config)
+        out |= dict(zip(theirs, (q, k, v), strict=True))
     return {name: tensor.detach().cpu().contiguous() for name, tensor in out.items()}
 
 
 def state_dict_from_hf(hf: Mapping[str, Tensor], config: BertConfig) -> dict[str, Tensor]:
     """Hugging Face's weights under our names, the vocabulary padded; names that are not there are left out."""
-    prefix = "bert." if config.arch == "classic" else "model."
+    prefix = PREFIX[config.arch]
     hf = {_modern_spelling(name): tensor for name, tensor in hf.items()}
     if not any(name.startswith(prefix) for name in hf):  # a bare encoder (BertModel) has no prefix
         hf = {prefix + name: tensor for name, tensor in hf.items()}
     out = {ours: hf[theirs] for ours, theirs in _pairs(config) if theirs in hf}
-    if config.arch == "classic":
-        for layer in range(config.num_hidden_layers):
-            for suffix in ("weight", "bias"):
-                names = [f"bert.encoder.layer.{layer}.attention.self.{part}.{suffix}" for part in QKV_PARTS]
-                if all(name in hf for name in names):
-                    out[f"encoder.layers.{layer}.attention.qkv.{suffix}"] = torch.cat([hf[name] for name in names])
+    for ours, theirs in _qkv_names(config):
+        if all(name in hf for name in theirs):
+            q, k, v = (hf[name] for name in theirs)
+            if config.arch == "roformer":
+                q, k = _interleave(q, config, back=True), _interleave(k, config, back=True)
+            out[ours] = torch.cat([q, k, v])
     for ours in VOCABULARY_ROWS:
         if ours in out and out[ours].shape[0] < config.padded_vocab_size:
             missing = config.padded_vocab_size - out[ours].shape[0]

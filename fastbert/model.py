@@ -44,7 +44,7 @@ class MaskedLMHead(nn.Module):
 
 
 class BertForPreTraining(nn.Module):
-    """Both architectures; see :class:`fastbert.config.BertConfig`.
+    """Every architecture; see :class:`fastbert.config.BertConfig`.
 
     Reference: Devlin et al., BERT, 2019; Warner et al., ModernBERT, 2024.
     """
@@ -167,8 +167,9 @@ class BertForPreTraining(nn.Module):
 
     def _next_sentence_loss(self, logits: Tensor | None, labels: Tensor) -> Tensor:
         if logits is None:
-            raise ValueError("next_sentence_label was given to a modern model, which has no next-sentence head: "
-                             "use the classic architecture")  # fmt: skip
+            raise ValueError(
+                "next_sentence_label was given to a model that has no next-sentence head: use the classic architecture"
+            )
         total = F.cross_entropy(logits.float(), labels, reduction="sum")
         return total / (labels != -100).sum().clamp(min=1)
 

@@ -26,9 +26,9 @@ class TrainOptions:
     preset: Literal["tiny", "mini", "small", "base", "large"] | None = None
     """Model size, layers × width: tiny 2×128, mini 4×256, small 4×512, base 12×768, large 24×1024 (default: mini on a
     CPU, base on a GPU, tiny for a text of under 50,000 tokens)."""
-    arch: Literal["classic", "modern"] | None = None
-    """classic is BERT exactly; modern has rotary positions, pre-norm and GeGLU in ModernBERT's layout (default: modern;
-    classic for mlm+nsp)."""
+    arch: Literal["classic", "roformer", "modern"] | None = None
+    """classic is BERT exactly; roformer is BERT with rotary positions; modern has rotary positions, pre-norm and GeGLU
+    in ModernBERT's layout (default: modern; classic for mlm+nsp)."""
     objective: Literal["mlm", "mlm+nsp"] = "mlm"
     """Masked words, or masked words and next-sentence prediction (classic only)."""
     init: str | None = None
@@ -115,8 +115,8 @@ def check(options: TrainOptions) -> None:
 
     if options.minutes is not None and options.steps is not None:
         raise InputError("--minutes and --steps exclude each other: give one")
-    if options.arch == "modern" and options.next_sentence:
-        raise InputError("--objective mlm+nsp needs --arch classic: ModernBERT has no next-sentence head")
+    if options.arch not in (None, "classic") and options.next_sentence:
+        raise InputError(f"--objective mlm+nsp needs --arch classic: {options.arch} has no next-sentence head")
     for option in ("minutes", "steps", "batch_tokens", "vocab_size", "min_frequency", "threads", "stop_after"):
         value = getattr(options, option)
         if value is not None and value <= 0:

@@ -25,7 +25,8 @@ def spread(model):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+            if parameter.requires_grad:  # RoFormer's sinusoids are no weights
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return model.eval()
 
 
@@ -42,7 +43,7 @@ def padded_inputs(holes=True):
 
 
 def peer_of(directory, arch):
-    name = "BertForPreTraining" if arch == "classic" else "ModernBertForMaskedLM"
+    name = {"classic": "BertForPreTraining", "roformer": "RoFormerForMaskedLM", "modern": "ModernBertForMaskedLM"}[arch]
     return getattr(transformers, name).from_pretrained(directory, attn_implementation="eager").eval()
 
 
@@ -51,7 +52,8 @@ def peer_logits(peer, ids, mask, types, arch):
         if arch == "classic":
             out = peer(ids, attention_mask=mask, token_type_ids=types)
             return out.prediction_logits, out.seq_relationship_logits
-        return peer(ids, attention_mask=mask).logits, None
+        kwargs = {"token_type_ids": types} if arch == "roformer" else {}
+        return peer(ids, attention_mask=mask, **kwargs).logits, None
 
 
 def assert_same(ours, peer, arch):
@@ -59,7 +61,7 @@ def assert_same(ours, peer, arch):
     ids, mask, types = padded_inputs(holes=ours.config.window is None)
     logits, relationship = peer_logits(peer, ids, mask, types, arch)
     with torch.no_grad():
-        out = ours(ids, mask, types if arch == "classic" else None)
+        out = ours(ids, mask, None if arch == "modern" else types)
     real = mask.bool()
     assert (out.prediction_logits - logits)[real].abs().max() <= TOLERANCE
     assert (out.prediction_logits[~real] == 0).all()
@@ -68,7 +70,7 @@ def assert_same(ours, peer, arch):
         first = real[:, 0]  # the peer pools column 0, also where it is padding
         assert (out.seq_relationship_logits - relationship)[first].abs().max() <= TOLERANCE
     # packed: the same real tokens without the padding
-    batch, kept = pack(ids, mask, types if arch == "classic" else None)
+    batch, kept = pack(ids, mask, None if arch == "modern" else types)
     with torch.no_grad():
         packed = ours(batch)
     assert (packed.prediction_logits - logits.flatten(0, 1)[kept]).abs().max() <= TOLERANCE
@@ -79,10 +81,11 @@ def assert_same(ours, peer, arch):
     [
         ("classic", {}),
         ("classic", {"gelu_approximate": "tanh"}),
+        ("roformer", {}),
         ("modern", {}),
         ("modern", {"window": 4, "global_attention_every": 2, "rope_theta": 160_000.0, "num_hidden_layers": 4}),
     ],
-    ids=["classic", "classic-tanh", "modern", "modern-windows"],
+    ids=["classic", "classic-tanh", "roformer", "modern", "modern-windows"],
 )
 def test_transformers_reads_what_we_write(arch, changes, tmp_path):
     ours = spread(BertForPreTraining(small_config(arch, **changes)))
@@ -90,7 +93,7 @@ def test_transformers_reads_what_we_write(arch, changes, tmp_path):
     assert_same(ours, peer_of(tmp_path, arch), arch)
 
 
-@pytest.mark.parametrize("arch", ["classic", "modern"])
+@pytest.mark.parametrize("arch", ["classic", "roformer", "modern"])
 def test_we_read_what_transformers_writes(arch, tmp_path):
     BertForPreTraining(small_config(arch)).save_pretrained(tmp_path / "a")
     peer = spread(peer_of(tmp_path / "a", arch))
@@ -100,20 +103,20 @@ def test_we_read_what_transformers_writes(arch, tmp_path):
     assert_same(ours, peer, arch)
 
 
-@pytest.mark.parametrize("arch", ["classic", "modern"])
+@pytest.mark.parametrize("arch", ["classic", "roformer", "modern"])
 def test_auto_model_for_masked_lm_reads_a_run(arch, tmp_path):
     ours = spread(BertForPreTraining(small_config(arch)))
     ours.save_pretrained(tmp_path)
     peer = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
     ids, mask, types = padded_inputs()
-    kwargs = {"token_type_ids": types} if arch == "classic" else {}
+    kwargs = {} if arch == "modern" else {"token_type_ids": types}
     with torch.no_grad():
         theirs = peer(ids, attention_mask=mask, **kwargs).logits
-        mine = ours(ids, mask, types if arch == "classic" else None).prediction_logits
+        mine = ours(ids, mask, None if arch == "modern" else types).prediction_logits
     assert (mine - theirs)[mask.bool()].abs().max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("arch", ["classic", "modern"])
+@pytest.mark.parametrize("arch", ["classic", "roformer", "modern"])
 def test_loss_and_gradients_equal_the_peers(arch, tmp_path):
     ours = spread(BertForPreTraining(small_config(arch)))
     ours.save_pretrained(tmp_path)
@@ -125,12 +128,14 @@ def test_loss_and_gradients_equal_the_peers(arch, tmp_path):
         theirs = peer(ids, attention_mask=mask, token_type_ids=types, labels=labels, next_sentence_label=relation).loss
         mine = ours(ids, mask, types, labels, relation).loss
     else:
-        theirs = peer(ids, attention_mask=mask, labels=labels).loss
-        mine = ours(ids, mask, labels=labels).loss
+        kwargs = {} if arch == "modern" else {"token_type_ids": types}
+        theirs = peer(ids, attention_mask=mask, labels=labels, **kwargs).loss
+        mine = ours(ids, mask, None if arch == "modern" else types, labels=labels).loss
     assert abs(mine.item() - theirs.item()) <= 1e-5
     theirs.backward()
     mine.backward()
-    name = "bert.embeddings.word_embeddings" if arch == "classic" else "model.embeddings.tok_embeddings"
+    name = "model.embeddings.tok_embeddings" if arch == "modern" else "embeddings.word_embeddings"
+    name = {"classic": "bert.", "roformer": "roformer.", "modern": ""}[arch] + name
     wanted = peer.get_parameter(f"{name}.weight").grad
     # the peer's padding_idx drops the gradient of [PAD]'s row; no [PAD] is in these inputs
     assert (ours.embeddings.word.weight.grad[:130] - wanted).abs().max() <= 1e-5
