@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fastbert.config import BertConfig
 from fastbert.errors import InputError
+from fastbert.reference import rotary_tables
 
 # (our name, Hugging Face's name) without ".weight"/".bias"; {} is the layer number
 CLASSIC = (
@@ -262,6 +263,7 @@ def state_dict_from_hf(hf: Mapping[str, Tensor], config: BertConfig) -> dict[str
     hf = {_modern_spelling(name): tensor for name, tensor in hf.items()}
     if not any(name.startswith(prefix) for name in hf):  # a bare encoder (BertModel) has no prefix
         hf = {prefix + name: tensor for name, tensor in hf.items()}
+    _check_sinusoids(hf, config)
     out = {ours: hf[theirs] for ours, theirs in _pairs(config) if theirs in hf}
     for ours, theirs in _qkv_names(config):
         if all(name in hf for name in theirs):
@@ -274,6 +276,19 @@ def state_dict_from_hf(hf: Mapping[str, Tensor], config: BertConfig) -> dict[str
             missing = config.padded_vocab_size - out[ours].shape[0]
             out[ours] = torch.cat([out[ours], out[ours].new_zeros((missing, *out[ours].shape[1:]))])
     return {name: tensor.float() for name, tensor in out.items()}
+
+
+def _check_sinusoids(hf: Mapping[str, Tensor], config: BertConfig) -> None:
+    """RoFormer's rotation angles stand among its weights, and transformers lets them be trained: ours are fixed."""
+    name = "roformer.encoder.embed_positions.weight"
+    if name not in hf:
+        return
+    positions = torch.arange(hf[name].shape[0])
+    cos, sin = rotary_tables(positions, config.head_dim, config.rope_theta, torch.float32)
+    if not torch.allclose(hf[name].float(), torch.cat((sin, cos), -1), atol=1e-2):
+        raise InputError(
+            f"{name} is not the table of sines and cosines: a RoFormer with trained angles is not supported"
+        )
 
 
 def _modern_spelling(name: str) -> str:

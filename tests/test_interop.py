@@ -24,8 +24,8 @@ def spread(model):
     """Weights large enough that a wrong mask, scale or bias shows in the logits."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:  # RoFormer's sinusoids are no weights
+        for name, parameter in model.named_parameters():
+            if "embed_positions" not in name:  # RoFormer's sinusoids are no weights
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return model.eval()
 
@@ -189,6 +189,19 @@ def test_a_pickle_with_code_in_it_is_refused(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(print))
     with pytest.raises(InputError, match=r"pytorch_model\.bin.*safetensors"):
+        BertForPreTraining.from_pretrained(tmp_path)
+
+
+def test_a_roformer_with_trained_sinusoids_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    BertForPreTraining(small_config("roformer")).save_pretrained(tmp_path / "a")
+    peer_of(tmp_path / "a", "roformer").save_pretrained(tmp_path)
+    BertForPreTraining.from_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    state["roformer.encoder.embed_positions.weight"] += 0.1
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="embed_positions"):
         BertForPreTraining.from_pretrained(tmp_path)
 
 
