@@ -11,10 +11,11 @@ import torch
 from fastbert import by_heart
 from fastbert.batch import PackedBatch
 from fastbert.budget import Budget
-from fastbert.config import BertConfig
+from fastbert.config import Arch, BertConfig
 from fastbert.data import BatchLoader, Corpus, TokenStore, split_documents, write_store
 from fastbert.data.split import Split
 from fastbert.errors import InputError
+from fastbert.interop import read_config
 from fastbert.model import BertForPreTraining
 from fastbert.monitor import Monitor
 from fastbert.optim import Optimizers, Schedule
@@ -60,7 +61,7 @@ def get_tokenizer(run: Path, options: TrainOptions, corpus: Corpus, monitor: Mon
     else:
         frequency = options.min_frequency or (1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2)
         tokenizer = Tokenizer.train(
-            (line for document in corpus.documents() for line in document.lines),
+            corpus.text_chunks(),
             vocab_size=options.vocab_size,
             min_frequency=frequency,
             lowercase=options.lowercase,
@@ -72,15 +73,23 @@ def get_tokenizer(run: Path, options: TrainOptions, corpus: Corpus, monitor: Mon
             f"vocabulary: {len(tokenizer):,} pieces, {'uncased' if options.lowercase else 'cased'}, accents "
             f"{'stripped' if options.strip_accents else 'kept'}{shrunk if len(tokenizer) < options.vocab_size else ''}"
         )
-    tokenizer.save(run)
+    # transformers' ModernBERT takes no token types
+    tokenizer.save(run, token_type_ids=arch_of(options) != "modern")
     return tokenizer
+
+
+def arch_of(options: TrainOptions) -> Arch:
+    """The architecture asked for, or of the weights to start from, or the default."""
+    if options.init:
+        return read_config(Path(options.init)).arch
+    return options.arch or ("classic" if options.next_sentence else "modern")
 
 
 def corpus_bytes(corpus: Corpus) -> int:
     """Size of the text in UTF-8 bytes, counted no further than it matters."""
     total = 0
-    for document in corpus.documents():
-        total += sum(len(line.encode()) for line in document.lines)
+    for chunk in corpus.text_chunks():
+        total += len(chunk.encode())
         if total >= SMALL_CORPUS_BYTES:
             break
     return total
@@ -107,7 +116,7 @@ def settle(options: TrainOptions, store: TokenStore, device: torch.device) -> Tr
     small = store.num_tokens < TINY_CORPUS_TOKENS
     gpu = device.type == "cuda"
     chosen: dict[str, Any] = {
-        "arch": options.arch or ("classic" if options.next_sentence else "modern"),
+        "arch": arch_of(options),
         "preset": options.preset or ("tiny" if small else "base" if gpu else "mini"),
         "batch_tokens": options.batch_tokens or max(65_536 if gpu else 2048, options.max_length),
         # a few thousand tokens give no second core enough to do
