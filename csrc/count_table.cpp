@@ -23,6 +23,17 @@ uint64_t load32(const uint8_t* bytes) {
   return value;
 }
 
+// Words are short: a call of memcmp costs more than the comparison.
+bool equal(const uint8_t* a, const uint8_t* b, size_t size) {
+  if (size >= 8) {
+    for (size_t i = 0; i + 8 < size; i += 8)
+      if (load64(a + i) != load64(b + i)) return false;
+    return load64(a + size - 8) == load64(b + size - 8);
+  }
+  if (size >= 4) return load32(a) == load32(b) && load32(a + size - 4) == load32(b + size - 4);
+  return a[0] == b[0] && a[size / 2] == b[size / 2] && a[size - 1] == b[size - 1];
+}
+
 uint64_t mix(uint64_t state, uint64_t value) {
   state = (state ^ value) * 0x9E3779B97F4A7C15u;
   return state ^ (state >> 32);
@@ -48,7 +59,7 @@ CountTable::Slot* CountTable::find(const uint8_t* bytes, size_t size, uint32_t h
   const size_t mask = slots_.size() - 1;
   for (size_t i = hash & mask;; i = (i + 1) & mask) {
     Slot& slot = slots_[i];
-    if (!slot.bytes || (slot.hash == hash && slot.size == size && std::memcmp(slot.bytes, bytes, size) == 0))
+    if (!slot.bytes || (slot.hash == hash && slot.size == size && equal(slot.bytes, bytes, size)))
       return &slot;
   }
 }

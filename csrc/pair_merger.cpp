@@ -30,6 +30,13 @@ PairMerger::Best PairMerger::best() {
   return {0, 0, 0};
 }
 
+void PairMerger::finish_words() {
+  finish_step();
+  // the first step is the biggest by far
+  risen_.shrink_to_fit();
+  found_.shrink_to_fit();
+}
+
 void PairMerger::merge(const Best& pair, uint32_t merged) {
   Pair& facts = pairs_[find(key(pair.left, pair.right))->pair_plus_one - 1];
   uint32_t list = facts.lists;

@@ -22,7 +22,7 @@ class PairMerger {
   // A word of 2 to 255 pieces. The counts times the lengths must add up to 2^63 - 1 at the most.
   void add_word(const std::vector<uint32_t>& pieces, int64_t count);
   // To be called once, after the last word.
-  void finish_words() { finish_step(); }
+  void finish_words();
 
   // The pair with the highest count; ties: the smaller left id, then the smaller right one.
   Best best();

@@ -5,7 +5,6 @@
 #include <limits>
 #include <stdexcept>
 
-#include "unicode.h"
 #include "utf8.h"
 #include "word_counter.h"
 
@@ -34,8 +33,8 @@ std::string to_utf8(uint32_t code_point) {
 }
 
 // How often each character occurs.
-std::vector<int64_t> count_characters(const CountTable& words) {
-  std::vector<int64_t> frequency(kNumCodePoints);
+CodePointMap<int64_t> count_characters(const CountTable& words) {
+  CodePointMap<int64_t> frequency(0);
   std::vector<uint32_t> chars;
   int64_t room = std::numeric_limits<int64_t>::max();
   words.for_each([&](const CountTable::Slot& slot) {
@@ -52,33 +51,32 @@ std::vector<int64_t> count_characters(const CountTable& words) {
 
 VocabTrainer::VocabTrainer(const CountTable& words, const VocabOptions& options) : options_(options) {
   for (const std::string& token : options_.special_tokens) add_piece(token);
-  number_characters(words, choose_alphabet(count_characters(words)));
+  const CharacterIds ids = number_characters(words, choose_alphabet(words));
   std::vector<uint32_t> chars;
   words.for_each([&](const CountTable::Slot& slot) {
     if (!read_word(slot, chars) || chars.size() < 2) return;
     for (size_t i = 0; i < chars.size(); ++i) {
-      if (first_ids_[chars[i]] == kNoId) return;
-      chars[i] = i == 0 ? first_ids_[chars[i]] : following_ids_[chars[i]];
+      if (ids.first.get(chars[i]) == kNoId) return;
+      chars[i] = i == 0 ? ids.first.get(chars[i]) : ids.following.get(chars[i]);
     }
     merger_.add_word(chars, slot.count);
   });
   merger_.finish_words();
-  first_ids_ = {};
-  following_ids_ = {};
 }
 
 // The characters to keep, by code point.
-std::vector<uint32_t> VocabTrainer::choose_alphabet(const std::vector<int64_t>& frequency) {
-  std::vector<bool> is_initial(kNumCodePoints);
-  for (const uint32_t c : options_.initial_alphabet) is_initial[c] = true;
+std::vector<uint32_t> VocabTrainer::choose_alphabet(const CountTable& words) {
   std::vector<uint32_t> alphabet = options_.initial_alphabet;
+  CodePointMap<int64_t> frequency = count_characters(words);
+  for (const uint32_t c : alphabet) frequency[c] = 0;
   std::vector<uint32_t> others;
-  for (uint32_t c = 0; c < kNumCodePoints; ++c)
-    if (frequency[c] && !is_initial[c]) others.push_back(c);
+  frequency.for_each([&](uint32_t c, int64_t count) {
+    if (count) others.push_back(c);
+  });
   vocab_.num_characters = alphabet.size() + others.size();
   // stable: ties go to the smaller code point
   std::stable_sort(others.begin(), others.end(),
-                   [&](uint32_t a, uint32_t b) { return frequency[a] > frequency[b]; });
+                   [&](uint32_t a, uint32_t b) { return frequency.get(a) > frequency.get(b); });
   const size_t room = options_.limit_alphabet > alphabet.size() ? options_.limit_alphabet - alphabet.size() : 0;
   if (others.size() > room) {
     vocab_.num_dropped = others.size() - room;
@@ -90,21 +88,22 @@ std::vector<uint32_t> VocabTrainer::choose_alphabet(const std::vector<int64_t>& 
 }
 
 // Gives ids to the alphabet, then to the "##" forms of characters that follow others in words that are kept.
-void VocabTrainer::number_characters(const CountTable& words, const std::vector<uint32_t>& alphabet) {
-  first_ids_.assign(kNumCodePoints, kNoId);
-  following_ids_.assign(kNumCodePoints, kNoId);
-  for (const uint32_t c : alphabet) first_ids_[c] = add_piece(to_utf8(c));
-  std::vector<bool> follows(kNumCodePoints);
+VocabTrainer::CharacterIds VocabTrainer::number_characters(const CountTable& words,
+                                                           const std::vector<uint32_t>& alphabet) {
+  CharacterIds ids{CodePointMap<uint32_t>(kNoId), CodePointMap<uint32_t>(kNoId)};
+  for (const uint32_t c : alphabet) ids.first[c] = add_piece(to_utf8(c));
+  CodePointMap<uint8_t> follows(0);
   std::vector<uint32_t> chars;
   words.for_each([&](const CountTable::Slot& slot) {
     if (!read_word(slot, chars)) return;
     for (const uint32_t c : chars)
-      if (first_ids_[c] == kNoId) return;
-    for (size_t i = 1; i < chars.size(); ++i) follows[chars[i]] = true;
+      if (ids.first.get(c) == kNoId) return;
+    for (size_t i = 1; i < chars.size(); ++i) follows[chars[i]] = 1;
   });
   for (const uint32_t c : alphabet)
-    if (follows[c]) following_ids_[c] = add_piece("##" + to_utf8(c));
+    if (follows.get(c)) ids.following[c] = add_piece("##" + to_utf8(c));
   vocab_.num_fixed = vocab_.tokens.size();
+  return ids;
 }
 
 // The id of a piece, a new one unless it is there already.

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "code_point_map.h"
 #include "count_table.h"
 #include "pair_merger.h"
 
@@ -38,15 +39,18 @@ class VocabTrainer {
   Vocab learn(const std::function<void(size_t)>& progress = nullptr);
 
  private:
-  std::vector<uint32_t> choose_alphabet(const std::vector<int64_t>& frequency);
+  // ids of a character as the first of a word and as a following one
+  struct CharacterIds {
+    CodePointMap<uint32_t> first, following;
+  };
+
+  std::vector<uint32_t> choose_alphabet(const CountTable& words);
+  CharacterIds number_characters(const CountTable& words, const std::vector<uint32_t>& alphabet);
   uint32_t add_piece(const std::string& piece);
-  void number_characters(const CountTable& words, const std::vector<uint32_t>& alphabet);
 
   VocabOptions options_;
   Vocab vocab_;
   std::unordered_map<std::string, uint32_t> ids_;
-  // ids of a character as the first of a word and as a following one
-  std::vector<uint32_t> first_ids_, following_ids_;
   PairMerger merger_;
 };
 

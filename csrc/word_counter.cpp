@@ -222,7 +222,11 @@ void WordCounter::collect() {
   parallel_for(busy.size(), static_cast<int>(workers_.size()),
                [&](size_t index, int) { normalise_segments(*busy[index]); });
   for (Worker* worker : busy) {
-    words_.add_all(worker->words);
+    if (words_.size() == 0) {
+      words_ = std::move(worker->words);
+    } else {
+      words_.add_all(worker->words);
+    }
     worker->words.clear();
   }
 }

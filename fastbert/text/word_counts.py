@@ -19,7 +19,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fastbert.errors import InputError
 from fastbert.native import core
@@ -232,24 +232,29 @@ class WordCounts:
 
     def add_bytes(self, data: bytes | bytearray | memoryview, name: str = "data") -> None:
         """Count the words of UTF-8 text. ``name`` is what errors call it."""
-        self._feed(bytes(data) if self._native is None else data, True, name, 0)
+        self._feed(data, True, name, 0)
 
     def add_file(self, path: str | os.PathLike[str]) -> None:
         """Count the words of a UTF-8 text file, read in blocks; no Python strings are made by the C++ core."""
         try:
-            with open(path, "rb") as file:
-                pending, offset = b"", 0
-                while block := file.read(_BLOCK_BYTES):
-                    pending += block
-                    used = self._feed(pending, False, str(path), offset)
-                    pending, offset = pending[used:], offset + used
-                self._feed(pending, True, str(path), offset)
+            with open(path, "rb", buffering=0) as file:
+                self._add_stream(file, str(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); give a readable text file") from None
 
+    def _add_stream(self, file: BinaryIO, name: str) -> None:
+        buffer = memoryview(bytearray(_BLOCK_BYTES))
+        offset = kept = 0  # bytes counted so far, and bytes at the front of the buffer that wait for what follows
+        while num_read := file.readinto(buffer[kept:]):  # type: ignore[attr-defined]
+            end = kept + num_read
+            used = self._feed(buffer[:end], False, name, offset)
+            offset, kept = offset + used, end - used
+            buffer[:kept] = bytes(buffer[used:end])
+        self._feed(buffer[:kept], True, name, offset)
+
     def _feed(self, data: Any, final: bool, name: str, offset: int) -> int:
         try:
-            return int(self._counter.add_bytes(data, final))
+            return int(self._counter.add_bytes(bytes(data) if self._native is None else data, final))
         except UnicodeDecodeError as error:
             where = offset + error.start
             raise InputError(f"{name}: byte {where} is not UTF-8 text; convert the file to UTF-8 first") from None
