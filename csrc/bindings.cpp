@@ -347,27 +347,36 @@ static Array<T> to_array(const std::vector<T>& values) {
   return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
-// Shapes and ranges are checked by fastbert.masking.
+// Returns (row, masked_index, labels): row is -1, or the first whose id is outside the vocabulary, with nothing changed.
+// Anything else that is wrong raises; fastbert.masking then finds the words for it.
 static py::tuple mask_batch(Array<int64_t> input_ids, Array<int32_t> cu_seqlens, Array<int64_t> sequence_ids,
-                            Array<uint64_t> select_below, Array<uint8_t> flags, std::vector<int64_t> special_ids,
+                            Array<uint64_t> select_below, Array<uint8_t> flags, Array<int64_t> special_ids,
                             uint64_t seed, uint32_t epoch, int unit, int64_t mask_id, uint64_t mask_below,
                             uint64_t random_below, Array<uint64_t> span_below, Array<uint64_t> run_below) {
+  const size_t num_sequences = static_cast<size_t>(sequence_ids.size());
+  bool good = input_ids.ndim() == 1 && cu_seqlens.ndim() == 1 && sequence_ids.ndim() == 1 &&
+              cu_seqlens.size() == sequence_ids.size() + 1 && cu_seqlens.at(0) == 0 &&
+              cu_seqlens.data()[num_sequences] == input_ids.size() &&
+              (select_below.size() == 1 || select_below.size() == sequence_ids.size()) &&
+              span_below.size() == fastbert::kMaxSpan && run_below.size() == fastbert::kMaxSpan;
+  for (size_t b = 0; good && b < num_sequences; ++b)
+    good = cu_seqlens.data()[b] <= cu_seqlens.data()[b + 1] && sequence_ids.data()[b] >> 56 == 0;
+  if (!good) throw py::value_error("mask_batch: the arrays do not make a batch");
+
   fastbert::MaskRule rule;
   rule.seed = seed, rule.epoch = epoch, rule.unit = static_cast<fastbert::MaskUnit>(unit), rule.mask_id = mask_id;
-  rule.vocab_size = flags.size(), rule.flags = flags.data(), rule.special_ids = std::move(special_ids);
+  rule.vocab_size = flags.size(), rule.flags = flags.data();
+  rule.special_ids.assign(special_ids.data(), special_ids.data() + special_ids.size());
   rule.mask_below = mask_below, rule.random_below = random_below;
-  if (span_below.size() != fastbert::kMaxSpan || run_below.size() != fastbert::kMaxSpan)
-    throw py::value_error("span_below and run_below: expected 10 entries each");
   std::copy_n(span_below.data(), fastbert::kMaxSpan, rule.span_below);
   std::copy_n(run_below.data(), fastbert::kMaxSpan, rule.run_below);
   int64_t* ids = input_ids.mutable_data();
-  const size_t num_sequences = static_cast<size_t>(sequence_ids.size());
   std::vector<int64_t> masked_index, labels;
   int64_t bad;
   {
     py::gil_scoped_release release;
-    bad = fastbert::mask_batch(rule, ids, cu_seqlens.data(), sequence_ids.data(), select_below.data(), num_sequences,
-                               masked_index, labels);
+    bad = fastbert::mask_batch(rule, ids, cu_seqlens.data(), sequence_ids.data(), select_below.data(),
+                               select_below.size() > 1, num_sequences, masked_index, labels);
   }
   return py::make_tuple(bad, to_array(masked_index), to_array(labels));
 }
@@ -399,7 +408,7 @@ static void bind_batches(py::module_& m) {
   m.def("philox_path_supported", &fastbert::philox_path_supported, py::arg("path"));
   m.def("mask_batch", &mask_batch, py::arg("input_ids").noconvert(), py::arg("cu_seqlens").noconvert(),
         py::arg("sequence_ids").noconvert(), py::arg("select_below").noconvert(), py::arg("flags").noconvert(),
-        py::arg("special_ids"), py::arg("seed"), py::arg("epoch"), py::arg("unit"), py::arg("mask_id"),
+        py::arg("special_ids").noconvert(), py::arg("seed"), py::arg("epoch"), py::arg("unit"), py::arg("mask_id"),
         py::arg("mask_below"), py::arg("random_below"), py::arg("span_below"), py::arg("run_below"));
 }
 

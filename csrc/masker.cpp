@@ -13,11 +13,15 @@ constexpr int64_t kTileTokens = 2048;
 // Set on a selected row that begins a span, whose rows all act alike.
 constexpr int64_t kSpanStart = int64_t{1} << 62;
 
+// Whole vectors of blocks, so that Philox has no slow tail; the extra blocks are drawn for nothing.
+size_t round_up(size_t blocks) { return (blocks + 15) / 16 * 16; }
+
 struct Scratch {
   std::vector<uint32_t> c0, c1, c2, words;
   std::vector<int64_t> selected;
 
   void reserve_blocks(size_t blocks) {
+    blocks = round_up(blocks);
     if (c0.size() < blocks) {
       c0.resize(blocks), c1.resize(blocks), c2.resize(blocks);
       words.resize(4 * blocks);
@@ -110,10 +114,17 @@ size_t select_spans(const MaskRule& rule, const int64_t* ids, const uint32_t* wo
   return n;
 }
 
+// A threshold for every sequence (stride 1) or one for all (stride 0).
+struct Below {
+  const uint64_t* data;
+  size_t stride;
+  uint64_t operator[](size_t b) const { return data[b * stride]; }
+};
+
 class Selector {
  public:
   Selector(const MaskRule& rule, const int64_t* ids, const int32_t* cu, const int64_t* sequence_ids,
-           const uint64_t* select_below, size_t num_sequences, Scratch& scratch)
+           Below select_below, size_t num_sequences, Scratch& scratch)
       : rule_(rule), ids_(ids), cu_(cu), sequence_ids_(sequence_ids), below_(select_below), count_(num_sequences),
         s_(scratch) {}
 
@@ -198,6 +209,7 @@ class Selector {
   }
 
   void draw(size_t blocks) {
+    blocks = round_up(blocks);
     philox_blocks(rule_.seed, s_.c0.data(), s_.c1.data(), s_.c2.data(), rule_.epoch, blocks, s_.words.data());
   }
 
@@ -205,7 +217,7 @@ class Selector {
   const int64_t* ids_;
   const int32_t* cu_;
   const int64_t* sequence_ids_;
-  const uint64_t* below_;
+  Below below_;
   size_t count_;
   Scratch& s_;
 };
@@ -229,7 +241,7 @@ void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_
       s.c1[i] = static_cast<uint32_t>(id);
       s.c2[i] = counter_high(id, Purpose::kReplace);
     }
-    philox_blocks(rule.seed, s.c0.data(), s.c1.data(), s.c2.data(), rule.epoch, count, s.words.data());
+    philox_blocks(rule.seed, s.c0.data(), s.c1.data(), s.c2.data(), rule.epoch, round_up(count), s.words.data());
     for (size_t i = 0; i < count; ++i) {
       const int64_t row = rows[first + i];
       if (rule.unit != MaskUnit::kSpan || (s.selected[first + i] & kSpanStart)) action = s.words[4 * i];
@@ -244,21 +256,25 @@ void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_
   }
 }
 
+// The first row whose id is not in [0, vocab_size), or -1.
+int64_t first_outside(const int64_t* ids, int64_t count, int64_t vocab_size) {
+  int64_t sign = 0;  // negative when an id, or what is left above it, is
+  for (int64_t i = 0; i < count; ++i) sign |= ids[i] | static_cast<int64_t>(uint64_t(vocab_size) - 1 - uint64_t(ids[i]));
+  if (sign >= 0) return -1;
+  return std::find_if(ids, ids + count, [&](int64_t id) { return id < 0 || id >= vocab_size; }) - ids;
+}
+
 }  // namespace
 
 int64_t mask_batch(const MaskRule& rule, int64_t* input_ids, const int32_t* cu_seqlens, const int64_t* sequence_ids,
-                   const uint64_t* select_below, size_t num_sequences, std::vector<int64_t>& masked_index,
-                   std::vector<int64_t>& labels) {
+                   const uint64_t* select_below, size_t select_stride, size_t num_sequences,
+                   std::vector<int64_t>& masked_index, std::vector<int64_t>& labels) {
   const int64_t num_tokens = cu_seqlens[num_sequences];
-  uint64_t bad = 0;
-  const uint64_t size = static_cast<uint64_t>(rule.vocab_size);
-  for (int64_t i = 0; i < num_tokens; ++i) bad |= static_cast<uint64_t>(input_ids[i]) >= size;
-  if (bad)
-    for (int64_t i = 0; i < num_tokens; ++i)
-      if (static_cast<uint64_t>(input_ids[i]) >= size) return i;
+  const int64_t bad = first_outside(input_ids, num_tokens, rule.vocab_size);
+  if (bad >= 0) return bad;
 
   static thread_local Scratch scratch;
-  Selector selector(rule, input_ids, cu_seqlens, sequence_ids, select_below, num_sequences, scratch);
+  Selector selector(rule, input_ids, cu_seqlens, sequence_ids, {select_below, select_stride}, num_sequences, scratch);
   size_t n = selector.select();
   if (n == 0) n = selector.select_smallest();
   masked_index.resize(n);

@@ -11,6 +11,7 @@ References: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformer
 Joshi et al., "SpanBERT: Improving Pre-training by Representing and Predicting Spans", 2020.
 """
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ SPAN_P = 0.2
 MAX_SPAN = 10
 
 SPECIAL, CONTINUATION = 1, 2  # bits of Masker.flags
+_NO_SPANS = np.zeros(MAX_SPAN, np.uint64)
 
 
 class Masked(NamedTuple):
@@ -94,6 +96,7 @@ class Masker:
             raise ValueError('unit="word" needs is_continuation, (vocab_size,), to know the words')
         flags[specials] = SPECIAL  # a special token is a word of its own
         self.unit: MaskUnit = unit
+        self._unit_number = get_args(MaskUnit).index(unit)
         self.mask_id, self.vocab_size, self.special_ids, self.flags = int(mask_id), int(vocab_size), specials, flags
         self.mask_below = threshold(mask_prob)
         self.random_below = min(2**32, self.mask_below + threshold(random_prob))
@@ -130,37 +133,41 @@ class Masker:
             InputError: rate outside 0 … 1.
             ValueError: arrays of another shape or dtype, or an id outside the vocabulary.
         """
-        check_seed(seed)
-        _check_batch(input_ids, cu_seqlens, sequence_ids)
-        rates = np.broadcast_to(np.asarray(rate, np.float64), sequence_ids.shape)
-        if rates.size and not (rates.min() >= 0 and rates.max() <= 1):
-            raise InputError(f"mask rate {rate}: expected a part of the tokens, from 0 to 1 (BERT's is 0.15)")
-        if self.unit == "span" and np.ndim(rate):
-            raise ValueError('a rate for every sequence works with unit "token" or "word", not "span"')
         if np.ndim(rate):
-            select_below = np.array([threshold(r) for r in rates.tolist()], np.uint64)
+            select_below, span_below, run_below = self._thresholds_of_each(np.asarray(rate)), _NO_SPANS, _NO_SPANS
         else:
-            select_below = np.full(sequence_ids.shape, threshold(float(rate)), np.uint64)
-        span_below, run_below = span_thresholds(float(rate)) if self.unit == "span" else (_NO_SPANS, _NO_SPANS)
+            select_below, span_below, run_below = _thresholds(float(rate), self.unit == "span")
         if self.core is None:
-            bad = np.flatnonzero((input_ids < 0) | (input_ids >= self.vocab_size))
-            if not bad.size:
+            check_seed(seed)
+            _check_batch(input_ids, cu_seqlens, sequence_ids)
+            outside = np.flatnonzero((input_ids < 0) | (input_ids >= self.vocab_size))
+            first_outside = int(outside[0]) if outside.size else -1
+            if first_outside < 0:
+                select_below = np.broadcast_to(select_below, sequence_ids.shape)
                 return _mask_reference(
                     self, input_ids, cu_seqlens, sequence_ids, seed, epoch, select_below, span_below, run_below
                 )
-            first_bad = int(bad[0])
         else:
-            first_bad, masked_index, labels = self.core.mask_batch(
-                input_ids, cu_seqlens, sequence_ids, select_below, self.flags, self.special_ids, seed, epoch,
-                get_args(MaskUnit).index(self.unit), self.mask_id, self.mask_below, self.random_below, span_below,
-                run_below,
-            )  # fmt: skip
-            if first_bad < 0:
+            try:
+                first_outside, masked_index, labels = self.core.mask_batch(
+                    input_ids, cu_seqlens, sequence_ids, select_below, self.flags, self.special_ids, seed, epoch,
+                    self._unit_number, self.mask_id, self.mask_below, self.random_below, span_below, run_below,
+                )  # fmt: skip
+            except (TypeError, ValueError):  # checked only now: the checks would take longer than the masking
+                check_seed(seed)
+                _check_batch(input_ids, cu_seqlens, sequence_ids)
+                raise
+            if first_outside < 0:
                 return Masked(masked_index, labels)
         raise ValueError(
-            f"input_ids[{first_bad}] is {input_ids[first_bad]}: expected an id from 0 to vocab_size - 1 = "
+            f"input_ids[{first_outside}] is {input_ids[first_outside]}: expected an id from 0 to vocab_size - 1 = "
             f"{self.vocab_size - 1}"
         )
+
+    def _thresholds_of_each(self, rates: NDArray[np.float64]) -> NDArray[np.uint64]:
+        if self.unit == "span":
+            raise ValueError('a rate for every sequence works with unit "token" or "word", not "span"')
+        return np.array([_thresholds(float(rate), False)[0][0] for rate in rates], np.uint64)
 
 
 def mask_batch(
@@ -210,13 +217,18 @@ def span_thresholds(rate: float) -> tuple[NDArray[np.uint64], NDArray[np.uint64]
     return _cumulative(starts * pmf, starts), _cumulative(rate * at_least / mean, rate)
 
 
+@functools.lru_cache(maxsize=1024)
+def _thresholds(rate: float, spans: bool) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return select_below (1,), span_below (10,) and run_below (10,) of a rate."""
+    if not 0 <= rate <= 1:
+        raise InputError(f"mask rate {rate}: expected a part of the tokens, from 0 to 1 (BERT's is 0.15)")
+    return np.array([threshold(rate)], np.uint64), *(span_thresholds(rate) if spans else (_NO_SPANS, _NO_SPANS))
+
+
 def _cumulative(parts: NDArray[np.floating[Any]], total: float) -> NDArray[np.uint64]:
     ends = (np.cumsum(parts) * 2.0**32).astype(np.uint64)
     ends[-1] = threshold(total)  # not what rounding left of it: rate 1 means all
     return np.minimum(ends, ends[-1])
-
-
-_NO_SPANS = np.zeros(MAX_SPAN, np.uint64)
 
 
 def _check_batch(input_ids: Any, cu_seqlens: Any, sequence_ids: Any) -> None:
