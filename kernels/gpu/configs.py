@@ -1,0 +1,58 @@
+"""Block sizes, warps and stages of every kernel: a static table beside each kernel, overlaid by a JSON file.
+
+A table maps (architecture, element bytes, size) to a :class:`Config`. The static entries were chosen with the
+ahead-of-time audit (``python -m fastbert.kernels.audit``): no spills, the shared memory fits. ``python -m
+fastbert.tune`` measures on a GPU and writes the overlay, whose place is the environment variable ``FASTBERT_TUNED`` or
+``~/.cache/fastbert/kernels.json``; a key is ``"op/architecture/element bytes/size"``.
+"""
+
+import contextlib
+import functools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastbert.kernels.launch import Config
+
+_forced: dict[str, Config] = {}
+
+
+def tile(block_m: int, block_n: int, num_warps: int, num_stages: int) -> Config:
+    """A two-dimensional kernel's configuration."""
+    return Config({"BLOCK_M": block_m, "BLOCK_N": block_n}, num_warps, num_stages)
+
+
+def overlay_path() -> Path:
+    """Where ``fastbert.tune`` writes and every launcher looks."""
+    return Path(os.environ.get("FASTBERT_TUNED") or Path.home() / ".cache" / "fastbert" / "kernels.json")
+
+
+@functools.cache
+def _overlay(path: Path) -> dict[str, Config]:
+    if not path.is_file():
+        return {}
+    entries = json.loads(path.read_text())
+    return {key: Config(e["blocks"], e["num_warps"], e["num_stages"]) for key, e in entries.items()}
+
+
+def key_of(op: str, arch: str, itemsize: int, size: int) -> str:
+    return f"{op}/{arch}/{itemsize}/{size}"
+
+
+def pick(op: str, arch: str, itemsize: int, size: int, static: Config) -> Config:
+    """The forced, tuned or static configuration, in this order."""
+    if op in _forced:
+        return _forced[op]
+    return _overlay(overlay_path()).get(key_of(op, arch, itemsize, size), static)
+
+
+@contextlib.contextmanager
+def forced(**configs: Config) -> Iterator[None]:
+    """Use these configurations, by op name, whatever the tables say (tests and the tuner)."""
+    global _forced
+    before, _forced = _forced, {**_forced, **configs}
+    try:
+        yield
+    finally:
+        _forced = before

@@ -1,0 +1,98 @@
+"""The one door through which every kernel is launched.
+
+``launch(kernel, grid, config, **arguments)`` runs a kernel; under :func:`recording` it writes the launch down instead,
+which lets the launchers run under fake CUDA tensors where there is no GPU (tests/kernels/test_launches.py) and gives
+the ahead-of-time audit the very signatures that will be compiled.
+
+A grid has one axis: CUDA limits the other two to 65 535 programs, which sequences times heads exceed.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.runtime.interpreter import InterpretedFunction
+
+# architectures whose SMs have more than 200 KiB of shared memory and take warpgroup-wide matrix instructions
+BIG_SHARED_MEMORY = ("sm_90", "sm_100", "sm_103")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How one kernel is cut up: its block sizes (kernel constants), warps a program and pipeline stages."""
+
+    blocks: dict[str, int]
+    num_warps: int = 4
+    num_stages: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """One recorded launch."""
+
+    kernel: Any
+    grid: int
+    config: Config
+    arguments: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.kernel.fn.__name__
+
+
+_recorded: list[Launch] | None = None
+_recorded_arch = ""
+
+
+def interpreted(kernel: Any) -> bool:
+    """True when the kernel was defined under TRITON_INTERPRET=1 and runs on the CPU."""
+    return isinstance(kernel, InterpretedFunction)
+
+
+def arch_of(tensor: Tensor) -> str:
+    """The architecture a launch on this tensor is for: "sm_90", "gfx942", … or "interpreter"."""
+    if _recorded_arch:
+        return _recorded_arch
+    if not tensor.is_cuda:
+        return "interpreter"
+    if torch.version.hip:
+        return torch.cuda.get_device_properties(tensor.device).gcnArchName.split(":")[0]
+    major, minor = torch.cuda.get_device_capability(tensor.device)
+    return f"sm_{major}{minor}"
+
+
+@contextlib.contextmanager
+def recording(arch: str) -> Iterator[list[Launch]]:
+    """Write launches down in place of running them, as if every tensor lived on ``arch``."""
+    global _recorded, _recorded_arch
+    before = _recorded, _recorded_arch
+    _recorded, _recorded_arch = [], arch
+    try:
+        yield _recorded
+    finally:
+        _recorded, _recorded_arch = before
+
+
+def launch(kernel: Any, grid: int, config: Config, **arguments: Any) -> None:
+    """Run ``kernel`` with ``grid`` programs; a grid of 0 runs nothing."""
+    if grid == 0:
+        return
+    if grid >= 2**31:
+        raise ValueError(f"{kernel.fn.__name__}: {grid} programs, a grid has at most 2^31 - 1. Remedy: a smaller batch")
+    if _recorded is not None:
+        _recorded.append(Launch(kernel, grid, config, arguments))
+        return
+    kernel[(grid,)](**arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages)
+
+
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+def next_power_of_2(n: int) -> int:
+    return triton.next_power_of_2(n)
