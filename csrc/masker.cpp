@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "philox.h"
+#include "token_bits.h"
 
 namespace fastbert {
 namespace {
@@ -11,7 +12,8 @@ namespace {
 constexpr int64_t kTileTokens = 2048;
 
 // Set on a selected row that begins a span, whose rows all act alike.
-constexpr int64_t kSpanStart = int64_t{1} << 62;
+constexpr int kSpanStartBit = 62;
+constexpr int64_t kSpanStart = int64_t{1} << kSpanStartBit;
 
 // Whole vectors of blocks, so that Philox has no slow tail; the extra blocks are drawn for nothing.
 size_t round_up(size_t blocks) { return (blocks + 15) / 16 * 16; }
@@ -24,7 +26,7 @@ struct Scratch {
     blocks = round_up(blocks);
     if (c0.size() < blocks) {
       c0.resize(blocks), c1.resize(blocks), c2.resize(blocks);
-      words.resize(4 * blocks);
+      words.resize(4 * blocks + 16);  // read 16 at a time
     }
   }
 };
@@ -40,76 +42,108 @@ void append_blocks(Scratch& s, size_t& at, int64_t sequence_id, int64_t begin, i
   at += blocks;
 }
 
-// What a walk over a sequence carries from one tile to the next.
+// What a walk over a sequence carries from one 64 tokens to the next.
 struct Walk {
-  bool after_break = true;  // no maskable token of this sequence stands right before
-  int64_t remaining = 0;    // units of the current span still to come, this one included (spans)
-  bool chosen = false;      // the unit being walked is chosen (words)
+  uint64_t after_break = 1;  // 1: no maskable token of this sequence stands right before
+  uint64_t chosen = 0;       // 1: the unit right before is chosen
+  int64_t remaining = 0;     // units of the current span still to end, the one right before among them
 };
 
-// Branch-free: the written place only advances past chosen rows.
-size_t select_tokens(const uint8_t* flags, const int64_t* ids, const uint32_t* words, uint64_t below, int64_t begin,
-                     int64_t length, int64_t* out) {
-  const uint32_t last = static_cast<uint32_t>(below - 1);
-  size_t n = 0;
-  for (int64_t i = 0; i < length; ++i) {
-    out[n] = i;
-    n += words[i] <= last;
-  }
-  size_t kept = 0;
-  for (size_t j = 0; j < n; ++j) {
-    const int64_t i = out[j];
-    out[kept] = begin + i;
-    kept += !(flags[ids[begin + i]] & kSpecial);
-  }
-  return kept;
+// Up to 64 tokens as bits.
+struct Units {
+  uint64_t special;     // never chosen
+  uint64_t starts;      // the first token of a word
+  uint64_t run_starts;  // those right after a special token or the start of the sequence
+  uint64_t continues;   // the other tokens of a word
+};
+
+Units find_units(const uint8_t* flags, const int64_t* ids, int count, const Walk& walk) {
+  uint64_t special, continuation;
+  flag_bits(flags, ids, count, special, continuation);
+  const uint64_t maskable = ~special & lowest_bits(count);
+  const uint64_t run_starts = maskable & (special << 1 | walk.after_break);
+  const uint64_t starts = maskable & (~continuation | run_starts);
+  return {special, starts, run_starts, maskable & ~starts};
 }
 
-size_t select_words(const uint8_t* flags, const int64_t* ids, const uint32_t* words, uint64_t below, int64_t begin,
-                    int64_t length, Walk& walk, int64_t* out) {
-  const uint32_t last = static_cast<uint32_t>(below - 1);
-  uint32_t chosen = walk.chosen, after_break = walk.after_break;
-  size_t n = 0;
-  for (int64_t i = 0; i < length; ++i) {
-    const uint8_t flag = flags[ids[begin + i]];
-    const uint32_t special = flag & kSpecial;
-    const uint32_t starts = after_break | !(flag & kContinuation);
-    const uint32_t hit = words[i] <= last;
-    chosen = (starts ? hit : chosen) & (special ^ 1);
-    after_break = special;
-    out[n] = begin + i;
-    n += chosen;
-  }
-  walk.chosen = chosen, walk.after_break = after_break;
-  return n;
+// Bits of the tokens in chosen words.
+uint64_t choose_words(const Units& units, uint64_t hits, int count, Walk& walk) {
+  const uint64_t firsts = units.starts & hits;
+  const uint64_t chosen = firsts | runs_beginning_at(units.continues, (firsts << 1 | walk.chosen) & units.continues);
+  walk.chosen = chosen >> (count - 1) & 1;
+  walk.after_break = units.special >> (count - 1) & 1;
+  return chosen;
 }
 
 int64_t span_length(const uint64_t* below, uint32_t word) {
-  if (word >= below[kMaxSpan - 1]) return 0;
   int64_t length = 1;
   while (word >= below[length - 1]) ++length;
   return length;
 }
 
-size_t select_spans(const MaskRule& rule, const int64_t* ids, const uint32_t* words, int64_t begin, int64_t length,
-                    Walk& walk, int64_t* out) {
+// Bits of the tokens in spans; begins: of those that begin one.
+uint64_t choose_spans(const MaskRule& rule, const Units& units, const uint32_t* words, int count, Walk& walk,
+                      uint64_t& begins) {
+  const uint64_t below = rule.span_below[kMaxSpan - 1], run_below = rule.run_below[kMaxSpan - 1];
+  uint64_t candidates = 0;  // where a span begins unless it is inside another one
+  if (below) candidates = units.starts & bits_at_most(words, count, static_cast<uint32_t>(below - 1));
+  if (run_below) {
+    const uint64_t hits = bits_at_most(words, count, static_cast<uint32_t>(run_below - 1));
+    candidates = (candidates & ~units.run_starts) | (hits & units.run_starts);
+  }
+  uint64_t chosen = 0, stops = units.starts | units.special;  // stops: those not yet passed
+  begins = 0;
+  bool inside = walk.remaining > 0;
+  for (int from = 0;;) {
+    if (inside) {
+      uint64_t end = 0;  // the stop that ends the span; 0: it goes on after these tokens
+      for (; stops && !end; stops &= stops - 1) {
+        const uint64_t stop = stops & (~stops + 1);
+        walk.remaining = stop & units.special ? 0 : walk.remaining - 1;
+        if (walk.remaining == 0) end = stop;
+      }
+      chosen |= (end ? end - 1 : lowest_bits(count)) & ~lowest_bits(from);
+      if (!end) break;
+      candidates &= ~(end - 1);
+    }
+    if (!candidates) break;
+    from = lowest_bit(candidates);
+    const uint64_t first = candidates & (~candidates + 1);
+    begins |= first;
+    candidates ^= first;
+    stops = (units.starts | units.special) & ~(first | (first - 1));
+    walk.remaining = span_length(first & units.run_starts ? rule.run_below : rule.span_below, words[from]);
+    inside = true;
+  }
+  walk.after_break = units.special >> (count - 1) & 1;
+  return chosen;
+}
+
+// Rows chosen among length tokens from row on, ascending, to out; returns how many.
+size_t select_rows(const MaskRule& rule, const int64_t* ids, const uint32_t* words, uint64_t below, int64_t row,
+                   int64_t length, Walk& walk, int64_t* out) {
+  const uint32_t last = static_cast<uint32_t>(below - 1);
   size_t n = 0;
-  for (int64_t i = 0; i < length; ++i) {
-    const uint8_t flag = rule.flags[ids[begin + i]];
-    if (flag & kSpecial) {
-      walk.after_break = true;
+  for (int64_t end = row + length; row < end; row += 64, words += 64) {
+    const int count = static_cast<int>(std::min<int64_t>(64, end - row));
+    uint64_t chosen, begins = 0;
+    if (rule.unit == MaskUnit::kToken) {
+      for (chosen = bits_at_most(words, count, last); chosen; chosen &= chosen - 1) {
+        const int64_t hit = row + lowest_bit(chosen);
+        out[n] = hit;
+        n += !(rule.flags[ids[hit]] & kSpecial);
+      }
       continue;
     }
-    int64_t mark = 0;
-    if (walk.after_break || !(flag & kContinuation)) {
-      if (walk.after_break || --walk.remaining <= 0) {
-        walk.remaining = span_length(walk.after_break ? rule.run_below : rule.span_below, words[i]);
-        mark = kSpanStart;
-      }
-      walk.after_break = false;
+    const Units units = find_units(rule.flags, ids + row, count, walk);
+    if (rule.unit == MaskUnit::kWord)
+      chosen = choose_words(units, bits_at_most(words, count, last), count, walk);
+    else
+      chosen = choose_spans(rule, units, words, count, walk, begins);
+    for (; chosen; chosen &= chosen - 1) {
+      const int i = lowest_bit(chosen);
+      out[n++] = (row + i) | static_cast<int64_t>(begins >> i & 1) << kSpanStartBit;
     }
-    out[n] = (begin + i) | mark;
-    n += walk.remaining > 0;
   }
   return n;
 }
@@ -133,13 +167,7 @@ class Selector {
     s_.selected.resize(static_cast<size_t>(cu_[count_]) + 1);
     size_t n = 0;
     for_each_tile([&](size_t b, int64_t begin, int64_t length, const uint32_t* words, Walk& walk) {
-      int64_t* out = s_.selected.data() + n;
-      if (rule_.unit == MaskUnit::kToken)
-        n += select_tokens(rule_.flags, ids_, words, below_[b], begin, length, out);
-      else if (rule_.unit == MaskUnit::kWord)
-        n += select_words(rule_.flags, ids_, words, below_[b], begin, length, walk, out);
-      else
-        n += select_spans(rule_, ids_, words, begin, length, walk, out);
+      n += select_rows(rule_, ids_, words, below_[b], begin, length, walk, s_.selected.data() + n);
     });
     return n;
   }
@@ -245,13 +273,10 @@ void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_
     for (size_t i = 0; i < count; ++i) {
       const int64_t row = rows[first + i];
       if (rule.unit != MaskUnit::kSpan || (s.selected[first + i] & kSpanStart)) action = s.words[4 * i];
-      if (action < rule.mask_below) {
-        ids[row] = rule.mask_id;
-      } else if (action < rule.random_below) {
-        int64_t token = static_cast<int64_t>((s.words[4 * i + 1] * num_ordinary) >> 32);
-        for (const int64_t special : rule.special_ids) token += special <= token;  // steps over special ids
-        ids[row] = token;
-      }
+      int64_t token = static_cast<int64_t>((s.words[4 * i + 1] * num_ordinary) >> 32);
+      for (const int64_t special : rule.special_ids) token += special <= token;  // steps over special ids
+      token = action < rule.random_below ? token : ids[row];
+      ids[row] = action < rule.mask_below ? rule.mask_id : token;
     }
   }
 }
