@@ -257,6 +257,13 @@ void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_
   constexpr size_t kTile = 256;
   s.reserve_blocks(kTile);
   const uint64_t num_ordinary = static_cast<uint64_t>(rule.vocab_size) - rule.special_ids.size();
+  // special ids that open the vocabulary, as they mostly do, are stepped over at once, the others one by one
+  const std::vector<int64_t>& specials = rule.special_ids;
+  size_t opening = 0;
+  while (opening < specials.size() && specials[opening] == static_cast<int64_t>(opening)) ++opening;
+
+  uint32_t *c0 = s.c0.data(), *c1 = s.c1.data(), *c2 = s.c2.data();
+  const uint32_t* words = s.words.data();
   size_t b = 0;
   uint32_t action = 0;
   for (size_t first = 0; first < rows.size(); first += kTile) {
@@ -265,16 +272,16 @@ void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_
       const int64_t row = rows[first + i];
       while (row >= cu[b + 1]) ++b;
       const uint64_t id = static_cast<uint64_t>(sequence_ids[b]);
-      s.c0[i] = static_cast<uint32_t>(row - cu[b]);
-      s.c1[i] = static_cast<uint32_t>(id);
-      s.c2[i] = counter_high(id, Purpose::kReplace);
+      c0[i] = static_cast<uint32_t>(row - cu[b]);
+      c1[i] = static_cast<uint32_t>(id);
+      c2[i] = counter_high(id, Purpose::kReplace);
     }
-    philox_blocks(rule.seed, s.c0.data(), s.c1.data(), s.c2.data(), rule.epoch, round_up(count), s.words.data());
+    philox_blocks(rule.seed, c0, c1, c2, rule.epoch, round_up(count), s.words.data());
     for (size_t i = 0; i < count; ++i) {
       const int64_t row = rows[first + i];
-      if (rule.unit != MaskUnit::kSpan || (s.selected[first + i] & kSpanStart)) action = s.words[4 * i];
-      int64_t token = static_cast<int64_t>((s.words[4 * i + 1] * num_ordinary) >> 32);
-      for (const int64_t special : rule.special_ids) token += special <= token;  // steps over special ids
+      if (rule.unit != MaskUnit::kSpan || (s.selected[first + i] & kSpanStart)) action = words[4 * i];
+      int64_t token = static_cast<int64_t>(((words[4 * i + 1] * num_ordinary) >> 32) + opening);
+      for (size_t k = opening; k < specials.size(); ++k) token += specials[k] <= token;
       token = action < rule.random_below ? token : ids[row];
       ids[row] = action < rule.mask_below ? rule.mask_id : token;
     }
