@@ -5,6 +5,7 @@ Legend: B sequences, V vocabulary, M masked positions.
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -89,7 +90,14 @@ class FilledMask:
     def __str__(self) -> str:
         guesses = ", ".join(f"{token} {score:.0%}" for token, score in self.guesses)
         mark = "✓" if self.guesses and self.guesses[0][0] == self.word else "·"
-        return f"{mark} {self.text}\n    was: {self.word}   guesses: {guesses}"
+        return f"{mark} {readable(self.text)}\n    was: {self.word}   guesses: {guesses}"
+
+
+def readable(text: str) -> str:
+    """Decoded text with its punctuation set as a person would: "deixemo - nos , pois ; ( sim )"."""
+    text = re.sub(r"\s+([,.;:!?…»)\]}])(?!\w)", r"\1", text)
+    text = re.sub(r"([«(\[{])\s+(?!MASK)", r"\1", text)
+    return re.sub(r"(\w|\]) ([-'’]) (\w|\[)", r"\1\2\3", text)
 
 
 def fill_examples(bert: Bert, sentences: Sequence[Sequence[int]], count: int = 6, top_k: int = 3) -> list[FilledMask]:
