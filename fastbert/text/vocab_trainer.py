@@ -32,11 +32,12 @@ from typing import Any
 
 from fastbert.errors import InputError
 from fastbert.native import core
-from fastbert.text.word_counts import MAX_WORD_CHARS, SPECIAL_TOKENS, WordCounts, check_special_tokens
+from fastbert.text.word_counts import MAX_WORD_CHARS, SPECIAL_TOKENS, WordCounts, check_special_tokens, check_unicode
 
 Progress = Callable[[int, int], None]
 _PROGRESS_EVERY_S = 0.1
 _MAX_COUNT = 2**63 - 1
+_LARGEST = 2**31 - 1  # ids are 32 bits wide
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,12 @@ def learn_vocab(
         special_tokens = counts.special_tokens if isinstance(counts, WordCounts) else SPECIAL_TOKENS
     special_tokens = check_special_tokens(special_tokens)
     initial = sorted(set("".join(initial_alphabet)))
+    check_unicode("".join(initial), "initial_alphabet")
     room = max(1, (vocab_size - len(special_tokens)) // 2)
     limit = room if limit_alphabet is None else limit_alphabet
     for name, value in (("vocab_size", vocab_size), ("min_frequency", min_frequency), ("limit_alphabet", limit)):
-        if value < 1:
-            raise InputError(f"{name}={value}: expected at least 1")
+        if not 1 <= value <= _LARGEST:
+            raise InputError(f"{name}={value}: expected 1 to {_LARGEST}")
     native = core(impl)
     learn = _learn_reference if native is None else native.learn_vocab
     try:

@@ -36,6 +36,17 @@ _BLOCK_BYTES = 4 << 20
 _FORMAT = "fastbert word counts"
 
 
+def check_unicode(text: str, name: str) -> None:
+    """Refuse a lone surrogate, which UTF-8 cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name}: character {error.start} of {text!r:.60} is a lone surrogate, which is no Unicode text; "
+            'repair it with text.encode("utf-8", "replace").decode()'
+        ) from None
+
+
 def check_special_tokens(special_tokens: Sequence[str]) -> tuple[str, ...]:
     """Return them as a tuple; a vocabulary file holds one piece a line, so blanks and doubles are refused."""
     if isinstance(special_tokens, str):
@@ -43,6 +54,7 @@ def check_special_tokens(special_tokens: Sequence[str]) -> tuple[str, ...]:
     for token in special_tokens:
         if not token or token != "".join(token.split()):
             raise InputError(f"special_tokens: {token!r} is empty or holds white space; give tokens without blanks")
+        check_unicode(token, "special_tokens")
     if len(set(special_tokens)) != len(special_tokens):
         raise InputError(f"special_tokens: {list(special_tokens)} holds a token twice; give each once")
     return tuple(special_tokens)
@@ -201,16 +213,9 @@ class WordCounts:
             try:
                 self._counter.add_texts(batch)
             except UnicodeEncodeError as error:
-                raise InputError(self._bad_text(batch, number, error)) from None
+                index = next(i for i, text in enumerate(batch) if text == error.object)
+                check_unicode(batch[index], f"text {number + index + 1}")
             number += len(batch)
-
-    @staticmethod
-    def _bad_text(batch: list[str], number: int, error: UnicodeEncodeError) -> str:
-        index = next(i for i, text in enumerate(batch) if text == error.object)
-        return (
-            f"text {number + index + 1}: character {error.start} is a lone surrogate ({error.object[error.start]!r}), "
-            'which is no Unicode text; repair it with text.encode("utf-8", "replace").decode()'
-        )
 
     def add_words(self, pairs: Iterable[tuple[str, int]]) -> None:
         """Add counts of words that are normalised already.
@@ -222,10 +227,7 @@ class WordCounts:
         for word, count in pairs:
             if not word or count < 1:
                 raise ValueError(f"word {word!r} with count {count}: expected a word and a count of at least 1")
-            try:
-                word.encode()
-            except UnicodeEncodeError as error:
-                raise InputError(f"word {word!r}: character {error.start} is a lone surrogate; leave it out") from None
+            check_unicode(word, "word")
             if count > _MAX_COUNT:
                 raise OverflowError("the counts add up to more than 2**63 - 1")
             self._counter.add_word(word, count)
