@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     BATCHES = 4  # round keys of the permutation of a chunk's batches
     CUT = 5  # where a document's first window ends
     PAIR = 6  # everything about a next-sentence example
+    SPLIT = 7  # the order in which documents are held out
 
 
 def check_seed(seed: int) -> int:
