@@ -198,11 +198,12 @@ static py::tuple encode_aligned(fastbert::BatchEncoder& encoder, const py::str& 
 static std::unique_ptr<fastbert::BatchEncoder> make_tokenizer(const std::vector<std::string>& vocab, int32_t unk_id,
                                                               const py::dict& special_tokens,
                                                               const fastbert::NormalizerOptions& options,
-                                                              size_t max_input_chars_per_word) {
+                                                              size_t max_input_chars_per_word,
+                                                              const std::string& simd) {
   std::vector<fastbert::SpecialToken> tokens;
   for (const auto& [text, id] : special_tokens) tokens.push_back({text.cast<std::string>(), id.cast<int32_t>()});
   return std::make_unique<fastbert::BatchEncoder>(std::make_shared<const fastbert::Tokenizer>(
-      vocab, unk_id, std::move(tokens), fastbert::TokenizerOptions{options, max_input_chars_per_word}));
+      vocab, unk_id, std::move(tokens), fastbert::TokenizerOptions{options, max_input_chars_per_word, fastbert::simd_level_named(simd)}));
 }
 
 static void translate_input_error(std::exception_ptr error) {
@@ -321,7 +322,7 @@ static void bind_text(py::module_& m) {
   py::register_exception_translator(&translate_input_error);
   py::class_<fastbert::BatchEncoder>(m, "Tokenizer")
       .def(py::init(&make_tokenizer), py::arg("vocab"), py::arg("unk_id"), py::arg("special_tokens"), py::arg("options"),
-           py::arg("max_input_chars_per_word"))
+           py::arg("max_input_chars_per_word"), py::arg("simd") = "auto")
       .def("encode_aligned", &encode_aligned, py::arg("text"), py::arg("split_special_tokens"))
       .def("encode_texts", &encode_texts, py::arg("texts"), py::arg("pairs"))
       .def("encode_lines", &encode_lines, py::arg("data"))
@@ -332,6 +333,11 @@ static void bind_text(py::module_& m) {
            }),
            py::kw_only(), py::arg("lowercase"), py::arg("strip_accents"), py::arg("clean_text"),
            py::arg("handle_chinese_chars"));
+  m.def("simd_levels", [] {
+    std::vector<std::string> names;
+    for (const auto level : fastbert::available_simd_levels()) names.emplace_back(fastbert::simd_name(level));
+    return names;
+  });
   m.def("normalized_words", &normalized_words, py::arg("text"), py::arg("options"));
   m.def("aligned_words", &aligned_words, py::arg("text"), py::arg("options"));
   bind_vocab(m);

@@ -2,26 +2,31 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
 
 #include "utf8.h"
 
 namespace fastbert {
 
-void IdBuffer::grow(size_t extra) {
-  const size_t capacity = std::max(size_ + extra, capacity_ + capacity_ / 2);
-  auto* moved = static_cast<int32_t*>(std::realloc(data_.get(), capacity * sizeof(int32_t)));
-  if (!moved) throw std::bad_alloc();
-  static_cast<void>(data_.release());
-  data_.reset(moved);
-  capacity_ = capacity;
-}
+Tokenizer::Scratch::Scratch(const Tokenizer& owner) : tokenizer(owner), normalizer(owner.options().normalizer) {}
 
-Tokenizer::Scratch::Scratch(const Tokenizer& tokenizer) : normalizer(tokenizer.options().normalizer) {}
+void Tokenizer::Scratch::encode_segment(const uint8_t* text, size_t num_bytes, IdBuffer& ids) {
+  const WordPiece& wordpiece = tokenizer.wordpiece_;
+  normalizer.words(
+      text, num_bytes,
+      [&](const uint8_t* word, size_t word_bytes, size_t num_chars) {
+        wordpiece.split(word, word_bytes, num_chars, pieces);
+        ids.reserve_more(pieces.size());
+        int32_t* out = ids.end();
+        for (const WordPiece::Piece& piece : pieces) *out++ = piece.id;
+        ids.set_end(out);
+      },
+      wordpiece.max_chars());
+}
 
 Tokenizer::Tokenizer(const std::vector<std::string>& vocab, int32_t unk_id, std::vector<SpecialToken> special_tokens,
                      const TokenizerOptions& options)
-    : options_(options), wordpiece_(vocab, unk_id, options.max_input_chars_per_word),
+    : options_(options), classes_(options.normalizer.clean_text, options.normalizer.lowercase),
+      narrow_ids_(vocab.size() <= size_t{1} << 16), wordpiece_(vocab, unk_id, options.max_input_chars_per_word),
       special_tokens_(std::move(special_tokens)) {
   // leftmost, then longest, as the reference's automaton finds them
   std::stable_sort(special_tokens_.begin(), special_tokens_.end(),
@@ -68,16 +73,13 @@ void Tokenizer::for_each_part(const uint8_t* text, size_t num_bytes, bool split_
 }
 
 void Tokenizer::encode_plain(const uint8_t* text, size_t num_bytes, Scratch& scratch, IdBuffer& ids) const {
-  scratch.normalizer.words(
-      text, num_bytes,
-      [&](const uint8_t* word, size_t word_bytes, size_t num_chars) {
-        wordpiece_.split(word, word_bytes, num_chars, scratch.pieces);
-        ids.reserve_more(scratch.pieces.size());
-        int32_t* out = ids.end();
-        for (const WordPiece::Piece& piece : scratch.pieces) *out++ = piece.id;
-        ids.set_end(out);
-      },
-      wordpiece_.max_chars());
+  if (narrow_ids_) {
+    if (!scratch.narrow_cache) scratch.narrow_cache = std::make_unique<SegmentCache<uint16_t>>();
+    segment_scan<uint16_t>(options_.simd)(classes_, *scratch.narrow_cache, scratch, text, num_bytes, ids);
+  } else {
+    if (!scratch.wide_cache) scratch.wide_cache = std::make_unique<SegmentCache<uint32_t>>();
+    segment_scan<uint32_t>(options_.simd)(classes_, *scratch.wide_cache, scratch, text, num_bytes, ids);
+  }
 }
 
 void Tokenizer::encode(const uint8_t* text, size_t num_bytes, bool split_special_tokens, Scratch& scratch,

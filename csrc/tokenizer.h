@@ -3,44 +3,17 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "normalizer.h"
+#include "segment_scan.h"
+#include "tokenizer_ids.h"
 #include "tokenizer_text.h"
 #include "wordpiece.h"
 
 namespace fastbert {
-
-// A growing array of ids that is never filled with zeros first.
-class IdBuffer {
- public:
-  int32_t* data() { return data_.get(); }
-  const int32_t* data() const { return data_.get(); }
-  size_t size() const { return size_; }
-  void clear() { size_ = 0; }
-  void push_back(int32_t id) {
-    reserve_more(1);
-    data_.get()[size_++] = id;
-  }
-  // After it `extra` ids may be written at end(), then counted by set_end().
-  void reserve_more(size_t extra) {
-    if (size_ + extra > capacity_) grow(extra);
-  }
-  int32_t* end() { return data_.get() + size_; }
-  void set_end(const int32_t* end) { size_ = static_cast<size_t>(end - data_.get()); }
-  void resize_down(size_t size) { size_ = size; }
-
- private:
-  struct Free {
-    void operator()(int32_t* p) const { std::free(p); }
-  };
-  void grow(size_t extra);
-  std::unique_ptr<int32_t, Free> data_;
-  size_t size_ = 0, capacity_ = 0;
-};
 
 struct SpecialToken {
   std::string text;  // not empty
@@ -50,6 +23,7 @@ struct SpecialToken {
 struct TokenizerOptions {
   NormalizerOptions normalizer;
   size_t max_input_chars_per_word = 100;
+  SimdLevel simd = best_simd_level();  // changes the speed, never a result
 };
 
 // Tokens of one text with where they came from, in characters of the text. All four have the same length.
@@ -66,10 +40,19 @@ class Tokenizer {
   Tokenizer(const std::vector<std::string>& vocab, int32_t unk_id, std::vector<SpecialToken> special_tokens,
             const TokenizerOptions& options);
 
-  struct Scratch {
+  struct Scratch : private SegmentEncoder {
     explicit Scratch(const Tokenizer& tokenizer);
+
+   private:
+    friend class Tokenizer;
+    void encode_segment(const uint8_t* text, size_t num_bytes, IdBuffer& ids) override;
+
+    const Tokenizer& tokenizer;
     Normalizer normalizer;
     std::vector<WordPiece::Piece> pieces;
+    // the first serves vocabularies of up to 65,536 entries; made on first use
+    std::unique_ptr<SegmentCache<uint16_t>> narrow_cache;
+    std::unique_ptr<SegmentCache<uint32_t>> wide_cache;
   };
 
   // Appends the ids of a UTF-8 text to `ids`. No [CLS] nor [SEP] is added.
@@ -92,6 +75,8 @@ class Tokenizer {
   void encode_plain(const uint8_t* text, size_t num_bytes, Scratch& scratch, IdBuffer& ids) const;
 
   TokenizerOptions options_;
+  SegmentClasses classes_;
+  bool narrow_ids_;
   WordPiece wordpiece_;
   std::vector<SpecialToken> special_tokens_;  // longest first
   std::array<bool, 256> starts_special_{};

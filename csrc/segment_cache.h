@@ -1,0 +1,84 @@
+// Remembers the ids of raw text segments, so that most text is never normalised at all.
+//
+// A segment is what lies between ASCII blanks and punctuation, or one punctuation character. Nothing moves or joins
+// across those when text is normalised, hence a segment's ids depend on its raw bytes alone, and these (ASCII letters
+// lower-cased where the tokenizer does so) are the key. One cache per thread; it answers or it does not, and never
+// changes a result.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+namespace fastbert {
+
+// The last byte of a key is its length: zero padding cannot be mistaken for NULs in the text, and a free slot (all
+// zeros) matches nothing.
+template <class Id, size_t KeyBytes, size_t SlotBytes>
+struct SegmentSlot {
+  static constexpr size_t kMaxLength = KeyBytes - 1;
+  static constexpr size_t kMaxIds = (SlotBytes - KeyBytes) / sizeof(Id) - 1;
+  uint64_t key[KeyBytes / 8];
+  Id ids[kMaxIds];
+  Id count;
+};
+
+// A zeroed block of memory, in large pages where the system has them.
+class PageBlock {
+ public:
+  explicit PageBlock(size_t num_bytes);
+  ~PageBlock();
+  PageBlock(const PageBlock&) = delete;
+  PageBlock& operator=(const PageBlock&) = delete;
+  void* get() const { return memory_; }
+
+ private:
+  void* memory_ = nullptr;
+  size_t num_bytes_ = 0;
+};
+
+template <class Id>
+class SegmentCache {
+ public:
+  using Short = SegmentSlot<Id, 16, 32>;  // up to 15 bytes; 7 ids of 16 bits or 3 of 32
+  using Long = SegmentSlot<Id, 32, 64>;   // up to 31 bytes
+  static constexpr size_t kShortBuckets = size_t{1} << 15;  // of two slots, which share a cache line
+  static constexpr size_t kLongSlots = size_t{1} << 13;
+
+  SegmentCache() : memory_(kShortBuckets * 2 * sizeof(Short) + kLongSlots * sizeof(Long)) {
+    short_ = static_cast<Short*>(memory_.get());
+    long_ = reinterpret_cast<Long*>(short_ + kShortBuckets * 2);
+  }
+
+  // The hashes are the same for every instruction set.
+  static size_t hash(uint64_t a, uint64_t b) {
+    const uint64_t h = (a ^ (b << 32 | b >> 32)) * 0x9E3779B97F4A7C15ull;
+    return static_cast<size_t>((h ^ (b * 0xC2B2AE3D27D4EB4Full)) >> 32);
+  }
+  Short* bucket(uint64_t a, uint64_t b) { return short_ + (hash(a, b) & (kShortBuckets - 1)) * 2; }
+  Long* long_slot(const uint64_t* key) {
+    return long_ + (hash(key[0] + key[2] * 0x165667B19E3779F9ull, key[1] ^ key[3]) & (kLongSlots - 1));
+  }
+
+  // Puts a segment first in its bucket and moves the one that was there to the second place.
+  static void insert(Short* bucket, const uint64_t* key, const int32_t* ids, size_t count) {
+    bucket[1] = bucket[0];
+    fill(bucket[0], key, ids, count);
+  }
+  template <class Slot>
+  static void fill(Slot& slot, const uint64_t* key, const int32_t* ids, size_t count) {
+    std::memcpy(slot.key, key, sizeof slot.key);
+    for (size_t i = 0; i < count; ++i) slot.ids[i] = static_cast<Id>(ids[i]);
+    slot.count = static_cast<Id>(count);
+  }
+
+ private:
+  PageBlock memory_;
+  Short* short_;
+  Long* long_;
+};
+
+static_assert(sizeof(SegmentCache<uint16_t>::Short) == 32 && sizeof(SegmentCache<uint32_t>::Short) == 32);
+static_assert(sizeof(SegmentCache<uint16_t>::Long) == 64 && sizeof(SegmentCache<uint32_t>::Long) == 64);
+
+}  // namespace fastbert

@@ -1,0 +1,47 @@
+#include "simd.h"
+
+#include <stdexcept>
+
+namespace fastbert {
+
+std::vector<SimdLevel> available_simd_levels() {
+  std::vector<SimdLevel> levels{SimdLevel::kScalar};
+#ifdef FASTBERT_NEON
+  levels.push_back(SimdLevel::kNeon);
+#endif
+#ifdef FASTBERT_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")) levels.push_back(SimdLevel::kAvx2);
+  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("bmi"))
+    levels.push_back(SimdLevel::kAvx512);
+#endif
+  return levels;
+}
+
+SimdLevel best_simd_level() {
+  static const SimdLevel best = available_simd_levels().back();
+  return best;
+}
+
+const char* simd_name(SimdLevel level) {
+  switch (level) {
+    case SimdLevel::kNeon: return "neon";
+    case SimdLevel::kAvx2: return "avx2";
+    case SimdLevel::kAvx512: return "avx512";
+    case SimdLevel::kScalar: break;
+  }
+  return "scalar";
+}
+
+SimdLevel simd_level_named(const std::string& name) {
+  if (name == "auto") return best_simd_level();
+  std::string known;
+  for (const SimdLevel level : available_simd_levels()) {
+    if (name == simd_name(level)) return level;
+    known += std::string(known.empty() ? "" : ", ") + simd_name(level);
+  }
+  throw std::invalid_argument("simd='" + name + "': expected auto or what this machine runs: " + known);
+}
+
+}  // namespace fastbert

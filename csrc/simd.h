@@ -1,0 +1,25 @@
+// Which instruction sets this binary has code for and this machine can run. Chosen at run time.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace fastbert {
+
+enum class SimdLevel { kScalar, kNeon, kAvx2, kAvx512 };
+
+// From the simplest to the quickest; always holds kScalar.
+std::vector<SimdLevel> available_simd_levels();
+SimdLevel best_simd_level();
+
+const char* simd_name(SimdLevel level);
+// Throws std::invalid_argument for an unknown name, or one that cannot run here. "auto" is the quickest.
+SimdLevel simd_level_named(const std::string& name);
+
+}  // namespace fastbert
+
+#if (defined(__x86_64__) || defined(_M_X64)) && (defined(__GNUC__) || defined(__clang__))
+#define FASTBERT_X86 1
+#endif
+#if defined(__aarch64__)
+#define FASTBERT_NEON 1
+#endif
