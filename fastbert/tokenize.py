@@ -1,0 +1,103 @@
+"""``python -m fastbert.tokenize``: a corpus to a token store, in parts on as many machines as there are."""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastbert.cli import run
+from fastbert.data import Corpus, TokenStore, merge_stores, write_store
+from fastbert.errors import InputError
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """Turn text into a token store, which training reads without tokenizing again.
+
+    An interrupted run goes on where it stopped when the same command is repeated. With --shard i/n, n such commands
+    (on any machines, in any order) each make a part, OUTPUT/part-i-of-n; --merge makes one store of them.
+    """
+
+    output: Path
+    """Directory of the store (with --shard: of the parts)."""
+    data: tuple[str, ...] = ()
+    """Files, folders, globs, URLs, "-" for standard input, or bundled:pt and bundled:en. Formats by ending: .txt .jsonl
+    .csv .tsv .parquet, each also .gz .xz .bz2 .zst."""
+    tokenizer: Path | None = None
+    """Directory with the vocab.txt of the tokenizer, for example a run."""
+    text_field: str | None = None
+    """Field of .jsonl, .csv, .tsv and .parquet that holds the text; "text" when not given."""
+    shard: str = "1/1"
+    """Make the i-th of n parts, 1/n to n/n. With at least n files each n-th file, else each n-th document."""
+    threads: int | None = None
+    """Threads of the tokenizer; all that the process may use when not given."""
+    merge: tuple[str, ...] = ()
+    """Stores to join into OUTPUT, in this order, in place of --data."""
+    verify: bool = False
+    """Read the store again and compare its checksums; without --data and --merge, those of the store at OUTPUT."""
+
+
+def main(options: TokenizeOptions) -> None:
+    started_s = time.monotonic()
+    if options.merge and options.data:
+        raise InputError("--merge and --data: give one of them")
+    if options.merge:
+        store = merge_stores(options.merge, options.output)
+    elif options.data:
+        store = tokenize(options)
+    elif options.verify:
+        store = TokenStore.open(options.output)
+    else:
+        raise InputError("--data: missing: name the text, for example --data texts/ or --data bundled:pt")
+    if options.verify:
+        store.verify()
+    seconds = time.monotonic() - started_s
+    print(
+        f"{store.directory}: {store.num_tokens:,} tokens ({store.dtype.name}) in {store.num_sentences:,} lines of "
+        f"{store.num_documents:,} documents{', checksums right' if options.verify else ''}; {seconds:.1f} s"
+    )
+
+
+def tokenize(options: TokenizeOptions) -> TokenStore:
+    """Make the store, or the part of it, that the options ask for."""
+    if options.tokenizer is None:
+        raise InputError("--tokenizer: missing: name a directory with a vocab.txt, for example that of a run")
+    if options.threads is not None and options.threads < 1:
+        raise InputError(f"--threads {options.threads}: expected at least 1")
+    index, count = parse_shard(options.shard)
+    from fastbert.text import Tokenizer
+
+    tokenizer = Tokenizer.load(options.tokenizer)
+    output = options.output if count == 1 else options.output / f"part-{index + 1}-of-{count}"
+    with Corpus(options.data, options.text_field) as corpus, shown_progress() as progress:
+        return write_store(output, corpus, tokenizer, threads=options.threads, progress=progress, shard=(index, count))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return (index from 0, count) of "i/n", i from 1."""
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"--shard {text}: expected i/n with i from 1 to n, for example 1/4, 2/4, 3/4 and 4/4")
+    return int(found[1]) - 1, int(found[2])
+
+
+@contextmanager
+def shown_progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A line on the terminal while the store grows; nothing where standard error is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda tokens, documents: bar.update(task, description=f"{tokens:,} tokens, {documents:,} documents")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, TokenizeOptions))
