@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fastbert import interop
@@ -65,9 +64,7 @@ def save(
     partial.mkdir(parents=True)
     try:
         interop.write_model(model, config, partial)
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial / "optimizer.safetensors"
-        )
+        interop.write_safetensors(tensors, partial / "optimizer.safetensors")
         listed = {name: _fingerprint(partial / name) for name in FILES}
         whole = {"format": FORMAT, "step": step, "files": listed, "state": state}
         text = json.dumps(whole | {"sha256": _fingerprint_of(whole)}, indent=2)

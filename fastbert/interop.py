@@ -6,6 +6,7 @@ from old ``.bin`` files without executing pickles. Old ``gamma``/``beta`` names 
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -254,7 +255,7 @@ def state_dict_to_hf(state: Mapping[str, Tensor], config: BertConfig) -> dict[st
         if config.arch == "roformer":
             q, k = _interleave(q, config), _interleave(k, config)
         out |= dict(zip(theirs, (q, k, v), strict=True))
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in out.items()}
+    return out
 
 
 def state_dict_from_hf(hf: Mapping[str, Tensor], config: BertConfig) -> dict[str, Tensor]:
@@ -345,11 +346,27 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors, on any device, to one file.
+
+    Raises:
+        OSError: with its number, also where the library hides it in a message.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(contiguous, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+
+
 def write_model(state: Mapping[str, Tensor], config: BertConfig, directory: Path) -> None:
     """Write ``config.json`` and ``model.safetensors``, each through a temporary name."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = directory / "model.safetensors.tmp"
-    save_file(state_dict_to_hf(state, config), weights, metadata={"format": "pt"})
+    write_safetensors(state_dict_to_hf(state, config), weights)
     text = directory / "config.json.tmp"
     text.write_text(json.dumps(config_to_hf(config), indent=2) + "\n", encoding="utf-8")
     weights.replace(directory / "model.safetensors")

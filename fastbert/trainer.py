@@ -91,7 +91,15 @@ class Trainer:
             "loader": self.loader.state_dict(),
         }
         tensors = self.optimizers.state_tensors() | random_state()
-        checkpoint.save(self.run.path, self.step, self.model.state_dict(), self.model.config, tensors, state)
+        try:
+            checkpoint.save(self.run.path, self.step, self.model.state_dict(), self.model.config, tensors, state)
+        except OSError as error:
+            steps = checkpoint.list_steps(self.run.path)
+            kept = f"then --resume goes on from step {steps[-1]}" if steps else "then start again"
+            raise InputError(
+                f"{self.run.path}: the checkpoint of step {self.step} cannot be written ({error.strerror}): "
+                f"free some space or make it writable, {kept}"
+            ) from None
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Continue from a checkpoint of the same configuration."""

@@ -91,7 +91,7 @@ def test_a_failed_save_leaves_the_old_ones_alone(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint.interop, "write_safetensors", full)
     with pytest.raises(OSError, match="No space"):
         save(tmp_path, 2, model, optimizers)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-1"]

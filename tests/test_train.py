@@ -309,4 +309,5 @@ def test_a_full_disk_is_said_in_one_line(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
-    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert "step 4 cannot be written (File too large)" in done.stderr and "start again" in done.stderr
+    assert not (tmp_path / "out").exists()
