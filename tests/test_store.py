@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fastbert.data import Corpus, TokenStore, merge_stores, write_store, writer
+from fastbert.data import Corpus, TokenStore, batches, formats, merge_stores, text_blocks, write_store, writer
 from fastbert.data.store import FORMAT, token_dtype
 from fastbert.errors import InputError
 
@@ -34,12 +34,17 @@ class Words:
     def fingerprint(self):
         return f"words-{self.vocab_size}"
 
-    def encode_batch(self, texts, *, add_special_tokens, split_special_tokens, threads):
+    def encode_batch(self, texts, *, add_special_tokens, split_special_tokens, threads, dtype):
         assert not add_special_tokens and split_special_tokens
+        assert dtype == ("uint16" if self.vocab_size <= 65_536 else "int32")
         self.calls += 1
         if self.stop_after is not None and self.calls > self.stop_after:
             raise KeyboardInterrupt
         return self.Encoded(texts, self.vocab_size)
+
+    def encode_file(self, data, **options):
+        assert data.endswith(b"\n")
+        return self.encode_batch(data.decode().split("\n")[:-1], **options)
 
 
 def ids(text, vocab_size=1000):
@@ -90,14 +95,15 @@ def test_width_of_the_ids(tmp_path, vocab_size, dtype):
 
 def test_ids_outside_the_vocabulary_are_a_bug(tmp_path):
     tokenizer = Words(10)
-    tokenizer.encode_batch = lambda texts, **options: Words.Encoded(texts, 10_000)
+    tokenizer.encode_file = lambda data, **options: Words.Encoded([data.decode()], 10_000)
     with pytest.raises(ValueError, match="from 0 to 9"):
         write_store(tmp_path / "s", a_corpus(tmp_path, numbers(50)), tokenizer)
 
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr(writer, "BATCH_CHARS", 100)
+    monkeypatch.setattr(batches, "BATCH_SIZE", 100)
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 60)
 
 
 def test_many_shards_hold_what_one_holds(tmp_path, small_batches):
@@ -116,6 +122,54 @@ def test_many_shards_hold_what_one_holds(tmp_path, small_batches):
     expected = np.concatenate([tokens[a : a + n] for a, n in zip(starts, lengths, strict=True)])
     assert (many.gather(starts, lengths) == expected).all() and (one.gather(starts, lengths) == expected).all()
     many.verify()
+
+
+def documents_of(store):
+    return [store.gather([a], [b - a]).tolist() for a, b in itertools.pairwise(store.document_offsets.tolist())]
+
+
+BLANKS = ["", " ", "\t \x0b\x0c", "\u2003\xa0", "\x85", "\x1c", "\x1f\x1e \x1d", "\u2028"]
+NO_BLANKS = ["zero", "\u200b", "\ufeff", "zero \x1c zero"]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("row", BLANKS + NO_BLANKS)
+def test_documents_of_text_end_where_the_readers_say(tmp_path, small_batches, row, newline):
+    """Blank lines are found in another way when text stays bytes; the answer is the same."""
+    text = f"a b\n{row}\nc\n\n{row}\n{row}\nd\ne" + f"\nf\n{row}" * 30
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", newline).encode())
+    corpus = Corpus([str(path), str(path)])
+    tokenizer = Words()
+    expected = [[i for line in document.lines for i in ids(line)] for document in corpus.documents()]
+    assert documents_of(write_store(tmp_path / "s", corpus, tokenizer)) == [d for d in expected if d]
+    assert (len(expected) > 40) == (row in BLANKS)
+
+
+@pytest.mark.parametrize("tail", ["", "\n", "\n\n", "\nfim", "\n\nfim", " \n\nfim", "\n\n\n fim\n"])
+@pytest.mark.parametrize("over", range(4))
+def test_end_of_a_cut_line_ends_no_document(tmp_path, small_batches, monkeypatch, over, tail):
+    monkeypatch.setattr(text_blocks, "MAX_LINE_BYTES", 120)
+    text = ("abcdefg " * 16)[: 120 + over] + tail
+    corpus = a_corpus(tmp_path, text)
+    store = write_store(tmp_path / "s", corpus, Words())
+    assert documents_of(store) == [ids(d) for d in text.split("\n\n") if d.strip()]
+    assert store.num_documents == 1 + ("\n\n" in tail and "fim" in tail)
+
+
+def test_text_and_records_mixed(tmp_path, small_batches):
+    paths = []
+    for k in range(6):
+        paths.append(tmp_path / f"{k}{'.txt' if k % 3 else '.jsonl'}")
+        documents = [f"w{k}.{i} x\nlinha" for i in range(12)]
+        text = "\n\n".join(documents) if k % 3 else "\n".join(json.dumps({"text": d}) for d in documents)
+        paths[-1].write_text(text)
+    corpus = Corpus([str(p) for p in paths])
+    store = write_store(tmp_path / "s", corpus, Words(), shard_tokens=20)
+    assert documents_of(store) == [ids(f"w{k}.{i} x linha") for k in range(6) for i in range(12)]
+    assert store.num_sentences == 2 * 6 * 12
+    part = write_store(tmp_path / "p", corpus, Words(), shard=(1, 4))
+    assert documents_of(part) == [ids(f"w{k}.{i} x linha") for k in (1, 5) for i in range(12)]
 
 
 def test_gather_nothing_and_outside(tmp_path):
@@ -148,8 +202,6 @@ def test_interrupted_anywhere_and_repeated_gives_the_same_bytes(tmp_path, small_
 
 
 def test_document_in_parts_is_one_document_also_when_interrupted(tmp_path, small_batches, monkeypatch):
-    from fastbert.data import formats
-
     monkeypatch.setattr(formats, "PART_CHARS", 200)
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": numbers(n, blank=10**9)}) + "\n" for n in (3, 200, 2, 90)))
@@ -326,15 +378,8 @@ def test_parts_of_a_corpus_merged(tmp_path, small_batches, count):
     merged = merge_stores([part.directory for part in parts], tmp_path / "merged")
     merged.verify()
 
-    def documents(store):
-        starts = store.document_offsets
-        return [
-            (store.gather([a], [b - a]).tolist(), [s - a for s in store.sentence_offsets if a <= s < b])
-            for a, b in itertools.pairwise(starts.tolist())
-        ]
-
-    assert documents(merged) == sum(map(documents, parts), [])  # noqa: RUF017
-    assert sorted(documents(merged)) == sorted(documents(whole))
+    assert documents_of(merged) == sum(map(documents_of, parts), [])  # noqa: RUF017
+    assert sorted(documents_of(merged)) == sorted(documents_of(whole))
     assert TokenStore.open(tmp_path / "merged", verify=True).num_documents == whole.num_documents
 
 

@@ -101,8 +101,9 @@ def test_a_run_that_was_killed_goes_on(tmp_path, vocabulary):
     """The real thing: a process that is killed in the middle, repeated, gives the bytes of a run that was not."""
     text = a_text(tmp_path / "a.txt", 200_000)
     code = (
-        "import sys\nfrom fastbert.data import writer, Corpus, write_store\nfrom fastbert.text import Tokenizer\n"
-        "writer.BATCH_CHARS = 100_000\n"
+        "import sys\nfrom fastbert.data import Corpus, batches, text_blocks, write_store\n"
+        "from fastbert.text import Tokenizer\n"
+        "batches.BATCH_SIZE = text_blocks.BLOCK_BYTES = 100_000\n"
         "write_store(sys.argv[1], Corpus([sys.argv[2]]), Tokenizer.load(sys.argv[3]), shard_tokens=50_000)"
     )
     outputs = tmp_path / "killed", tmp_path / "whole"

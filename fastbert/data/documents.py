@@ -9,14 +9,18 @@ pipes are copied to a temporary file for it. Memory does not grow with the corpu
 two million characters comes in parts (``formats.PART_CHARS``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 from fastbert.data.compression import ByteStream
-from fastbert.data.formats import format_of
+from fastbert.data.formats import Part, format_of
 from fastbert.data.sources import Source, Spool, find_sources
+from fastbert.data.text_blocks import utf8_blocks
 from fastbert.errors import InputError
+
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +74,12 @@ class Corpus:
         Raises:
             InputError: bad text (file, line or byte, and remedy), or no text at all.
         """
-        index, count = shard
-        if not 0 <= index < count:
-            raise ValueError(f"shard={shard}: expected (i, n) with 0 <= i < n")
-        if len(self.sources) >= count:
-            yield from self._documents(self.sources[index::count])
-            return
+        sources = self.files_of(shard)
         number = -1
-        for document in self._documents(self.sources):
-            number += not document.continues
-            if number % count == index:
-                yield document
+        for source, (lines, continues) in self._read(sources or self.sources, self._parts, lambda part: True):
+            number += not continues
+            if sources or number % shard[1] == shard[0]:
+                yield Document(lines, source.name, continues)
 
     def text_chunks(self) -> Iterator[str]:
         """Yield the whole text in large pieces that end between words; the quick way to count words.
@@ -88,40 +87,51 @@ class Corpus:
         Raises:
             InputError: as :meth:`documents`.
         """
-        found = False
-        for source in self.sources:
-            found_here = False
-            with self._open(source) as stream:
-                for chunk in format_of(source.format).chunks(stream, self.text_field):
-                    found_here = found_here or (bool(chunk) and not chunk.isspace())
-                    yield chunk
-            self._check_text(source, found_here)
-            found = found or found_here
-        self._check_corpus(self.sources, found)
+        for _, chunk in self._read(self.sources, self._chunks, lambda chunk: not chunk.isspace()):
+            yield chunk
 
-    def _documents(self, sources: Sequence[Source]) -> Iterator[Document]:
+    def raw_parts(self, sources: Sequence[Source]) -> Iterator[tuple[Source, bytes | Part]]:
+        """Yield (file, what is in it): UTF-8 blocks of plain text (see ``utf8_blocks``), parts of documents of others.
+
+        Raises:
+            InputError: as :meth:`documents`.
+        """
+        return self._read(sources, self._raw, lambda raw: not isinstance(raw, bytes) or not raw.decode().isspace())
+
+    def files_of(self, shard: tuple[int, int]) -> list[Source]:
+        """The files of a part of the corpus; none where parts are made of single documents."""
+        index, count = shard
+        if not 0 <= index < count:
+            raise ValueError(f"shard={shard}: expected (i, n) with 0 <= i < n")
+        return self.sources[index::count] if len(self.sources) >= count else []
+
+    def _parts(self, source: Source, stream: ByteStream) -> Iterator[Part]:
+        return format_of(source.format).documents(stream, self.text_field)
+
+    def _chunks(self, source: Source, stream: ByteStream) -> Iterator[str]:
+        return format_of(source.format).chunks(stream, self.text_field)
+
+    def _raw(self, source: Source, stream: ByteStream) -> Iterator[bytes | Part]:
+        return utf8_blocks(stream) if source.format == "text" else self._parts(source, stream)
+
+    def _read(
+        self,
+        sources: Sequence[Source],
+        reader: Callable[[Source, ByteStream], Iterator[Piece]],
+        has_text: Callable[[Piece], bool],
+    ) -> Iterator[tuple[Source, Piece]]:
+        """Yield what ``reader`` gives for each file; a named file without text, or no text at all, is an error."""
         found = False
         for source in sources:
             found_here = False
-            with self._open(source) as stream:
-                for lines, continues in format_of(source.format).documents(stream, self.text_field):
-                    found_here = True
-                    yield Document(lines, source.name, continues)
-            self._check_text(source, found_here)
+            opener = self._spools[source.path].open if source.once else source.open
+            with ByteStream(opener, source.name, source.compression) as stream:
+                for piece in reader(source, stream):
+                    found_here = found_here or has_text(piece)
+                    yield source, piece
+            if source.named and not found_here:
+                raise InputError(f"{source.name}: holds no text: put text in it, or leave it out")
             found = found or found_here
-        self._check_corpus(sources, found)
-
-    def _open(self, source: Source) -> ByteStream:
-        opener = self._spools[source.path].open if source.once else source.open
-        return ByteStream(opener, source.name, source.compression)
-
-    @staticmethod
-    def _check_text(source: Source, found: bool) -> None:
-        if source.named and not found:
-            raise InputError(f"{source.name}: holds no text: put text in it, or leave it out")
-
-    @staticmethod
-    def _check_corpus(sources: Sequence[Source], found: bool) -> None:
         if not found:
             names = ", ".join(source.name for source in islice(sources, 3)) + (", …" if len(sources) > 3 else "")
             raise InputError(f"{names}: no text in any of {len(sources)} files: give files with text in them")

@@ -18,6 +18,8 @@ MAX_RECORD_BYTES = 256 << 20
 def text_blocks(stream: ByteStream, *, records: bool = False) -> Iterator[str]:
     """Yield the text of ``stream`` in blocks that end with a line feed, but for the last and for cut lines.
 
+    The end of a line that was cut begins the next block.
+
     A byte order mark at the start is skipped; CR LF and CR become LF.
 
     Args:
@@ -27,6 +29,20 @@ def text_blocks(stream: ByteStream, *, records: bool = False) -> Iterator[str]:
     Raises:
         InputError: a NUL byte or bytes that are not UTF-8, with their offset in the (decompressed) file.
     """
+    for block, offset in _blocks(stream, records):
+        yield _decoded(block, stream.name, offset)
+
+
+def utf8_blocks(stream: ByteStream) -> Iterator[bytes]:
+    """Yield what :func:`text_blocks` does as UTF-8, which the tokenizer reads without Python strings."""
+    for block, offset in _blocks(stream, False):
+        text = _decoded(block, stream.name, offset)
+        changed = b"\r" in block or (offset == 0 and block.startswith(b"\xef\xbb\xbf"))
+        yield text.encode() if changed else block
+
+
+def _blocks(stream: ByteStream, records: bool) -> Iterator[tuple[bytes, int]]:
+    """Yield (bytes of whole lines, their offset in the file)."""
     pending = bytearray()
     offset = 0  # of pending[0] in the text
     # a file of one small read is the common case; doubling keeps long lines from being searched again and again
@@ -34,7 +50,7 @@ def text_blocks(stream: ByteStream, *, records: bool = False) -> Iterator[str]:
         pending += data
         end = _end_of_lines(pending, records)
         if end:
-            yield _decoded(bytes(pending[:end]), stream.name, offset)
+            yield bytes(memoryview(pending)[:end]), offset
             offset += end
             del pending[:end]
         elif records and len(pending) > MAX_RECORD_BYTES:
@@ -43,7 +59,7 @@ def text_blocks(stream: ByteStream, *, records: bool = False) -> Iterator[str]:
                 "put each record on a line of its own"
             )
     if pending:
-        yield _decoded(bytes(pending), stream.name, offset)
+        yield bytes(pending), offset
 
 
 def _end_of_lines(pending: bytearray, records: bool) -> int:

@@ -15,12 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbert.data.documents import Corpus, Document
+from fastbert.data.batches import BatchTokenizer, batches
+from fastbert.data.documents import Corpus
 from fastbert.data.store import (
     DOCUMENTS,
     MANIFEST,
@@ -35,8 +36,6 @@ from fastbert.data.store import (
 from fastbert.errors import InputError
 
 SHARD_TOKENS = 1 << 27  # 256 MiB of uint16
-# tokenized at a time; also what bounds memory
-BATCH_CHARS = 2 << 20
 _OURS = re.compile(rf"(tokens-\d{{5,}}\.bin|{SENTENCES}|{DOCUMENTS}|{PROGRESS}|{MANIFEST})(\.tmp)?")
 
 
@@ -44,27 +43,12 @@ class CannotWriteError(InputError):
     """The disk is full, or the directory may not be written."""
 
 
-class Encoded(Protocol):
-    input_ids: NDArray[np.int32]  # (T,)
-    offsets: NDArray[np.int64]  # (B + 1,)
-
-
-class BatchTokenizer(Protocol):
-    """What is needed of :class:`fastbert.Tokenizer`."""
-
-    def encode_batch(
-        self, texts: list[str], *, add_special_tokens: bool, split_special_tokens: bool, threads: int | None
-    ) -> Encoded: ...
-    def __len__(self) -> int: ...
-    def fingerprint(self) -> str: ...
-
-
 @dataclass
 class Progress:
     """How far a store is written; saved after every shard."""
 
     task: list  # what is being made: vocabulary size, fingerprint, corpus, shard size
-    consumed: int = 0  # documents (or parts of documents) of the corpus
+    consumed: int = 0  # batches of the corpus
     num_tokens: int = 0
     num_sentences: int = 0
     num_documents: int = 0  # closed ones
@@ -114,17 +98,16 @@ class ShardWriter:
 
     @property
     def consumed(self) -> int:
-        """Documents, or parts of documents, that are in finished shards: those to skip."""
+        """Batches of the corpus that are stored."""
         return self.progress.consumed
 
-    def add(self, input_ids: NDArray[np.int32], offsets: NDArray[np.int64], firsts: list[int], consumed: int) -> None:
-        """Append sentences.
+    def add(self, input_ids: NDArray[np.integer], offsets: NDArray[np.int64], firsts: NDArray[np.int64]) -> None:
+        """Append a batch of sentences.
 
         Args:
             input_ids: (T,) ids without special tokens.
             offsets: (B + 1,) where each sentence begins in ``input_ids``, and the end. Empty ones are left out.
-            firsts: the sentences that begin a document, in order.
-            consumed: documents (or parts) of the corpus behind these sentences.
+            firsts: (n,) sentences that are the first of a document, or are behind the end of one, in order.
         """
         if len(input_ids) and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < self.vocab_size:
             raise ValueError(f"input_ids: expected ids from 0 to {self.vocab_size - 1}")
@@ -132,7 +115,7 @@ class ShardWriter:
             if self._shard_size and self._shard_size + len(input_ids) > self.shard_tokens:
                 self._finish_shard()
             base = self.progress.num_tokens
-            self._close_documents(base + offsets[np.asarray(firsts, np.int64)])
+            self._close_documents(base + offsets[firsts])
             ends = offsets[1:][np.diff(offsets) > 0] + base
             self._append_sentences(ends)
             data = np.ascontiguousarray(input_ids, self.dtype)
@@ -140,7 +123,7 @@ class ShardWriter:
             self._shard_crc32 = zlib.crc32(data.data, self._shard_crc32)
             self._shard_size += len(data)
             self.progress.num_tokens += len(data)
-            self.progress.consumed += consumed
+            self.progress.consumed += 1
 
     def finish(self) -> TokenStore:
         """Close the files, write the manifest and open the store.
@@ -288,13 +271,8 @@ def write_store(
         )
     writer = ShardWriter(directory, tokenizer.fingerprint(), len(tokenizer), shard_tokens, digest)
     try:
-        documents = islice(corpus.documents(shard), writer.consumed, None)
-        for lines, firsts, consumed in _batches(documents):
-            # a "[SEP]" in somebody's text is four letters between brackets, and no end of a segment
-            encoded = tokenizer.encode_batch(
-                lines, add_special_tokens=False, split_special_tokens=True, threads=threads
-            )
-            writer.add(encoded.input_ids, encoded.offsets, firsts, consumed)
+        for batch in islice(batches(corpus, shard), writer.consumed, None):
+            writer.add(*batch.encode(tokenizer, threads))
             if progress is not None:
                 progress(writer.progress.num_tokens, writer.progress.num_documents)
         if not writer.consumed:
@@ -316,25 +294,6 @@ def corpus_digest(corpus: Corpus, shard: tuple[int, int]) -> str:
     """Names what a store is made from."""
     facts = json.dumps([corpus.identity(), corpus.text_field, list(shard)])
     return hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def _batches(documents: Iterator[Document]) -> Iterator[tuple[list[str], list[int], int]]:
-    """Yield (lines, which of them begin a document, how many documents or parts)."""
-    lines: list[str] = []
-    firsts: list[int] = []
-    num_chars = consumed = 0
-    for document in documents:
-        if not document.continues:
-            firsts.append(len(lines))
-        lines += document.lines
-        num_chars += sum(map(len, document.lines))
-        consumed += 1
-        if num_chars >= BATCH_CHARS:
-            yield lines, firsts, consumed
-            lines, firsts = [], []
-            num_chars = consumed = 0
-    if lines:
-        yield lines, firsts, consumed
 
 
 @contextmanager
