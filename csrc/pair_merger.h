@@ -26,7 +26,8 @@ class PairMerger {
 
   // The pair with the highest count; ties: the smaller left id, then the smaller right one.
   Best best();
-  // Makes one piece of the pair that best() just gave, everywhere, from left to right in each word.
+  // Makes one piece of the pair that best() just gave, everywhere, from left to right in each word. `merged` may be in
+  // use already, but is neither of the pair's (its string is longer than theirs).
   void merge(const Best& pair, uint32_t merged);
 
  private:

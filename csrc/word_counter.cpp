@@ -11,11 +11,6 @@
 namespace fastbert {
 namespace {
 
-constexpr size_t kChunkBytes = 128 << 10;    // of one piece of work for a thread
-constexpr size_t kMaxSegmentBytes = 64;      // longer segments are seldom seen twice
-constexpr size_t kMaxSegments = 1 << 19;     // in the table of a thread: some 50 MB
-constexpr size_t kMaxThreadWords = 1 << 19;
-
 enum ByteClass : uint8_t { kInWord = 0, kBlank = 1, kPunctuation = 2, kMayBeSpecial = 4 };
 
 bool is_blank(uint8_t byte) { return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r'; }
@@ -31,19 +26,6 @@ const uint8_t* cut(const uint8_t* p) {
   return p;
 }
 
-// The end of a chunk that begins a run, or `begin` when the text ends before one is certain.
-const uint8_t* chunk_end(const uint8_t* begin, const uint8_t* end, bool final) {
-  const auto size = static_cast<size_t>(end - begin);
-  if (final && size <= kChunkBytes) return end;
-  const uint8_t* p = begin + std::min(kChunkBytes, size);
-  const uint8_t* run = p;
-  while (run > begin && !is_blank(run[-1])) --run;
-  const uint8_t* const limit = run + std::min(WordCounter::kLongestRun, static_cast<size_t>(end - run));
-  while (p < limit && !is_blank(*p)) ++p;
-  if (p == end) return final ? end : run;
-  return is_blank(*p) ? p + 1 : cut(p);
-}
-
 // The first byte that is not part of well-formed UTF-8, or `end`.
 const uint8_t* find_ill_formed(const uint8_t* begin, const uint8_t* end) {
   for (const uint8_t* p = begin; p < end;) {
@@ -57,8 +39,9 @@ const uint8_t* find_ill_formed(const uint8_t* begin, const uint8_t* end) {
 
 }  // namespace
 
-WordCounter::WordCounter(const NormalizerOptions& options, std::vector<std::string> special_tokens, int threads)
-    : options_(options), special_tokens_(std::move(special_tokens)) {
+WordCounter::WordCounter(const NormalizerOptions& options, std::vector<std::string> special_tokens, int threads,
+                         const Limits& limits)
+    : options_(options), limits_(limits), special_tokens_(std::move(special_tokens)) {
   constexpr int kMaxThreads = 1024;
   workers_.resize(static_cast<size_t>(std::min(threads > 0 ? threads : hardware_threads(), kMaxThreads)));
   std::sort(special_tokens_.begin(), special_tokens_.end(),
@@ -106,7 +89,20 @@ void WordCounter::merge(WordCounter& other) {
   words_.add_all(other.words_);
 }
 
-size_t WordCounter::split(const uint8_t* text, size_t size, bool final, std::vector<Chunk>& chunks) {
+// The end of a chunk that begins a run, or `begin` when the text ends before one is certain.
+const uint8_t* WordCounter::chunk_end(const uint8_t* begin, const uint8_t* end, bool final) const {
+  const auto size = static_cast<size_t>(end - begin);
+  if (final && size <= limits_.chunk_bytes) return end;
+  const uint8_t* p = begin + std::min(limits_.chunk_bytes, size);
+  const uint8_t* run = p;
+  while (run > begin && !is_blank(run[-1])) --run;
+  const uint8_t* const limit = run + std::min(limits_.longest_run, static_cast<size_t>(end - run));
+  while (p < limit && !is_blank(*p)) ++p;
+  if (p == end) return final ? end : run;
+  return is_blank(*p) ? p + 1 : cut(p);
+}
+
+size_t WordCounter::split(const uint8_t* text, size_t size, bool final, std::vector<Chunk>& chunks) const {
   const uint8_t* begin = text;
   const uint8_t* const end = text + size;
   while (begin < end) {
@@ -121,9 +117,9 @@ size_t WordCounter::split(const uint8_t* text, size_t size, bool final, std::vec
 void WordCounter::count(const std::vector<Chunk>& chunks) {
   // short texts go together, so that every task is worth a thread's while
   std::vector<size_t> starts;
-  size_t num_bytes = kChunkBytes;
+  size_t num_bytes = limits_.chunk_bytes;
   for (size_t i = 0; i < chunks.size(); ++i) {
-    if (num_bytes >= kChunkBytes) {
+    if (num_bytes >= limits_.chunk_bytes) {
       starts.push_back(i);
       num_bytes = 0;
     }
@@ -143,11 +139,11 @@ void WordCounter::count(const std::vector<Chunk>& chunks) {
       while (error.offset < first && !ill_formed.compare_exchange_weak(first, error.offset)) {
       }
     }
-    if (worker.segments.size() >= kMaxSegments) normalise_segments(worker);
+    if (worker.segments.size() >= limits_.max_segments) normalise_segments(worker);
   });
   if (ill_formed != kNone) throw InvalidUtf8(ill_formed);
   for (const Worker& worker : workers_) {
-    if (worker.words.size() < kMaxThreadWords) continue;
+    if (worker.words.size() < limits_.max_thread_words) continue;
     collect();
     break;
   }
@@ -180,7 +176,7 @@ void WordCounter::count_chunk(Worker& worker, const Chunk& chunk) const {
 void WordCounter::add_segment(Worker& worker, const uint8_t* begin, const uint8_t* end, const Chunk& chunk) const {
   const auto size = static_cast<size_t>(end - begin);
   if (size == 0) return;
-  const bool is_short = size <= kMaxSegmentBytes;
+  const bool is_short = size <= limits_.max_segment_bytes;
   const uint32_t hash = is_short ? CountTable::hash(begin, size) : 0;
   if (is_short && worker.segments.add_if_known(begin, size, hash, 1)) return;
   const uint8_t* const ill_formed = find_ill_formed(begin, end);

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "count_table.h"
@@ -31,12 +32,24 @@ class WordCounter {
  public:
   static constexpr size_t kLongestRun = 1 << 20;
 
+  // When work is cut and tables are emptied. Only longest_run shows in the counts; tests make them small.
+  struct Limits {
+    size_t longest_run = kLongestRun;     // bytes, at least 4
+    size_t chunk_bytes = 128 << 10;       // of one piece of work for a thread, at most longest_run
+    size_t max_segment_bytes = 64;        // longer segments are seldom seen twice
+    size_t max_segments = 1 << 19;        // in the table of a thread: some 50 MB
+    size_t max_thread_words = 1 << 19;
+  };
+
   // Special tokens are not empty and hold no blanks. threads <= 0 means hardware_threads().
-  WordCounter(const NormalizerOptions& options, std::vector<std::string> special_tokens, int threads);
+  WordCounter(const NormalizerOptions& options, std::vector<std::string> special_tokens, int threads,
+              const Limits& limits);
+  WordCounter(const NormalizerOptions& options, std::vector<std::string> special_tokens, int threads)
+      : WordCounter(options, std::move(special_tokens), threads, Limits{}) {}
 
   void add_texts(const std::vector<std::string_view>& texts);
   // Counts the complete runs at the front of a text (all of it when `final`) and returns how many bytes it has used:
-  // the rest, at most kLongestRun bytes, is to come again with what follows.
+  // the rest, at most a longest run, is to come again with what follows.
   size_t add_bytes(const uint8_t* data, size_t size, bool final);
   void add_word(std::string_view word, int64_t count);
   void merge(WordCounter& other);
@@ -60,7 +73,8 @@ class WordCounter {
     size_t offset;
   };
 
-  static size_t split(const uint8_t* text, size_t size, bool final, std::vector<Chunk>& chunks);
+  size_t split(const uint8_t* text, size_t size, bool final, std::vector<Chunk>& chunks) const;
+  const uint8_t* chunk_end(const uint8_t* begin, const uint8_t* end, bool final) const;
   void count(const std::vector<Chunk>& chunks);
   void count_chunk(Worker& worker, const Chunk& chunk) const;
   void add_segment(Worker& worker, const uint8_t* begin, const uint8_t* end, const Chunk& chunk) const;
@@ -71,6 +85,7 @@ class WordCounter {
 
   std::mutex mutex_;
   NormalizerOptions options_;
+  Limits limits_;
   std::vector<std::string> special_tokens_;  // longest first
   std::array<uint8_t, 256> classes_{};
   std::vector<Worker> workers_;
