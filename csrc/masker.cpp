@@ -86,11 +86,10 @@ uint64_t choose_spans(const MaskRule& rule, const Units& units, const uint32_t* 
                       uint64_t& begins) {
   const uint64_t below = rule.span_below[kMaxSpan - 1], run_below = rule.run_below[kMaxSpan - 1];
   uint64_t candidates = 0;  // where a span begins unless it is inside another one
-  if (below) candidates = units.starts & bits_at_most(words, count, static_cast<uint32_t>(below - 1));
-  if (run_below) {
-    const uint64_t hits = bits_at_most(words, count, static_cast<uint32_t>(run_below - 1));
-    candidates = (candidates & ~units.run_starts) | (hits & units.run_starts);
-  }
+  if (below)
+    candidates = units.starts & ~units.run_starts & bits_at_most(words, count, static_cast<uint32_t>(below - 1));
+  if (run_below)
+    candidates |= units.run_starts & bits_at_most(words, count, static_cast<uint32_t>(run_below - 1));
   uint64_t chosen = 0, stops = units.starts | units.special;  // stops: those not yet passed
   begins = 0;
   bool inside = walk.remaining > 0;
