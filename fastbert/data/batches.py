@@ -25,15 +25,21 @@ _RARE_BLANKS = (b"\x1c", b"\x1d", b"\x1e", b"\x1f")
 
 
 class Encoded(Protocol):
-    input_ids: NDArray[np.integer]  # (T,)
-    offsets: Ints  # (B + 1,)
+    @property
+    def input_ids(self) -> NDArray[np.integer]: ...  # (T,)
+    @property
+    def offsets(self) -> Ints: ...  # (B + 1,)
 
 
 class BatchTokenizer(Protocol):
     """What is needed of :class:`fastbert.Tokenizer`."""
 
-    def encode_batch(self, texts: list[str], **options: Any) -> Encoded: ...
-    def encode_file(self, data: bytes, **options: Any) -> Encoded: ...
+    def encode_batch(
+        self, texts: Any, /, *, add_special_tokens: bool, split_special_tokens: bool, threads: int | None, dtype: str
+    ) -> Encoded: ...
+    def encode_file(
+        self, data: Any, /, *, add_special_tokens: bool, split_special_tokens: bool, threads: int | None, dtype: str
+    ) -> Encoded: ...
     def __len__(self) -> int: ...
     def fingerprint(self) -> str: ...
 
