@@ -11,7 +11,7 @@ namespace fastbert {
 namespace {
 
 constexpr size_t kLargePage = size_t{2} << 20;
-constexpr size_t kLine = 64;
+[[maybe_unused]] constexpr size_t kLine = 64;
 
 }  // namespace
 
