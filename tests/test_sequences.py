@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastbert.data.memory import MemoryStore
-from fastbert.data.sequences import MlmSequences, NextSentenceSequences, _longest_first
+from fastbert.data.sequences import MIN_EXAMPLES, MlmSequences, NextSentenceSequences, _longest_first
 from fastbert.errors import InputError
 from fastbert.philox import EVALUATION_EPOCH
 
@@ -103,11 +103,12 @@ def test_pairs_statistics():
     assert n == len(store.sentence_offsets) - 1
     last = np.zeros(n, bool)
     last[store.spans[:, 1] - 1] = True
-    assert (pieces.label[last] == -100).all() and np.array_equal(pieces.length_b == 0, pieces.label == -100)
+    assert set(pieces.label[last].tolist()) == {-100, 1}, "nothing follows the last sentence of a document"
+    assert np.array_equal(pieces.length_b == 0, pieces.label == -100)
     free = int((~last).sum())
     single = (pieces.label[~last] == -100).mean()
     assert abs(single - 0.2) < 5 * np.sqrt(0.2 * 0.8 / free)
-    pairs = pieces.label >= 0
+    pairs = (pieces.label >= 0) & ~last
     assert abs(pieces.label[pairs].mean() - 0.5) < 5 * np.sqrt(0.25 / pairs.sum())
     own = np.diff(store.sentence_offsets)
     short = (pieces.label == 0) & (pieces.length_a == own) & (pieces.length_b == np.append(own[1:], 0))
@@ -186,12 +187,15 @@ def test_two_parts_of_one_document_are_not_two_documents():
 def test_one_document_only():
     """The fallback: B is a sentence that is not in A and does not follow it."""
     store = make_store(6, 1, longest_document=30, longest_sentence=8)
-    assert len(store.sentence_offsets) > 5
+    num_sentences = len(store.sentence_offsets) - 1
+    assert num_sentences > 4
     sequences = NextSentenceSequences(store, store.spans, 64, seed=2)
     labels = []
     for epoch in range(60):
         pieces = all_pieces(sequences, epoch)
-        labels += pieces.label.tolist()
+        last = np.arange(len(pieces.label)) % num_sentences == num_sentences - 1
+        assert set(pieces.label[last].tolist()) <= {-100, 1}, "nothing follows the last sentence"
+        labels += pieces.label[~last].tolist()
         random = np.flatnonzero((pieces.label == 1) & (pieces.lengths < 64))
         for i in random.tolist():
             a, b = pieces.start_a[i], pieces.start_b[i]
@@ -204,12 +208,13 @@ def test_one_document_only():
 
 
 def test_smallest_texts():
-    """One sentence: singles only. Two sentences of one document: nothing unrelated, so B always follows A."""
+    """One sentence: singles only. Two sentences: after the first comes the second, after the second never the first."""
     one = NextSentenceSequences(MemoryStore([[[5, 6]]]), np.array([[0, 1]]), 8, seed=0)
     two = NextSentenceSequences(MemoryStore([[[5, 6], [7]]]), np.array([[0, 2]]), 8, seed=0)
     for epoch in range(30):
-        assert all_pieces(one, epoch).label.tolist() == [-100]
-        assert set(all_pieces(two, epoch).label.tolist()) <= {-100, 0}
+        assert all_pieces(one, epoch).label.tolist() == [-100] * MIN_EXAMPLES
+        labels = all_pieces(two, epoch).label
+        assert set(labels[::2].tolist()) <= {-100, 0} and set(labels[1::2].tolist()) <= {-100, 1}
 
 
 def test_a_long_sentence_is_seen_whole_over_the_epochs():
@@ -270,3 +275,13 @@ def test_errors(kind):
 def test_memory_store_refuses_empty_sentences():
     with pytest.raises(ValueError, match="empty"):
         MemoryStore([[[1], []]])
+
+
+def test_few_sentences_give_many_different_pairs():
+    store = MemoryStore([[[5, 6], [7, 8], [9], [10, 11], [12]]])
+    sequences = NextSentenceSequences(store, store.spans, 16, seed=0)
+    pieces = all_pieces(sequences, 0)
+    assert sequences.count(0) == len(pieces.label) == 260  # the first multiple of five from 256 on
+    short = (pieces.length_a <= 2) & (pieces.length_b > 0) & (pieces.length_b <= 2)
+    pairs = {(a, b) for a, b in zip(pieces.start_a[short].tolist(), pieces.start_b[short].tolist(), strict=True)}
+    assert len(pairs) >= 15, "of the twenty ordered pairs of different sentences"

@@ -25,6 +25,8 @@ SINGLE_PROB = 0.2
 RANDOM_PROB = 0.5
 # of singles and pairs: runs of sentences that fill the sequence, in place of one sentence a segment
 LONG_PROB = 0.5
+# next-sentence examples in an epoch, at least: a text of a few lines has many more pairs than sentences
+MIN_EXAMPLES = 256
 
 
 class TokenStore(Protocol):
@@ -147,13 +149,16 @@ class MlmSequences:
 class NextSentenceSequences:
     """Single segments and pairs of segments: [CLS] A [SEP] or [CLS] A [SEP] B [SEP].
 
-    One example an epoch for every sentence, which begins A. One in five, and the last sentence of each document, is a
-    single segment (label -100). Of the others, in half B follows A (label 0), in half B is from a random other document
-    (label 1). Half of all examples are short, one sentence a segment; half are long: A and B are runs of sentences that
+    One example an epoch for every sentence, which begins A. One in five is a single segment (label -100). Of the others,
+    in half B follows A (label 0), in half B is from a random other document (label 1); nothing follows the last sentence
+    of a document, so its B is always another. Half of all examples are short, one sentence a segment; half are long: A and B are runs of sentences that
     together fill max_length, divided at a random sentence.
 
     With only one document in the split there is no other: B is then a sentence of the same document that is not in A
     and does not follow it (and a document of two sentences has no such sentence: B follows A).
+
+    A text of fewer than ``MIN_EXAMPLES`` sentences gives several examples for each, so that an epoch, and with it a
+    batch, holds many of the possible pairs.
 
     What is too long is cut, the longer segment first, at both ends by a random part (Devlin et al. remove single tokens
     from either end).
@@ -174,29 +179,33 @@ class NextSentenceSequences:
         self.own_first = np.searchsorted(document, document, side="left")  # (K,) first span of the same document
         self.own_end = np.searchsorted(document, document, side="right")  # (K,) one past the last
         self.ends = np.cumsum(self.spans[:, 1] - self.spans[:, 0])  # (K,) examples up to the end of each span
+        self.repeats = -(-MIN_EXAMPLES // int(self.ends[-1]))
 
     def count(self, epoch: int) -> int:
-        return int(self.ends[-1])
+        return int(self.ends[-1]) * self.repeats
 
     def pieces(self, epoch: int, index: Ints) -> Pieces:
+        repeat, index = np.divmod(index, self.ends[-1])
         span = np.searchsorted(self.ends, index, side="right")
         end = self.spans[span, 1]
         first = end - (self.ends[span] - index)  # (n,) the sentence that begins A
+        item = first + repeat * (len(self.offsets) - 1)
         # word 0 single? 1 long? 2 where a long pair divides 3 random? | 4 other document 5 its sentence 6, 7 cuts
-        words = np.concatenate([draw(self.seed, epoch, Purpose.PAIR, first, block) for block in (0, 1)], axis=1)
-        single = (words[:, 0] < threshold(SINGLE_PROB)) | (first + 1 >= end)
+        words = np.concatenate([draw(self.seed, epoch, Purpose.PAIR, item, block) for block in (0, 1)], axis=1)
+        single = words[:, 0] < threshold(SINGLE_PROB)
+        last = first + 1 >= end  # nothing follows it
         long = words[:, 1] < threshold(LONG_PROB)
         budget = np.where(single, self.max_length - 2, self.max_length - 3)  # (n,) tokens without special ones
 
         run_end = np.where(long, self._run_end(first, end, budget), np.where(single, first + 1, first + 2))
-        run_end = np.maximum(run_end, np.where(single, first + 1, first + 2))
-        end_a = np.where(single, run_end, first + 1 + below(words[:, 2], run_end - first - 1))
+        run_end = np.minimum(np.maximum(run_end, np.where(single, first + 1, first + 2)), end)
+        end_a = np.where(single, run_end, first + 1 + below(words[:, 2], np.maximum(run_end - first - 1, 1)))
         start_a, length_a = self._tokens(first, end_a)
         first_b, end_b = end_a, run_end
 
-        unrelated = ~single & (words[:, 3] < threshold(RANDOM_PROB))
         other_first, other_end, found = self._unrelated(span, first, end_a, words)
-        unrelated &= found
+        single |= last & ~found
+        unrelated = ~single & found & (last | (words[:, 3] < threshold(RANDOM_PROB)))
         room = np.maximum(budget - length_a, 1)
         other_run = np.where(long, self._run_end(other_first, other_end, room), other_first + 1)
         first_b = np.where(unrelated, other_first, first_b)
