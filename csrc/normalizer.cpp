@@ -80,6 +80,10 @@ NormalizerTable::NormalizerTable(const NormalizerOptions& options) : pages_(kNum
     if (is_new) entries_.insert(entries_.end(), page.begin(), page.end());
     pages_[first / kPageSize] = found->second;
   }
+  for (uint32_t c = 1; c < 128; ++c) {
+    if (kind(entry(c)) == kSelf) plain_ascii_[c] = static_cast<uint8_t>(c);
+    if (kind(entry(c)) == kText && length(entry(c)) == 1) plain_ascii_[c] = *text(entry(c));
+  }
 }
 
 std::shared_ptr<const NormalizerTable> NormalizerTable::get(const NormalizerOptions& options) {

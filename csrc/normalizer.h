@@ -47,12 +47,15 @@ class NormalizerTable {
   static Kind kind(uint32_t entry) { return static_cast<Kind>(entry & 7); }
   static uint32_t length(uint32_t entry) { return (entry >> 3) & 31; }
   const uint8_t* text(uint32_t entry) const { return text_.data() + (entry >> 8); }
+  // What an ASCII character becomes when it is one ASCII character inside of a word, else 0.
+  uint8_t plain_ascii(uint8_t character) const { return plain_ascii_[character]; }
   const Piece* pieces(uint32_t entry) const { return pieces_.data() + (entry >> 8); }
 
  private:
   uint32_t make_entry(uint32_t code_point, const NormalizerOptions& options);
   uint32_t add_pieces(const uint32_t* parts, int count, const NormalizerOptions& options);
 
+  uint8_t plain_ascii_[128] = {};
   std::vector<uint16_t> pages_;
   std::vector<uint32_t> entries_;
   std::vector<uint8_t> text_;
@@ -94,7 +97,9 @@ class Normalizer {
       num_chars_ = max_chars + 1;
       return;
     }
-    word_.insert(word_.end(), bytes, bytes + length);
+    if (word_.size() < word_size_ + length) word_.resize(2 * (word_size_ + length));
+    for (size_t i = 0; i < length; ++i) word_[word_size_ + i] = bytes[i];  // too few to call memcpy
+    word_size_ += length;
     num_chars_ += num_chars;
   }
   void flush_marks(size_t max_chars);
@@ -115,7 +120,8 @@ class Normalizer {
 
   std::shared_ptr<const NormalizerTable> table_;
   NormalizerOptions options_;
-  std::vector<uint8_t> word_;
+  std::vector<uint8_t> word_;  // the word so far is its first word_size_ bytes
+  size_t word_size_ = 0;
   size_t num_chars_ = 0;
   std::vector<Mark> marks_;
   std::vector<uint32_t> sources_;       // aligned_words: of the characters of word_

@@ -19,8 +19,8 @@ template <class Sink>
 void Normalizer::end_word(Sink& sink, size_t max_chars) {
   flush_marks(max_chars);
   if (num_chars_ == 0) return;
-  sink(static_cast<const uint8_t*>(word_.data()), word_.size(), num_chars_);
-  word_.clear();
+  sink(static_cast<const uint8_t*>(word_.data()), word_size_, num_chars_);
+  word_size_ = 0;
   num_chars_ = 0;
 }
 
@@ -48,11 +48,16 @@ void Normalizer::add_pieces(const NormalizerTable::Piece* piece, uint32_t count,
 
 template <class Sink>
 void Normalizer::words(const uint8_t* text, size_t num_bytes, Sink&& sink, size_t max_chars) {
-  word_.clear();
+  word_size_ = 0;
   marks_.clear();
   num_chars_ = 0;
   const uint8_t* const end = text + num_bytes;
   for (const uint8_t* p = text; p < end;) {
+    if (*p < 0x80 && table_->plain_ascii(*p) && marks_.empty()) {
+      const uint8_t byte = table_->plain_ascii(*p++);
+      append(&byte, 1, 1, max_chars);
+      continue;
+    }
     const uint32_t code_point = decode_utf8(p, end);
     const uint32_t entry = table_->entry(code_point);
     const uint32_t length = NormalizerTable::length(entry);
@@ -93,9 +98,9 @@ void Normalizer::words(const uint8_t* text, size_t num_bytes, Sink&& sink, size_
 template <class Sink>
 void Normalizer::aligned_end_word(Sink& sink) {
   if (num_chars_ == 0) return;
-  sink(static_cast<const uint8_t*>(word_.data()), word_.size(), num_chars_,
+  sink(static_cast<const uint8_t*>(word_.data()), word_size_, num_chars_,
        static_cast<const uint32_t*>(sources_.data()));
-  word_.clear();
+  word_size_ = 0;
   sources_.clear();
   num_chars_ = 0;
 }
@@ -150,7 +155,7 @@ void Normalizer::aligned_decompose(uint32_t code_point, uint32_t source, Sink& s
 template <class Sink>
 void Normalizer::aligned_words(const uint8_t* text, size_t num_bytes, uint32_t first_char, Sink&& sink,
                                size_t max_chars) {
-  word_.clear();
+  word_size_ = 0;
   marks_.clear();
   sources_.clear();
   mark_sources_.clear();

@@ -42,7 +42,7 @@ class SegmentCache {
  public:
   using Short = SegmentSlot<Id, 16, 32>;  // up to 15 bytes; 7 ids of 16 bits or 3 of 32
   using Long = SegmentSlot<Id, 32, 64>;   // up to 31 bytes
-  static constexpr size_t kShortBuckets = size_t{1} << 15;  // of two slots, which share a cache line
+  static constexpr size_t kShortBuckets = size_t{1} << 17;  // of two slots, which share a cache line
   static constexpr size_t kLongSlots = size_t{1} << 13;
 
   SegmentCache() : memory_(kShortBuckets * 2 * sizeof(Short) + kLongSlots * sizeof(Long)) {

@@ -15,9 +15,6 @@ struct Simd {
     const uint8_t* by_byte;
     bool lowercase;
   };
-  struct Key16 {
-    uint64_t words[2];
-  };
 
   static void classify(const Tables& tables, const uint8_t* block, uint64_t& blank, uint64_t& punctuation) {
     blank = punctuation = 0;
@@ -28,14 +25,13 @@ struct Simd {
     }
   }
 
-  static Key16 key16(const Tables& tables, const uint8_t* p, size_t length) {
-    Key16 key{};
-    auto* bytes = reinterpret_cast<uint8_t*>(key.words);
+  static void store_key(const Tables& tables, const uint8_t* p, size_t length, uint64_t* key) {
+    key[0] = key[1] = 0;
+    auto* bytes = reinterpret_cast<uint8_t*>(key);
     std::memcpy(bytes, p, length);
     if (tables.lowercase)
-      for (uint64_t& word : key.words) word = lower(word);
+      for (int i = 0; i < 2; ++i) key[i] = lower(key[i]);
     bytes[15] = static_cast<uint8_t>(length);
-    return key;
   }
 
   // ASCII upper to lower case in all eight bytes at once; bytes from 128 on are left alone.
@@ -47,10 +43,9 @@ struct Simd {
     return word + (upper >> 2);
   }
 
-  static bool equal(const Key16& key, const uint64_t* other) {
-    return ((key.words[0] ^ other[0]) | (key.words[1] ^ other[1])) == 0;
+  static bool equal(const uint64_t* key, const uint64_t* other) {
+    return ((key[0] ^ other[0]) | (key[1] ^ other[1])) == 0;
   }
-  static void words(const Key16& key, uint64_t* out) { std::memcpy(out, key.words, 16); }
 
   template <class Slot>
   static void store_ids(int32_t* out, const Slot& slot) {

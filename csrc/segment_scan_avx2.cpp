@@ -27,7 +27,6 @@ struct Simd {
     __m256i blank_by_low, punctuation_by_low, bit_by_high;
     __m128i lower_bit;
   };
-  using Key16 = __m128i;
 
   FASTBERT_TARGET static inline void classify32(const Tables& tables, const uint8_t* block, uint32_t& blank,
                                                 uint32_t& punctuation) {
@@ -52,22 +51,19 @@ struct Simd {
     punctuation = punctuations[0] | uint64_t{punctuations[1]} << 32;
   }
 
-  FASTBERT_TARGET static inline Key16 key16(const Tables& tables, const uint8_t* p, size_t length) {
+  FASTBERT_TARGET static inline void store_key(const Tables& tables, const uint8_t* p, size_t length, uint64_t* key) {
     const __m128i keep = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kKeep + 16 - length));
     const __m128i bytes = _mm_and_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), keep);
     const __m128i upper = _mm_and_si128(_mm_cmpgt_epi8(bytes, _mm_set1_epi8('A' - 1)),
                                         _mm_cmpgt_epi8(_mm_set1_epi8('Z' + 1), bytes));
     const __m128i lower = _mm_add_epi8(bytes, _mm_and_si128(upper, tables.lower_bit));
-    return _mm_insert_epi8(lower, static_cast<int>(length), 15);
+    _mm_store_si128(reinterpret_cast<__m128i*>(key), _mm_insert_epi8(lower, static_cast<int>(length), 15));
   }
 
-  FASTBERT_TARGET static inline bool equal(const Key16& key, const uint64_t* other) {
-    const __m128i different = _mm_xor_si128(key, _mm_load_si128(reinterpret_cast<const __m128i*>(other)));
+  FASTBERT_TARGET static inline bool equal(const uint64_t* key, const uint64_t* other) {
+    const __m128i different = _mm_xor_si128(_mm_load_si128(reinterpret_cast<const __m128i*>(key)),
+                                            _mm_load_si128(reinterpret_cast<const __m128i*>(other)));
     return _mm_testz_si128(different, different);
-  }
-  FASTBERT_TARGET static inline void words(const Key16& key, uint64_t* out) {
-    out[0] = static_cast<uint64_t>(_mm_cvtsi128_si64(key));
-    out[1] = static_cast<uint64_t>(_mm_extract_epi64(key, 1));
   }
   FASTBERT_TARGET static inline void store_ids(int32_t* out, const SegmentCache<uint16_t>::Short& slot) {
     const __m128i ids = _mm_load_si128(reinterpret_cast<const __m128i*>(slot.ids));

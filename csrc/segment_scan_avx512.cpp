@@ -19,7 +19,6 @@ struct Simd {
     __m512i low, high;
     __m128i range;  // -1: no letter is below 0, nothing changes
   };
-  using Key16 = __m128i;
 
   FASTBERT_TARGET static inline void classify(const Tables& tables, const uint8_t* block, uint64_t& blank,
                                               uint64_t& punctuation) {
@@ -30,23 +29,20 @@ struct Simd {
     punctuation = _mm512_test_epi8_mask(kinds, _mm512_set1_epi8(2)) & ascii;
   }
 
-  FASTBERT_TARGET static inline Key16 key16(const Tables& tables, const uint8_t* p, size_t length) {
+  FASTBERT_TARGET static inline void store_key(const Tables& tables, const uint8_t* p, size_t length, uint64_t* key) {
     const __m128i bytes = _mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << length) - 1), p);
     const __m128i from_a = _mm_sub_epi8(bytes, _mm_set1_epi8('A'));
     // signed: the bytes below 'A' or above 'Z' give negative or larger numbers
     const __mmask16 upper = _mm_cmp_epi8_mask(from_a, tables.range, _MM_CMPINT_LE) &
                             _mm_cmp_epi8_mask(from_a, _mm_setzero_si128(), _MM_CMPINT_NLT);
     const __m128i lower = _mm_mask_add_epi8(bytes, upper, bytes, _mm_set1_epi8(32));
-    return _mm_insert_epi8(lower, static_cast<int>(length), 15);
+    _mm_store_si128(reinterpret_cast<__m128i*>(key), _mm_insert_epi8(lower, static_cast<int>(length), 15));
   }
 
-  FASTBERT_TARGET static inline bool equal(const Key16& key, const uint64_t* other) {
-    const __m128i different = _mm_xor_si128(key, _mm_load_si128(reinterpret_cast<const __m128i*>(other)));
+  FASTBERT_TARGET static inline bool equal(const uint64_t* key, const uint64_t* other) {
+    const __m128i different = _mm_xor_si128(_mm_load_si128(reinterpret_cast<const __m128i*>(key)),
+                                            _mm_load_si128(reinterpret_cast<const __m128i*>(other)));
     return _mm_testz_si128(different, different);
-  }
-  FASTBERT_TARGET static inline void words(const Key16& key, uint64_t* out) {
-    out[0] = static_cast<uint64_t>(_mm_cvtsi128_si64(key));
-    out[1] = static_cast<uint64_t>(_mm_extract_epi64(key, 1));
   }
   FASTBERT_TARGET static inline void store_ids(int32_t* out, const SegmentCache<uint16_t>::Short& slot) {
     const __m128i ids = _mm_load_si128(reinterpret_cast<const __m128i*>(slot.ids));

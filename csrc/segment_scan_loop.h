@@ -4,31 +4,49 @@
 // struct Simd {
 //   struct Tables;                               // constants kept in registers: Tables(const SegmentClasses&)
 //   static void classify(const Tables&, const uint8_t* block, uint64_t& blank, uint64_t& punctuation);  // 64 bytes
-//   static Key16 key16(const Tables&, const uint8_t* p, size_t length);   // zero-padded, lower-cased, length last
-//   static bool equal(const Key16&, const uint64_t* key);
-//   static void words(const Key16&, uint64_t* out);                        // as two 64-bit words
+//   // the key of a segment: zero-padded, lower-cased, its length last
+//   static void store_key(const Tables&, const uint8_t* p, size_t length, uint64_t* key);
+//   static bool equal(const uint64_t* key, const uint64_t* other);
 //   static void store_ids(int32_t* out, const Slot&);                      // all ids of a slot, also the unused
 // };
 //
-// key16 may read 16 bytes from p on; the loop calls it only where these are inside of the text.
+// store_key may read 16 bytes from p on; the loop calls it only where these are inside of the text.
+//
+// Two steps alternate: find segments and ask for their cache lines, for a few blocks; then look them up. The table is
+// larger than the near caches, and this way many lines are on their way at once.
 
 namespace fastbert {
 namespace {
 
-// Ids a block may store at most: a segment a byte, the unused places of the last slot included.
-constexpr size_t kBlockIds = 64 * 7 + 16;
+constexpr size_t kQueueFull = 64;                    // looked up when so many are waiting, or at the end of the text
+constexpr size_t kQueueSize = kQueueFull + 64 + 1;   // one more block
+constexpr size_t kQueueIds = kQueueSize * 7 + 16;    // they may store at most, the unused places of a slot included
 
 template <class Id>
 struct SegmentLoop {
   using Cache = SegmentCache<Id>;
+  using Short = typename Cache::Short;
+
+  struct Waiting {
+    alignas(16) uint64_t key[2];
+    Short* bucket;  // null for a segment that is too long for it
+    const uint8_t* text;
+    size_t length;
+  };
 
   const SegmentClasses& classes;
   Cache& cache;
   SegmentEncoder& encoder;
   IdBuffer& ids;
-  const uint8_t* text_end;
-  typename Simd::Tables tables;
-  int32_t* out;
+  const typename Simd::Tables tables;
+  const uint8_t* text_end = nullptr;
+  int32_t* out = nullptr;
+  size_t num_waiting = 0;
+  Waiting queue[kQueueSize];
+
+  FASTBERT_TARGET SegmentLoop(const SegmentClasses& segment_classes, Cache& segment_cache, SegmentEncoder& owner,
+                              IdBuffer& buffer)
+      : classes(segment_classes), cache(segment_cache), encoder(owner), ids(buffer), tables(segment_classes) {}
 
   // The segment is not known: have it encoded, and return how many ids it has.
   __attribute__((noinline)) size_t encode(const uint8_t* p, size_t length) {
@@ -36,15 +54,14 @@ struct SegmentLoop {
     const size_t before = ids.size();
     encoder.encode_segment(p, length, ids);
     const size_t count = ids.size() - before;
-    ids.reserve_more(kBlockIds);
+    ids.reserve_more(kQueueIds);
     out = ids.end();
     return count;
   }
 
-  __attribute__((noinline)) void encode_short(const uint8_t* p, size_t length, typename Cache::Short* bucket,
-                                              const uint64_t* key) {
-    const size_t count = encode(p, length);
-    if (count <= Cache::Short::kMaxIds) Cache::insert(bucket, key, out - count, count);
+  __attribute__((noinline)) void encode_short(const Waiting& waiting) {
+    const size_t count = encode(waiting.text, waiting.length);
+    if (count <= Short::kMaxIds) Cache::insert(waiting.bucket, waiting.key, out - count, count);
   }
 
   __attribute__((noinline)) void encode_long(const uint8_t* p, size_t length) {
@@ -67,27 +84,50 @@ struct SegmentLoop {
     if (count <= Cache::Long::kMaxIds) Cache::fill(*slot, key, out - count, count);
   }
 
-  FASTBERT_TARGET inline __attribute__((always_inline)) void segment(const uint8_t* p, size_t length) {
-    if (__builtin_expect(length > Cache::Short::kMaxLength, 0)) return encode_long(p, length);
+  FASTBERT_TARGET inline __attribute__((always_inline)) void enqueue(const uint8_t* p, size_t length) {
+    Waiting& waiting = queue[num_waiting++];
+    waiting.text = p;
+    waiting.length = length;
+    waiting.bucket = nullptr;
+    if (__builtin_expect(length > Short::kMaxLength, 0)) return;
     uint8_t padded[16];
     const uint8_t* readable = p;
     if (__builtin_expect(text_end - p < 16, 0)) {
       std::memcpy(padded, p, length);
       readable = padded;
     }
-    const typename Simd::Key16 key = Simd::key16(tables, readable, length);
-    uint64_t words[2];
-    Simd::words(key, words);
-    typename Cache::Short* bucket = cache.bucket(words[0], words[1]);
-    if (__builtin_expect(!Simd::equal(key, bucket->key), 0)) {
-      if (!Simd::equal(key, bucket[1].key)) return encode_short(p, length, bucket, words);
-      ++bucket;
+    Simd::store_key(tables, readable, length, waiting.key);
+    waiting.bucket = cache.bucket(waiting.key[0], waiting.key[1]);
+    __builtin_prefetch(waiting.bucket);
+  }
+
+  FASTBERT_TARGET void look_up() {
+    ids.set_end(out);
+    ids.reserve_more(kQueueIds);
+    out = ids.end();
+    for (size_t i = 0; i < num_waiting; ++i) {
+      const Waiting& waiting = queue[i];
+      if (__builtin_expect(waiting.bucket == nullptr, 0)) {
+        encode_long(waiting.text, waiting.length);
+        continue;
+      }
+      // no branch on which of the two it is: that cannot be predicted
+      const bool first = Simd::equal(waiting.key, waiting.bucket[0].key);
+      const bool second = Simd::equal(waiting.key, waiting.bucket[1].key);
+      if (__builtin_expect(!(first | second), 0)) {
+        encode_short(waiting);
+        continue;
+      }
+      const Short& slot = waiting.bucket[second];
+      Simd::store_ids(out, slot);
+      out += slot.count;
     }
-    Simd::store_ids(out, *bucket);
-    out += bucket->count;
+    num_waiting = 0;
   }
 
   FASTBERT_TARGET void run(const uint8_t* text, size_t num_bytes) {
+    text_end = text + num_bytes;
+    out = ids.end();
     const uint8_t* begin = nullptr;  // of the segment that is going on
     uint64_t inside = 0;             // 1 when the byte before the block is part of one
     for (size_t offset = 0; offset < num_bytes; offset += 64) {
@@ -101,10 +141,6 @@ struct SegmentLoop {
         std::memcpy(tail, block, num_bytes - offset);
         Simd::classify(tables, tail, blank, punctuation);
       }
-      ids.set_end(out);
-      ids.reserve_more(kBlockIds);
-      out = ids.end();
-
       const uint64_t part = ~(blank | punctuation);
       const uint64_t word_starts = part & ~(part << 1 | inside);
       const uint64_t starts = word_starts | punctuation;
@@ -112,7 +148,7 @@ struct SegmentLoop {
       inside = part >> 63;
       if (begin) {
         if (!ends) continue;
-        segment(begin, static_cast<size_t>(block + __builtin_ctzll(ends) - begin));
+        enqueue(begin, static_cast<size_t>(block + __builtin_ctzll(ends) - begin));
         begin = nullptr;
       }
       for (uint64_t left = starts; left;) {
@@ -123,11 +159,13 @@ struct SegmentLoop {
           begin = block + start;
           break;
         }
-        segment(block + start, static_cast<size_t>(__builtin_ctzll(ends) - start));
+        enqueue(block + start, static_cast<size_t>(__builtin_ctzll(ends) - start));
       }
+      if (num_waiting >= kQueueFull) look_up();
     }
     // a text that fills its last block; the padding ends a segment otherwise
-    if (begin) segment(begin, static_cast<size_t>(text + num_bytes - begin));
+    if (begin) enqueue(begin, static_cast<size_t>(text + num_bytes - begin));
+    look_up();
     ids.set_end(out);
   }
 };
@@ -135,9 +173,7 @@ struct SegmentLoop {
 template <class Id>
 FASTBERT_TARGET void scan(const SegmentClasses& classes, SegmentCache<Id>& cache, SegmentEncoder& encoder,
                           const uint8_t* text, size_t num_bytes, IdBuffer& ids) {
-  ids.reserve_more(kBlockIds);
-  SegmentLoop<Id> loop{classes, cache, encoder, ids, text + num_bytes, typename Simd::Tables(classes), ids.end()};
-  loop.run(text, num_bytes);
+  SegmentLoop<Id>(classes, cache, encoder, ids).run(text, num_bytes);
 }
 
 }  // namespace

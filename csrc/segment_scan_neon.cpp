@@ -23,7 +23,6 @@ struct Simd {
           bit_by_high(vld1q_u8(kBitByHigh)), lower_bit(vdupq_n_u8(classes.lowercase ? 32 : 0)) {}
     uint8x16_t blank_by_low, punctuation_by_low, bit_by_high, lower_bit;
   };
-  using Key16 = uint8x16_t;
 
   // One bit a byte of four vectors of 0 or 255, in order.
   static inline uint64_t mask_of(const uint8x16_t* members) {
@@ -48,18 +47,17 @@ struct Simd {
     punctuation = mask_of(punctuations);
   }
 
-  static inline Key16 key16(const Tables& tables, const uint8_t* p, size_t length) {
+  static inline void store_key(const Tables& tables, const uint8_t* p, size_t length, uint64_t* key) {
     const uint8x16_t bytes = vandq_u8(vld1q_u8(p), vld1q_u8(kKeep + 16 - length));
     const uint8x16_t upper = vcltq_u8(vsubq_u8(bytes, vdupq_n_u8('A')), vdupq_n_u8(26));
     const uint8x16_t lower = vaddq_u8(bytes, vandq_u8(upper, tables.lower_bit));
-    return vsetq_lane_u8(static_cast<uint8_t>(length), lower, 15);
+    vst1q_u64(key, vreinterpretq_u64_u8(vsetq_lane_u8(static_cast<uint8_t>(length), lower, 15)));
   }
 
-  static inline bool equal(const Key16& key, const uint64_t* other) {
-    const uint64x2_t different = veorq_u64(vreinterpretq_u64_u8(key), vld1q_u64(other));
+  static inline bool equal(const uint64_t* key, const uint64_t* other) {
+    const uint64x2_t different = veorq_u64(vld1q_u64(key), vld1q_u64(other));
     return (vgetq_lane_u64(different, 0) | vgetq_lane_u64(different, 1)) == 0;
   }
-  static inline void words(const Key16& key, uint64_t* out) { vst1q_u64(out, vreinterpretq_u64_u8(key)); }
 
   static inline void store_ids(int32_t* out, const SegmentCache<uint16_t>::Short& slot) {
     const uint16x8_t ids = vld1q_u16(slot.ids);  // the eighth is the count

@@ -64,6 +64,7 @@ class Tokenizer {
                       AlignedTokens& tokens) const;
 
   const TokenizerOptions& options() const { return options_; }
+  bool has_narrow_ids() const { return narrow_ids_; }  // every id fits in 16 bits
 
  private:
   // Calls plain(begin, end) and special(token, begin, end) (bytes) for the parts of a text, in order.

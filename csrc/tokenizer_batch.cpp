@@ -11,6 +11,9 @@ namespace {
 
 // A chunk of work: large enough to hide the handing out, small enough to share among threads.
 constexpr size_t kChunkUnits = 256 << 10;
+// Above it memory comes in large pages.
+constexpr size_t kLargeUnits = 4 << 20;
+constexpr size_t kKeptBytes = 16 << 20;
 
 size_t num_added(bool has_pair) { return has_pair ? 3 : 2; }
 
@@ -54,12 +57,35 @@ KeptLengths kept_lengths(size_t num_first, int64_t num_second, const BatchOption
   return first ? KeptLengths{num_first - to_remove, n2} : KeptLengths{num_first, n2 - to_remove};
 }
 
+void* IdArena::allocate(size_t num_bytes) {
+  num_bytes = (num_bytes + 15) / 16 * 16;
+  if (!large_) {
+    small_blocks_.emplace_back(new uint8_t[num_bytes]);
+    return small_blocks_.back().get();
+  }
+  if (num_bytes > left_) {
+    left_ = std::max(num_bytes, kBlockBytes);
+    blocks_.push_back(std::make_unique<PageBlock>(left_));
+    next_ = static_cast<uint8_t*>(blocks_.back()->get());
+  }
+  uint8_t* const memory = next_;
+  next_ += num_bytes;
+  left_ -= num_bytes;
+  return memory;
+}
+
 template <class Id>
 void EncodedBatch::copy_ids(Id* out, int threads) const {
   parallel_for(chunks_.size(), threads, [&](size_t index, int) {
     const Chunk& chunk = chunks_[index];
-    std::transform(chunk.ids.data(), chunk.ids.data() + chunk.ids.size(), out + chunk.token_begin,
-                   [](int32_t id) { return static_cast<Id>(id); });
+    const auto copy = [&](const auto* ids) {
+      std::transform(ids, ids + chunk.num_ids, out + chunk.token_begin, [](auto id) { return static_cast<Id>(id); });
+    };
+    if (narrow_) {
+      copy(static_cast<const uint16_t*>(chunk.ids));
+    } else {
+      copy(static_cast<const int32_t*>(chunk.ids));
+    }
   });
 }
 template void EncodedBatch::copy_ids(int32_t* out, int threads) const;
@@ -92,6 +118,10 @@ std::unique_ptr<BatchEncoder::Worker> BatchEncoder::take_worker() {
 }
 
 void BatchEncoder::give_back(std::unique_ptr<Worker> worker) {
+  // what one very long text needed is not kept
+  if (worker->utf8.size() > kKeptBytes) worker->utf8 = {};
+  for (IdBuffer* ids : {&worker->ids, &worker->first, &worker->second})
+    if (ids->capacity() * sizeof(int32_t) > kKeptBytes) *ids = {};
   std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   if (lock.owns_lock()) idle_.push_back(std::move(worker));
 }
@@ -102,24 +132,25 @@ void BatchEncoder::encode_aligned(const ByteSpan& text, bool split_special_token
   give_back(std::move(worker));
 }
 
-void BatchEncoder::encode_one(const TextView& text, Worker& worker, const BatchOptions& options,
-                              EncodedBatch::Chunk& chunk) const {
+void BatchEncoder::encode_one(const TextView& text, Worker& worker, const BatchOptions& options) const {
+  IdBuffer& out = worker.ids;
   const ByteSpan utf8 = to_utf8(text, worker.utf8);
-  if (options.add_special_tokens) chunk.ids.push_back(options.cls_id);
-  const size_t begin = chunk.ids.size();
-  tokenizer_->encode(utf8.data, utf8.size, options.split_special_tokens, worker.scratch, chunk.ids);
-  const size_t total = chunk.ids.size() - begin;
+  if (options.add_special_tokens) out.push_back(options.cls_id);
+  const size_t begin = out.size();
+  tokenizer_->encode(utf8.data, utf8.size, options.split_special_tokens, worker.scratch, out);
+  const size_t total = out.size() - begin;
   const size_t kept = kept_lengths(total, -1, options).first;
   if (kept < total) {
-    int32_t* ids = chunk.ids.data() + begin;
+    int32_t* ids = out.data() + begin;
     if (options.truncate_left) std::copy(ids + total - kept, ids + total, ids);
-    chunk.ids.resize_down(begin + kept);
+    out.resize_down(begin + kept);
   }
-  if (options.add_special_tokens) chunk.ids.push_back(options.sep_id);
+  if (options.add_special_tokens) out.push_back(options.sep_id);
 }
 
 void BatchEncoder::encode_pair(const TextView& text, const TextView* pair, Worker& worker, const BatchOptions& options,
                                EncodedBatch::Chunk& chunk) const {
+  IdBuffer& out = worker.ids;
   const TextView* texts[2] = {&text, pair};
   AlignedTokens* tokens[2] = {&worker.first_tokens, &worker.second_tokens};
   IdBuffer* ids[2] = {&worker.first, &worker.second};
@@ -141,17 +172,17 @@ void BatchEncoder::encode_pair(const TextView& text, const TextView* pair, Worke
 
   const auto add_special = [&](int32_t id) {
     if (!options.add_special_tokens) return;
-    chunk.ids.push_back(id);
+    out.push_back(id);
     if (options.with_offsets) chunk.char_offsets.insert(chunk.char_offsets.end(), {0, 0});
   };
-  const size_t begin = chunk.ids.size();
+  const size_t begin = out.size();
   add_special(options.cls_id);
   for (int i = 0; i < num_texts; ++i) {
-    if (i == 1) chunk.second_begins.push_back(static_cast<uint32_t>(chunk.ids.size() - begin));
+    if (i == 1) chunk.second_begins.push_back(static_cast<uint32_t>(out.size() - begin));
     const size_t from = kept_begin(totals[i], kept[i], options);
     const int32_t* source = options.with_offsets ? tokens[i]->ids.data() : ids[i]->data();
     for (size_t j = from; j < from + kept[i]; ++j) {
-      chunk.ids.push_back(source[j]);
+      out.push_back(source[j]);
       if (!options.with_offsets) continue;
       chunk.char_offsets.push_back(static_cast<int32_t>(tokens[i]->begins[j]));
       chunk.char_offsets.push_back(static_cast<int32_t>(tokens[i]->ends[j]));
@@ -160,38 +191,61 @@ void BatchEncoder::encode_pair(const TextView& text, const TextView* pair, Worke
   }
 }
 
+void BatchEncoder::encode_chunk(const std::vector<TextView>& texts, const std::vector<TextView>& pairs,
+                                const BatchOptions& options, Worker& worker, EncodedBatch::Chunk& chunk,
+                                int64_t* lengths) const {
+  worker.ids.clear();
+  size_t i = chunk.first;
+  try {
+    for (; i < chunk.last; ++i) {
+      const size_t begin = worker.ids.size();
+      if (pairs.empty() && !options.with_offsets) {
+        encode_one(texts[i], worker, options);
+      } else {
+        encode_pair(texts[i], pairs.empty() ? nullptr : &pairs[i], worker, options, chunk);
+      }
+      lengths[i] = static_cast<int64_t>(worker.ids.size() - begin);
+    }
+  } catch (const InputError& error) {
+    throw InputError("text " + std::to_string(i) + ": " + error.what());
+  }
+}
+
+// Copies ids of a chunk to where they wait.
+template <class Id>
+static const void* keep_ids(const IdBuffer& ids, IdArena& arena) {
+  auto* kept = static_cast<Id*>(arena.allocate(ids.size() * sizeof(Id)));
+  std::transform(ids.data(), ids.data() + ids.size(), kept, [](int32_t id) { return static_cast<Id>(id); });
+  return kept;
+}
+
 EncodedBatch BatchEncoder::encode(const std::vector<TextView>& texts, const std::vector<TextView>& pairs,
                                   const BatchOptions& options, int64_t* offsets) {
   EncodedBatch batch;
   batch.offsets_ = offsets;
+  batch.narrow_ = tokenizer_->has_narrow_ids();
+  size_t total_units = 0;
   for (size_t first = 0, i = 0, units = 0; i < texts.size(); ++i) {
     units += texts[i].length + (pairs.empty() ? 0 : pairs[i].length) + 1;
     if (units < kChunkUnits && i + 1 < texts.size()) continue;
     batch.chunks_.emplace_back();
     batch.chunks_.back().first = first;
     batch.chunks_.back().last = first = i + 1;
+    total_units += units;
     units = 0;
   }
   const int threads = options.threads > 0 ? options.threads : hardware_threads();
   std::vector<std::unique_ptr<Worker>> workers(static_cast<size_t>(threads));
+  batch.arenas_.resize(workers.size());
   parallel_for(batch.chunks_.size(), threads, [&](size_t index, int worker_index) {
     EncodedBatch::Chunk& chunk = batch.chunks_[index];
     std::unique_ptr<Worker>& worker = workers[static_cast<size_t>(worker_index)];
+    std::unique_ptr<IdArena>& arena = batch.arenas_[static_cast<size_t>(worker_index)];
     if (!worker) worker = take_worker();
-    size_t i = chunk.first;
-    try {
-      for (; i < chunk.last; ++i) {
-        const size_t begin = chunk.ids.size();
-        if (pairs.empty() && !options.with_offsets) {
-          encode_one(texts[i], *worker, options, chunk);
-        } else {
-          encode_pair(texts[i], pairs.empty() ? nullptr : &pairs[i], *worker, options, chunk);
-        }
-        offsets[i + 1] = static_cast<int64_t>(chunk.ids.size() - begin);
-      }
-    } catch (const InputError& error) {
-      throw InputError("text " + std::to_string(i) + ": " + error.what());
-    }
+    if (!arena) arena = std::make_unique<IdArena>(total_units > kLargeUnits);
+    encode_chunk(texts, pairs, options, *worker, chunk, offsets + 1);
+    chunk.num_ids = worker->ids.size();
+    chunk.ids = batch.narrow_ ? keep_ids<uint16_t>(worker->ids, *arena) : keep_ids<int32_t>(worker->ids, *arena);
   });
   for (auto& worker : workers)
     if (worker) give_back(std::move(worker));

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <vector>
 
+#include "segment_cache.h"
 #include "tokenizer.h"
 
 namespace fastbert {
@@ -29,7 +30,23 @@ struct KeptLengths {
 };
 KeptLengths kept_lengths(size_t num_first, int64_t num_second, const BatchOptions& options);
 
-// Ids of B sequences, still in the threads' own buffers.
+// Memory that only grows and is freed at once: ids wait there until their number is known. In large pages, unless the
+// whole need is small. One per thread.
+class IdArena {
+ public:
+  explicit IdArena(bool large) : large_(large) {}
+  void* allocate(size_t num_bytes);
+
+ private:
+  static constexpr size_t kBlockBytes = size_t{4} << 20;
+  bool large_;
+  std::vector<std::unique_ptr<PageBlock>> blocks_;
+  std::vector<std::unique_ptr<uint8_t[]>> small_blocks_;
+  uint8_t* next_ = nullptr;
+  size_t left_ = 0;
+};
+
+// Ids of B sequences, still in the threads' own memory.
 class EncodedBatch {
  public:
   size_t num_tokens() const { return static_cast<size_t>(num_tokens_); }
@@ -45,12 +62,15 @@ class EncodedBatch {
   friend class BatchEncoder;
   struct Chunk {
     size_t first = 0, last = 0;  // sequences
-    IdBuffer ids;
+    const void* ids = nullptr;  // uint16_t or int32_t, see narrow_
+    size_t num_ids = 0;
     std::vector<uint32_t> second_begins;  // with pairs, by sequence: where its second text begins
     std::vector<int32_t> char_offsets;    // with offsets: 2 by token
     int64_t token_begin = 0;
   };
   std::vector<Chunk> chunks_;
+  std::vector<std::unique_ptr<IdArena>> arenas_;  // by worker
+  bool narrow_ = false;
   int64_t num_tokens_ = 0;
   const int64_t* offsets_ = nullptr;
 };
@@ -75,13 +95,16 @@ class BatchEncoder {
     explicit Worker(const Tokenizer& tokenizer) : scratch(tokenizer) {}
     Tokenizer::Scratch scratch;
     std::vector<uint8_t> utf8;
+    IdBuffer ids;  // of the chunk that is going on
     IdBuffer first, second;
     AlignedTokens first_tokens, second_tokens;
   };
   std::unique_ptr<Worker> take_worker();
   void give_back(std::unique_ptr<Worker> worker);
 
-  void encode_one(const TextView& text, Worker& worker, const BatchOptions& options, EncodedBatch::Chunk& chunk) const;
+  void encode_chunk(const std::vector<TextView>& texts, const std::vector<TextView>& pairs, const BatchOptions& options,
+                    Worker& worker, EncodedBatch::Chunk& chunk, int64_t* lengths) const;
+  void encode_one(const TextView& text, Worker& worker, const BatchOptions& options) const;
   void encode_pair(const TextView& text, const TextView* pair, Worker& worker, const BatchOptions& options,
                    EncodedBatch::Chunk& chunk) const;
 

@@ -14,6 +14,7 @@ class IdBuffer {
   int32_t* data() { return data_.get(); }
   const int32_t* data() const { return data_.get(); }
   size_t size() const { return size_; }
+  size_t capacity() const { return capacity_; }
   void clear() { size_ = 0; }
   void push_back(int32_t id) {
     reserve_more(1);

@@ -11,8 +11,20 @@ namespace {
 
 template <class Unit>
 size_t transcode(const Unit* units, size_t length, uint8_t* out) {
+  constexpr size_t kRun = 16;
   uint8_t* p = out;
+  size_t looked_at = 0;  // runs are tried once at each of their beginnings
   for (size_t i = 0; i < length; ++i) {
+    while (i >= looked_at && i + kRun <= length) {
+      Unit any = 0;
+      for (size_t k = 0; k < kRun; ++k) any = static_cast<Unit>(any | units[i + k]);
+      looked_at = i + kRun;
+      if (any >= 0x80) break;
+      for (size_t k = 0; k < kRun; ++k) p[k] = static_cast<uint8_t>(units[i + k]);
+      p += kRun;
+      i += kRun;
+    }
+    if (i == length) break;
     const auto code_point = static_cast<uint32_t>(units[i]);
     if (code_point < 0x80) {
       *p++ = static_cast<uint8_t>(code_point);

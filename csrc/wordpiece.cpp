@@ -1,70 +1,86 @@
 #include "wordpiece.h"
 
 #include <algorithm>
+#include <limits>
+#include <string_view>
 
 #include "input_error.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 namespace fastbert {
 namespace {
 
-constexpr int kChildBits = 28;
-constexpr uint64_t kChildMask = (uint64_t{1} << kChildBits) - 1;
 constexpr size_t kShownBytes = 60;
+constexpr size_t kLabelPadding = 16;
 
-size_t hash(uint64_t edge) { return static_cast<size_t>((edge * 0x9E3779B97F4A7C15ull) >> 24); }
+struct Entry {
+  std::string_view text;
+  int32_t id;
+};
 
-uint64_t edge_of(uint32_t node, uint8_t byte) { return uint64_t{node} << 8 | byte; }
+// The entries below a node: a range of sorted entries that share their first `depth` bytes.
+struct Subtree {
+  size_t begin, end, depth;
+};
 
 }  // namespace
 
 WordPiece::WordPiece(const std::vector<std::string>& vocab, int32_t unk_id, size_t max_chars)
-    : slots_(1024), slot_mask_(slots_.size() - 1), ids_(kContinuationRoot + 1, -1), unk_id_(unk_id),
-      max_chars_(max_chars) {
+    : unk_id_(unk_id), max_chars_(max_chars) {
+  std::vector<Entry> entries, continuations;
   for (size_t i = 0; i < vocab.size(); ++i) {
-    const std::string& entry = vocab[i];
-    if (entry.empty()) continue;
-    add(kWordRoot, entry, 0, static_cast<int32_t>(i));
-    if (entry.size() > 2 && entry[0] == '#' && entry[1] == '#') add(kContinuationRoot, entry, 2, static_cast<int32_t>(i));
+    const std::string_view text = vocab[i];
+    const auto id = static_cast<int32_t>(i);
+    if (!text.empty()) entries.push_back({text, id});
+    if (text.size() > 2 && text[0] == '#' && text[1] == '#') continuations.push_back({text.substr(2), id});
   }
-}
+  const auto before = [](const Entry& a, const Entry& b) { return a.text != b.text ? a.text < b.text : a.id < b.id; };
+  std::sort(entries.begin(), entries.end(), before);
+  std::sort(continuations.begin(), continuations.end(), before);
+  const size_t num_words = entries.size();
+  entries.insert(entries.end(), continuations.begin(), continuations.end());
 
-void WordPiece::add(uint32_t root, const std::string& text, size_t begin, int32_t id) {
-  uint32_t node = root;
-  for (size_t i = begin; i < text.size(); ++i) node = add_child(node, static_cast<uint8_t>(text[i]));
-  ids_[node] = id;
-}
-
-uint32_t WordPiece::child(uint32_t node, uint8_t byte) const {
-  const uint64_t edge = edge_of(node, byte);
-  for (size_t i = hash(edge) & slot_mask_;; i = (i + 1) & slot_mask_) {
-    const uint64_t slot = slots_[i];
-    if (slot == 0) return kNone;
-    if (slot >> kChildBits == edge) return static_cast<uint32_t>(slot & kChildMask);
+  std::vector<Subtree> walk{{0, num_words, 0}, {num_words, entries.size(), 0}};  // by node
+  labels_.assign(kNumRoots, 0);
+  for (size_t node = 0; node < walk.size(); ++node) {
+    if (walk.size() > std::numeric_limits<uint32_t>::max()) throw InputError("the vocabulary is too large: over 4 GB");
+    const Subtree here = walk[node];
+    size_t i = here.begin;
+    nodes_.push_back({static_cast<uint32_t>(walk.size()), -1});
+    for (; i < here.end && entries[i].text.size() == here.depth; ++i) nodes_.back().id = entries[i].id;
+    while (i < here.end) {
+      const size_t first = i;
+      const char byte = entries[first].text[here.depth];
+      while (i < here.end && entries[i].text[here.depth] == byte) ++i;
+      if (node < kNumRoots) root_children_[node][static_cast<uint8_t>(byte)] = static_cast<uint32_t>(walk.size());
+      walk.push_back({first, i, here.depth + 1});
+      labels_.push_back(static_cast<uint8_t>(byte));
+    }
   }
+  nodes_.push_back({static_cast<uint32_t>(walk.size()), -1});
+  labels_.resize(labels_.size() + kLabelPadding);
 }
 
-uint32_t WordPiece::add_child(uint32_t node, uint8_t byte) {
-  if (const uint32_t known = child(node, byte)) return known;
-  if (ids_.size() > kChildMask) throw InputError("the vocabulary is too large: more than 268 million bytes of entries");
-  if (ids_.size() * 2 > slots_.size()) grow();
-  const uint64_t edge = edge_of(node, byte);
-  size_t i = hash(edge) & slot_mask_;
-  while (slots_[i]) i = (i + 1) & slot_mask_;
-  slots_[i] = edge << kChildBits | ids_.size();
-  ids_.push_back(-1);
-  return static_cast<uint32_t>(ids_.size() - 1);
-}
-
-void WordPiece::grow() {
-  std::vector<uint64_t> old(slots_.size() * 2);
-  old.swap(slots_);
-  slot_mask_ = slots_.size() - 1;
-  for (const uint64_t slot : old) {
-    if (slot == 0) continue;
-    size_t i = hash(slot >> kChildBits) & slot_mask_;
-    while (slots_[i]) i = (i + 1) & slot_mask_;
-    slots_[i] = slot;
+inline uint32_t WordPiece::child(uint32_t node, uint8_t byte) const {
+  uint32_t first = nodes_[node].first_child;
+  const uint32_t end = nodes_[node + 1].first_child;
+#ifdef __SSE2__
+  const __m128i wanted = _mm_set1_epi8(static_cast<char>(byte));
+  for (; first < end; first += 16) {
+    const __m128i labels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(labels_.data() + first));
+    const int equal = _mm_movemask_epi8(_mm_cmpeq_epi8(labels, wanted));
+    if (!equal) continue;
+    const uint32_t found = first + static_cast<uint32_t>(__builtin_ctz(static_cast<unsigned>(equal)));
+    return found < end ? found : kNone;  // beyond the end are other nodes' children
   }
+#else
+  for (; first < end; ++first)
+    if (labels_[first] == byte) return first;
+#endif
+  return kNone;
 }
 
 void WordPiece::unknown(const uint8_t* word, size_t num_bytes, std::vector<Piece>& pieces) const {
@@ -80,12 +96,13 @@ void WordPiece::split(const uint8_t* word, size_t num_bytes, size_t num_chars, s
   pieces.clear();
   if (num_chars > max_chars_) return unknown(word, num_bytes, pieces);
   for (size_t begin = 0; begin < num_bytes;) {
-    uint32_t node = begin ? kContinuationRoot : kWordRoot;
     Piece longest{-1, 0};
-    for (size_t i = begin; i < num_bytes; ++i) {
-      node = child(node, word[i]);
-      if (node == kNone) break;
-      if (ids_[node] >= 0) longest = Piece{ids_[node], static_cast<uint32_t>(i + 1)};
+    size_t i = begin;
+    for (uint32_t node = root_children_[begin ? kContinuationRoot : kWordRoot][word[i]]; node != kNone;
+         node = child(node, word[i])) {
+      ++i;
+      if (nodes_[node].id >= 0) longest = Piece{nodes_[node].id, static_cast<uint32_t>(i)};
+      if (i == num_bytes) break;
     }
     if (longest.id < 0) return unknown(word, num_bytes, pieces);
     pieces.push_back(longest);

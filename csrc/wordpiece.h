@@ -26,18 +26,21 @@ class WordPiece {
   size_t max_chars() const { return max_chars_; }
 
  private:
-  static constexpr uint32_t kNone = 0, kWordRoot = 1, kContinuationRoot = 2;
+  // Nodes stand in the order of a breadth-first walk: the children of a node are neighbours, so that one comparison
+  // finds the right one among 16, and the nodes near the roots, which every word visits, share their cache lines.
+  struct Node {
+    uint32_t first_child;  // the next node's first_child is the end of this one's
+    int32_t id;            // -1: no entry ends here
+  };
+  static constexpr uint32_t kNone = 0;  // a root is nobody's child
+  static constexpr uint32_t kWordRoot = 0, kContinuationRoot = 1, kNumRoots = 2;
 
   uint32_t child(uint32_t node, uint8_t byte) const;
-  uint32_t add_child(uint32_t node, uint8_t byte);
-  void add(uint32_t root, const std::string& text, size_t begin, int32_t id);
-  void grow();
   void unknown(const uint8_t* word, size_t num_bytes, std::vector<Piece>& pieces) const;
 
-  // Open addressing. A slot is edge << 28 | child, the edge being node << 8 | byte (36 bits); 0 is free.
-  std::vector<uint64_t> slots_;
-  size_t slot_mask_ = 0;
-  std::vector<int32_t> ids_;  // by node; -1: no entry ends here
+  std::vector<Node> nodes_;
+  std::vector<uint8_t> labels_;  // by node: the byte that leads to it; padded for 16 bytes at once
+  uint32_t root_children_[kNumRoots][256] = {};
   int32_t unk_id_;
   size_t max_chars_;
 };

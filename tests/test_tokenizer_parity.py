@@ -12,6 +12,7 @@ import pytest
 from fastbert import native
 from fastbert.errors import InputError
 from fastbert.text import Tokenizer, TokenizerOptions
+from fastbert.text.encoding import TruncationRule
 from fastbert.text.tokenizer_files import read_vocab
 
 tokenizers = pytest.importorskip("tokenizers", reason="the reference, tokenizers, is not installed")
@@ -315,6 +316,46 @@ def test_twins_are_byte_identical():
                 a, b = ours.encode_batch(batch, **keywords), twin.encode_batch(batch, **keywords)
                 for x, y in zip(vars(a).values(), vars(b).values(), strict=True):
                     assert (x is None and y is None) or (x.dtype == y.dtype and np.array_equal(x, y))
+
+
+@pytest.mark.parametrize("size", ["narrow", "wide"])
+@pytest.mark.parametrize("options", [(True, True), (False, True), (True, False), (False, False)], ids=str)
+def test_instruction_sets_agree(options, size):
+    """Every loop this machine can run, over texts of all lengths and alignments, equals the twin."""
+    module = native._load()[0]
+    if module is None:
+        pytest.skip("the C++ core is not built")
+    rng = random.Random(6)
+    lowercase, clean_text = options
+    # more than 65,536 entries: the cache keeps ids of 32 bits
+    vocab = VOCAB if size == "narrow" else [*VOCAB, *(f"filler{i}" for i in range(70_000)), "zebra", "##zebra"]
+    twin = make("reference", vocab, TokenizerOptions(lowercase, clean_text=clean_text))
+    pool = [
+        *TRAPS,
+        "zebra",
+        "Zebrazebra",
+        *(rng.choice("aBc@[`{/:") * n for n in (14, 15, 16, 17, 30, 31, 32, 33, 63, 64, 65)),
+    ]
+    pool += [" " * 63, "\0" * 15, "\0" * 16, "A" * 15 + "é", "é" * 15, "é" * 16, "\x7f", "\x80"]
+    texts = ["".join(rng.choices(pool, k=rng.randint(0, 40))) for _ in range(250)]
+    texts += [text[i:] for text in texts[:20] for i in range(3)]
+    texts += ["a" * n for n in range(130)] + ["." * n for n in range(60, 70)] + [" a" * n for n in range(30, 35)]
+    keywords = twin._batch_options(TruncationRule(), True, 1, False, False, "int32")
+    expected = twin._core.encode_texts(texts, None, **keywords)
+    normalizer = module.NormalizerOptions(
+        lowercase=lowercase, strip_accents=lowercase, clean_text=clean_text, handle_chinese_chars=True
+    )
+    assert module.simd_levels()[0] == "scalar"
+    for level in module.simd_levels():
+        core = module.Tokenizer(vocab, twin.unk_id, twin.special_tokens, normalizer, 100, simd=level)
+        for _ in range(2):  # with the cache empty, then full
+            got = core.encode_texts(texts, None, **keywords)
+            assert np.array_equal(got[0], expected[0]) and np.array_equal(got[1], expected[1]), level
+        lines = [text.replace("\n", " ") for text in texts]
+        from_lines = core.encode_lines("".join(f"{line}\n" for line in lines).encode(), **keywords)
+        assert np.array_equal(from_lines[0], core.encode_texts(lines, None, **keywords)[0]), level
+    with pytest.raises(ValueError, match="simd"):
+        module.Tokenizer(vocab, 1, {}, normalizer, 100, simd="mmx")
 
 
 def test_every_code_point_encodes_alike():
