@@ -47,7 +47,8 @@ def torch_build_ext():
 
 def compiling() -> bool:
     """Metadata-only calls (egg_info, dist_info) compile nothing and need not import torch."""
-    return MODE != "0" and any(c in sys.argv for c in ("build_ext", "build", "bdist_wheel", "editable_wheel", "develop"))
+    commands = ("build_ext", "build", "bdist_wheel", "editable_wheel", "develop")
+    return MODE != "0" and any(command in sys.argv for command in commands)
 
 
 Base = (torch_build_ext() if compiling() else None) or build_ext
@@ -85,6 +86,8 @@ def extensions() -> list[Extension]:
     sources = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").glob("*.cpp"))
     headers = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").glob("*.h"))
     windows = os.name == "nt"
+    # never -march=native: SIMD paths carry target attributes and are chosen at run time
+    flags = ["/O2", "/std:c++17"] if windows else ["-O3", "-std=c++17", "-fvisibility=hidden", "-g0"]
     return [
         Extension(
             "fastbert._C",
@@ -92,8 +95,7 @@ def extensions() -> list[Extension]:
             include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
             depends=headers,
             language="c++",
-            # never -march=native: SIMD paths carry target attributes and are chosen at run time
-            extra_compile_args=["/O2", "/std:c++17"] if windows else ["-O3", "-std=c++17", "-fvisibility=hidden", "-g0"],
+            extra_compile_args=flags,
             extra_link_args=[] if windows else ["-pthread"],
         )
     ]

@@ -117,18 +117,19 @@ def fill_examples(bert: Bert, sentences: Sequence[Sequence[int]], count: int = 6
         ids = list(sentences[index])
         if not 8 <= len(ids) <= 32:
             continue
+        words = [tokenizer.id_to_token(token) or "" for token in ids]
         whole = [
             i
             for i, token in enumerate(ids)
             if not continues[token]
             and not (i + 1 < len(ids) and continues[ids[i + 1]])
-            and len(tokenizer.id_to_token(token)) >= 2
-            and tokenizer.id_to_token(token).isalpha()
+            and len(words[i]) >= 2
+            and words[i].isalpha()
         ]
         if not whole:
             continue
         place = whole[int(random.integers(len(whole)))]
-        word = tokenizer.id_to_token(ids[place])
+        word = words[place]
         ids[place] = tokenizer.mask_id
         picked.append((tokenizer.decode(ids, skip_special_tokens=False), word))
         if len(picked) == count:

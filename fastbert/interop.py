@@ -250,11 +250,11 @@ def state_dict_to_hf(state: Mapping[str, Tensor], config: BertConfig) -> dict[st
     for ours in VOCABULARY_ROWS:
         theirs = dict(_pairs(config))[ours]
         out[theirs] = state[ours][: config.vocab_size]
-    for ours, theirs in _qkv_names(config):
+    for ours, names in _qkv_names(config):
         q, k, v = state[ours].chunk(3, 0)
         if config.arch == "roformer":
             q, k = _interleave(q, config), _interleave(k, config)
-        out |= dict(zip(theirs, (q, k, v), strict=True))
+        out |= dict(zip(names, (q, k, v), strict=True))
     return out
 
 
@@ -266,9 +266,9 @@ def state_dict_from_hf(hf: Mapping[str, Tensor], config: BertConfig) -> dict[str
         hf = {prefix + name: tensor for name, tensor in hf.items()}
     _check_sinusoids(hf, config)
     out = {ours: hf[theirs] for ours, theirs in _pairs(config) if theirs in hf}
-    for ours, theirs in _qkv_names(config):
-        if all(name in hf for name in theirs):
-            q, k, v = (hf[name] for name in theirs)
+    for ours, names in _qkv_names(config):
+        if all(name in hf for name in names):
+            q, k, v = (hf[name] for name in names)
             if config.arch == "roformer":
                 q, k = _interleave(q, config, back=True), _interleave(k, config, back=True)
             out[ours] = torch.cat([q, k, v])

@@ -173,7 +173,9 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Score the evaluation text; True when every answer is right."""
         began_s = time.monotonic()
-        result = evaluate(self.model, self.evaluation_batches(), self.autocast(), self.device)
+        # "perfect" must hold for the exact arithmetic that predictions use
+        autocast = nullcontext() if self.options.stop_when_perfect else self.autocast()
+        result = evaluate(self.model, self.evaluation_batches(), autocast, self.device)
         self.note(result)
         took_s = time.monotonic() - began_s
         self.budget.reserve_s = ENDING_S + 1.2 * took_s * self.options.final_evaluation_scale

@@ -149,10 +149,10 @@ class MlmSequences:
 class NextSentenceSequences:
     """Single segments and pairs of segments: [CLS] A [SEP] or [CLS] A [SEP] B [SEP].
 
-    One example an epoch for every sentence, which begins A. One in five is a single segment (label -100). Of the others,
-    in half B follows A (label 0), in half B is from a random other document (label 1); nothing follows the last sentence
-    of a document, so its B is always another. Half of all examples are short, one sentence a segment; half are long: A and B are runs of sentences that
-    together fill max_length, divided at a random sentence.
+    One example an epoch for every sentence, which begins A. One in five is a single segment (label -100). Of the
+    others, in half B follows A (label 0), in half B is from a random other document (label 1); nothing follows the last
+    sentence of a document, so its B is always another. Half of all examples are short, one sentence a segment; half are
+    long: A and B are runs of sentences that together fill max_length, divided at a random sentence.
 
     With only one document in the split there is no other: B is then a sentence of the same document that is not in A
     and does not follow it (and a document of two sentences has no such sentence: B follows A).
