@@ -47,22 +47,10 @@ FLOORS = {
 }
 COMMANDS = {name for name, floor in FLOORS.items() if floor == 6}
 # within one floor, in this order
-SAME_FLOOR = [
-    "errors",
-    "config",
-    "options",
-    "_C",
-    "native",
-    "data",
-    "checkpoint",
-    "run_directory",
-    "monitor",
-    "bert",
-    "by_heart",
-    "evaluation",
-    "trainer",
-    "assembly",
-]
+SAME_FLOOR = (
+    *("errors", "config", "options", "_C", "native", "model", "muon", "optim", "data", "checkpoint"),
+    *("run_directory", "monitor", "bert", "by_heart", "evaluation", "trainer", "assembly"),
+)
 
 
 def module_name(path: Path) -> str:
