@@ -32,7 +32,10 @@ def launch_options(
     """What every attention kernel takes: ``(geometry, arguments)``."""
     total, num_heads, head_dim = q.shape
     num_sequences = total // max(max_seqlen, 1) if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    tf32 = q.dtype == torch.float32 and q.is_cuda and torch.backends.cuda.matmul.allow_tf32
+    precision = "ieee"
+    if q.dtype == torch.float32 and q.is_cuda and not torch.version.hip:
+        # three tf32 products are about as exact as one float32 product, and run on the tensor cores
+        precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
     arguments = {
         "CU_SEQLENS": cu_seqlens, "KEY_MASK": key_mask, "BIAS": bias, "SEED": seed,
         "L": max_seqlen, "N": num_heads, "T": total, "window": window, "scale_log2": scale * LOG2_E,
@@ -43,7 +46,7 @@ def launch_options(
         "stride_bn": 0 if bias is None else bias.stride(1), "stride_bi": 0 if bias is None else bias.stride(2),
         "H": head_dim, "PACKED": cu_seqlens is not None, "HAS_MASK": key_mask is not None,
         "HAS_WINDOW": window != NO_WINDOW, "HAS_BIAS": bias is not None, "DROPOUT": dropout_p > 0.0,
-        "PRECISION": "tf32" if tf32 else "ieee",
+        "PRECISION": precision,
     }  # fmt: skip
     return {"max_seqlen": max_seqlen, "num_sequences": num_sequences, "scale": scale}, arguments
 

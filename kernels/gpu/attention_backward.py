@@ -264,7 +264,7 @@ def backward_config(kind: str, arch: str, itemsize: int, head_dim: int, max_seql
     if arch == "interpreter":
         tile = {"one_block": (16, block, 4, 1), "keys": (16, 32, 4, 1), "queries": (32, 16, 4, 1)}[kind]
     elif itemsize == 4:
-        tile = (32, 32, 4, 1)
+        tile = (16, 16, 4, 1) if wide else (16, 32, 4, 1)
     elif kind == "one_block":
         tile = (64 if big and not wide and not rich else 32, block, 8, 2)
     elif kind == "keys":

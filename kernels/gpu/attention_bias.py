@@ -12,7 +12,7 @@ import triton.language as tl
 from fastbert.kernels import configs
 from fastbert.kernels.attention_backward import scores_gradient
 from fastbert.kernels.attention_tile import sequence_bounds
-from fastbert.kernels.launch import Config, arch_of, cdiv, launch
+from fastbert.kernels.launch import arch_of, cdiv, launch
 
 
 @triton.jit
@@ -67,8 +67,9 @@ def attention_bias_gradient_kernel(
 def launch_bias_gradient(q, k, v, grad_out, lse, delta, dbias, geometry, options) -> None:
     """Fill ``dbias`` (1 or B, N, L, L) float32; ``delta`` from :func:`attention_backward.launch_delta`."""
     arch = arch_of(q)
-    small = Config({"BLOCK_M": 16, "BLOCK_N": 16}) if arch == "interpreter" else Config({"BLOCK_M": 64, "BLOCK_N": 64})
-    config = configs.pick("attention_bias_gradient", arch, q.element_size(), q.shape[2], small)
+    small = (16, 16, 4, 1)
+    static = configs.tile(*((64, 64, 8, 2) if arch != "interpreter" and q.element_size() == 2 else small))
+    config = configs.pick("attention_bias_gradient", arch, q.element_size(), q.shape[2], static)
     groups, num_heads, bias_length, _ = dbias.shape
     num_tiles = cdiv(bias_length, config.blocks["BLOCK_M"])
     launch(

@@ -33,8 +33,13 @@ def _gelu(z, EXACT: tl.constexpr):
 def _gelu_slope(z, EXACT: tl.constexpr):
     if EXACT:
         return 0.5 * (1.0 + tl.erf(z * 0.7071067811865476)) + z * 0.3989422804014327 * tl.exp(-0.5 * z * z)
-    s = tl.sigmoid(1.5957691216057308 * (z + 0.044715 * z * z * z))
-    return s + z * s * (1.0 - s) * 1.5957691216057308 * (1.0 + 0.134145 * z * z)
+    v = 1.5957691216057308 * (z + 0.044715 * z * z * z)
+    # sigmoid(v) and 1 - sigmoid(v), neither by a subtraction: far out, 1 - s would be all rounding
+    e = tl.exp(-tl.abs(v))
+    large = 1.0 / (1.0 + e)
+    s = tl.where(v >= 0, large, e * large)
+    rest = tl.where(v >= 0, e * large, large)
+    return s + z * s * rest * 1.5957691216057308 * (1.0 + 0.134145 * z * z)
 
 
 @triton.jit

@@ -23,6 +23,13 @@ from fastbert.kernels.launch import Config, arch_of, launch
 
 
 @triton.jit
+def _row_block(logits, v, vocab_size, width):
+    """A block of one row, -inf past the vocabulary; loads up to the padded width, which keeps them 16 bytes wide."""
+    z = tl.load(logits + v, mask=v < width, other=-float("inf")).to(tl.float32)
+    return tl.where(v < vocab_size, z, -float("inf"))
+
+
+@triton.jit
 def cross_entropy_kernel(LOGITS, LABELS, LOSS, vocab_size, width, stride_lm, BLOCK: tl.constexpr, WRITE: tl.constexpr):
     """One row: its loss (0 when ignored, NaN for a label outside the vocabulary) and its gradient in place."""
     row = tl.program_id(0).to(tl.int64)
@@ -32,9 +39,9 @@ def cross_entropy_kernel(LOGITS, LABELS, LOSS, vocab_size, width, stride_lm, BLO
     # one running maximum and sum a lane, reduced once at the end: no reduction inside the loop
     maximum = tl.full([BLOCK], -float("inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
-    for v0 in range(0, vocab_size, BLOCK):
+    for v0 in range(0, width, BLOCK):
         v = v0 + block
-        z = tl.load(logits + v, mask=v < vocab_size, other=-float("inf")).to(tl.float32)
+        z = _row_block(logits, v, vocab_size, width)
         new = tl.maximum(maximum, z)
         safe = tl.where(new == -float("inf"), 0.0, new)
         total = total * tl.exp(maximum - safe) + tl.exp(z - safe)
@@ -48,7 +55,7 @@ def cross_entropy_kernel(LOGITS, LABELS, LOSS, vocab_size, width, stride_lm, BLO
     if WRITE:
         for v0 in range(0, width, BLOCK):
             v = v0 + block
-            z = tl.load(logits + v, mask=v < vocab_size, other=-float("inf")).to(tl.float32)
+            z = _row_block(logits, v, vocab_size, width)
             grad = tl.exp(z - lse) - tl.where(v == label, 1.0, 0.0)
             # columns past the vocabulary: exp(-inf) = 0
             tl.store(logits + v, tl.where(labelled, grad, 0.0).to(LOGITS.dtype.element_ty), mask=v < width)

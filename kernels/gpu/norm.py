@@ -126,6 +126,7 @@ def backward(
     dresidual = torch.empty((num_rows, width) if two else (0,), dtype=residual_dtype or x_dtype, device=total.device)
     groups, rows_per_group = row_groups(num_rows)
     parts = torch.empty((2, groups, width), dtype=torch.float32, device=total.device)
+    part_weight, part_bias = parts.unbind(0)
     if grad_y.stride(-1) != 1:
         grad_y = grad_y.contiguous()
     if grad_sum is not None and grad_sum.stride(-1) != 1:
@@ -133,7 +134,8 @@ def backward(
     launch(
         add_layer_norm_backward_kernel, groups, row_config("add_layer_norm_backward", total, width),
         DY=grad_y, DSUM=grad_sum, SUM=total, WEIGHT=weight, SEED=seed, MEAN=mean, RSTD=rstd,
-        DRESIDUAL=dresidual if two else None, DX=dx, PART_WEIGHT=parts.unbind(0)[0], PART_BIAS=parts.unbind(0)[1], T=num_rows,
+        DRESIDUAL=dresidual if two else None, DX=dx, PART_WEIGHT=part_weight,
+        PART_BIAS=part_bias, T=num_rows,
         rows_per_group=rows_per_group, threshold=threshold_of(dropout_p), inverse_keep=1.0 / (1.0 - dropout_p),
         stride_yt=grad_y.stride(0), stride_gt=0 if grad_sum is None else grad_sum.stride(0),
         stride_st=total.stride(0), D=width, DROPOUT=dropout_p > 0.0,

@@ -45,7 +45,8 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> Tensor:
     if x.stride(-1) != 1:
         x = x.contiguous()
     arch = arch_of(x)
-    config = configs.pick("rotary", arch, x.element_size(), head_dim, Config({"BLOCK_T": 16}, 4, 2))
+    block_t = 16 if arch == "interpreter" else max(2048 // head_dim, 1)  # eight elements, 16 bytes, a thread
+    config = configs.pick("rotary", arch, x.element_size(), head_dim, Config({"BLOCK_T": block_t}, 4, 2))
     launch(
         rotary_kernel, cdiv(total, config.blocks["BLOCK_T"]), config,
         X=x, COS=cos, SIN=sin, Y=y, T=total, N=num_heads, stride_xt=x.stride(0), stride_xn=x.stride(1),

@@ -1,0 +1,39 @@
+"""Triton fixes when a kernel is defined whether it is compiled or interpreted, so these tests need two processes.
+
+In the ordinary process (TRITON_INTERPRET unset) the kernels are compiled ahead of time and their launches recorded;
+``test_under_the_interpreter.py`` starts a second pytest with TRITON_INTERPRET=1 for the folder ``interpreted/``.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+TRITON = importlib.util.find_spec("triton") is not None
+
+collect_ignore_glob = ["test_*.py"] if INTERPRETED else ["interpreted/*"]
+
+# a planted error (test_mutations.py): take fastbert.kernels from a changed copy
+if mutant := os.environ.get("FASTBERT_KERNELS_MUTANT"):
+    import fastbert
+
+    spec = importlib.util.spec_from_file_location(
+        "fastbert.kernels", Path(mutant) / "__init__.py", submodule_search_locations=[mutant]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fastbert.kernels"] = module
+    fastbert.kernels = module
+    spec.loader.exec_module(module)
+
+
+def pytest_collection_modifyitems(config, items):
+    """The slow proofs run when asked for (``-m slow``), not in the ordinary run."""
+    if "slow" in (config.option.markexpr or ""):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow") and HERE in item.path.parents]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
