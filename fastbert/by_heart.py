@@ -51,7 +51,7 @@ def questions(
                 rows += _hide_each_word(_lay(tokenizer, first, second), tokenizer)
     if next_sentence:
         rows += _all_pairs(documents, tokenizer)
-    return _pack([row for row in rows if len(row.ids) <= max_length])
+    return _pack([row for row in rows if len(row.ids) <= max_length], next_sentence)
 
 
 def _lay(tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int] | None = None) -> _Row:
@@ -98,7 +98,7 @@ def _all_pairs(documents: Sequence[Sequence[Sequence[int]]], tokenizer: Tokenize
     return rows
 
 
-def _pack(rows: list[_Row]) -> PackedBatch:
+def _pack(rows: list[_Row], next_sentence: bool) -> PackedBatch:
     lengths = torch.tensor([len(row.ids) for row in rows])
     starts = lengths.cumsum(0) - lengths
     return PackedBatch(
@@ -109,5 +109,5 @@ def _pack(rows: list[_Row]) -> PackedBatch:
         max_seqlen=int(lengths.max()),
         masked_index=torch.tensor([s + p for s, row in zip(starts.tolist(), rows, strict=True) for p in row.places]),
         labels=torch.tensor([label for row in rows for label in row.labels]),
-        next_sentence_label=torch.tensor([row.follows for row in rows]),
+        next_sentence_label=torch.tensor([row.follows for row in rows]) if next_sentence else None,
     )
