@@ -377,7 +377,7 @@ static py::tuple mask_batch(Array<int64_t> input_ids, Array<int32_t> cu_seqlens,
   std::copy_n(span_below.data(), fastbert::kMaxSpan, rule.span_below);
   std::copy_n(run_below.data(), fastbert::kMaxSpan, rule.run_below);
   int64_t* ids = input_ids.mutable_data();
-  std::vector<int64_t> masked_index, labels;
+  static thread_local std::vector<int64_t> masked_index, labels;  // kept: no allocation for a batch
   int64_t bad;
   {
     py::gil_scoped_release release;

@@ -249,41 +249,59 @@ class Selector {
   Scratch& s_;
 };
 
-// Puts [MASK], a random token or the token itself in each chosen row. The block of a row is (action, token, -, -); in a
-// span all rows act as the span's first row does (SpanBERT replaces a span as a whole).
-void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_t* sequence_ids,
-             const std::vector<int64_t>& rows, Scratch& s) {
-  constexpr size_t kTile = 256;
-  s.reserve_blocks(kTile);
-  const uint64_t num_ordinary = static_cast<uint64_t>(rule.vocab_size) - rule.special_ids.size();
-  // special ids that open the vocabulary, as they mostly do, are stepped over at once, the others one by one
-  const std::vector<int64_t>& specials = rule.special_ids;
-  size_t opening = 0;
-  while (opening < specials.size() && specials[opening] == static_cast<int64_t>(opening)) ++opening;
+// 80/10/10 for up to kReplaceTile chosen rows. words: their blocks (action, token, -, -). action: that of the span the
+// first row goes on with, and then of the last row's.
+constexpr size_t kReplaceTile = 256;
 
+void replace_tile(const MaskRule& rule, const uint32_t* words, const int64_t* selected, size_t count, size_t opening,
+                  uint32_t& action, int64_t* ids) {
+  const uint64_t num_ordinary = static_cast<uint64_t>(rule.vocab_size) - rule.special_ids.size();
+  int64_t tokens[kReplaceTile];
+  uint32_t actions[kReplaceTile];
+  for (size_t i = 0; i < count; ++i) tokens[i] = static_cast<int64_t>((words[4 * i + 1] * num_ordinary >> 32) + opening);
+  for (size_t k = opening; k < rule.special_ids.size(); ++k)  // step over the special ids
+    for (size_t i = 0; i < count; ++i) tokens[i] += rule.special_ids[k] <= tokens[i];
+  for (size_t i = 0; i < count; ++i) {
+    if (rule.unit != MaskUnit::kSpan || (selected[i] & kSpanStart)) action = words[4 * i];
+    actions[i] = action;
+  }
+  const uint64_t mask_below = rule.mask_below, random_below = rule.random_below;
+  const int64_t mask_id = rule.mask_id;
+  for (size_t i = 0; i < count; ++i) {
+    // all ones or zeros in place of branches that nobody can predict
+    const int64_t masks = -static_cast<int64_t>(actions[i] < mask_below);
+    const int64_t stays = -static_cast<int64_t>(actions[i] >= random_below);
+    int64_t& id = ids[selected[i] & ~kSpanStart];
+    id = (mask_id & masks) | (id & stays & ~masks) | (tokens[i] & ~stays & ~masks);
+  }
+}
+
+// Puts [MASK], a random token or the token itself in each selected row; in a span all rows act as its first row does
+// (SpanBERT replaces a span as a whole).
+void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_t* sequence_ids, size_t count,
+             Scratch& s) {
+  s.reserve_blocks(kReplaceTile);
+  size_t opening = 0;  // special ids that open the vocabulary, as they mostly do, are stepped over at once
+  while (opening < rule.special_ids.size() && rule.special_ids[opening] == static_cast<int64_t>(opening)) ++opening;
   uint32_t *c0 = s.c0.data(), *c1 = s.c1.data(), *c2 = s.c2.data();
-  const uint32_t* words = s.words.data();
-  size_t b = 0;
-  uint32_t action = 0;
-  for (size_t first = 0; first < rows.size(); first += kTile) {
-    const size_t count = std::min(kTile, rows.size() - first);
-    for (size_t i = 0; i < count; ++i) {
-      const int64_t row = rows[first + i];
-      while (row >= cu[b + 1]) ++b;
-      const uint64_t id = static_cast<uint64_t>(sequence_ids[b]);
-      c0[i] = static_cast<uint32_t>(row - cu[b]);
-      c1[i] = static_cast<uint32_t>(id);
-      c2[i] = counter_high(id, Purpose::kReplace);
+  int64_t begin = 0, end = 0;  // of the sequence before b
+  uint32_t action = 0, low = 0, high = 0;
+  for (size_t first = 0, b = 0; first < count; first += kReplaceTile) {
+    const int64_t* selected = s.selected.data() + first;
+    const size_t here = std::min(kReplaceTile, count - first);
+    for (size_t i = 0; i < here; ++i) {
+      const int64_t row = selected[i] & ~kSpanStart;
+      for (; row >= end; ++b) {
+        const uint64_t id = static_cast<uint64_t>(sequence_ids[b]);
+        begin = cu[b], end = cu[b + 1];
+        low = static_cast<uint32_t>(id), high = counter_high(id, Purpose::kReplace);
+      }
+      c0[i] = static_cast<uint32_t>(row - begin);
+      c1[i] = low;
+      c2[i] = high;
     }
-    philox_blocks(rule.seed, c0, c1, c2, rule.epoch, round_up(count), s.words.data());
-    for (size_t i = 0; i < count; ++i) {
-      const int64_t row = rows[first + i];
-      if (rule.unit != MaskUnit::kSpan || (s.selected[first + i] & kSpanStart)) action = words[4 * i];
-      int64_t token = static_cast<int64_t>(((words[4 * i + 1] * num_ordinary) >> 32) + opening);
-      for (size_t k = opening; k < specials.size(); ++k) token += specials[k] <= token;
-      token = action < rule.random_below ? token : ids[row];
-      ids[row] = action < rule.mask_below ? rule.mask_id : token;
-    }
+    philox_blocks(rule.seed, c0, c1, c2, rule.epoch, round_up(here), s.words.data());
+    replace_tile(rule, s.words.data(), selected, here, opening, action, ids);
   }
 }
 
@@ -304,7 +322,8 @@ int64_t mask_batch(const MaskRule& rule, int64_t* input_ids, const int32_t* cu_s
   const int64_t bad = first_outside(input_ids, num_tokens, rule.vocab_size);
   if (bad >= 0) return bad;
 
-  static thread_local Scratch scratch;
+  static thread_local Scratch kept;
+  Scratch& scratch = kept;  // a thread-local name is looked up at every use
   Selector selector(rule, input_ids, cu_seqlens, sequence_ids, {select_below, select_stride}, num_sequences, scratch);
   size_t n = selector.select();
   if (n == 0) n = selector.select_smallest();
@@ -314,7 +333,7 @@ int64_t mask_batch(const MaskRule& rule, int64_t* input_ids, const int32_t* cu_s
     masked_index[i] = scratch.selected[i] & ~kSpanStart;
     labels[i] = input_ids[masked_index[i]];
   }
-  replace(rule, input_ids, cu_seqlens, sequence_ids, masked_index, scratch);
+  replace(rule, input_ids, cu_seqlens, sequence_ids, n, scratch);
   return -1;
 }
 

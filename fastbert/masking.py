@@ -164,6 +164,11 @@ class Masker:
             f"{self.vocab_size - 1}"
         )
 
+    @functools.cached_property
+    def ordinary_ids(self) -> NDArray[np.int64]:
+        """The ids that random replacements are drawn from, ascending."""
+        return np.setdiff1d(np.arange(self.vocab_size), self.special_ids)
+
     def _thresholds_of_each(self, rates: NDArray[np.float64]) -> NDArray[np.uint64]:
         if self.unit == "span":
             raise ValueError('a rate for every sequence works with unit "token" or "word", not "span"')
@@ -297,7 +302,7 @@ def _mask_reference(
     action = block[:, 0]
     if masker.unit == "span":  # a span is replaced as a whole
         action = action[np.searchsorted(rows, span_start[rows])]
-    ordinary = np.setdiff1d(np.arange(masker.vocab_size), masker.special_ids)
+    ordinary = masker.ordinary_ids
     random_token = ordinary[below(block[:, 1], len(ordinary))] if len(ordinary) else labels
     becomes_random = action.astype(np.uint64) < np.uint64(masker.random_below)
     becomes_mask = action.astype(np.uint64) < np.uint64(masker.mask_below)
