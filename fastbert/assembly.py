@@ -136,7 +136,7 @@ class Parts:
     """What :func:`assemble` made, for training and for the end of the run."""
 
     trainer: Trainer
-    split: Split
+    measured_on: str  # what the final figures are of, for a reader
     final_batches: Callable[[], Iterable[PackedBatch]]
     sentences: list[list[int]]  # of the evaluation text, for examples
 
@@ -205,10 +205,15 @@ def assemble(
     parameters = sum(p.numel() for p in model.parameters())
     monitor.say(
         f"model: {options.arch} {options.preset}, {parameters / 1e6:.1f} million parameters; {budget} on "
-        f"{device.type}{'' if device.type == 'cuda' else f' with {torch.get_num_threads()} threads'} in "
+        f"{device.type}{'' if device.type == 'cuda' else f', threads: {torch.get_num_threads()}'}, "
         f"{'bf16' if bf16 else 'fp32'}; run directory {run.path}"
     )
-    return Parts(trainer, split, batches(FINAL_EVALUATION_TOKENS), sentences_of(store, heldout, limit=2000))
+    if questions is not None:
+        measured_on = "on the training text, every word hidden in turn"
+    else:
+        where = "unseen documents" if len(split.heldout) else "the training text"
+        measured_on = f"on {where}, {EVALUATION_RATE:.0%} of the tokens, 80/10/10"
+    return Parts(trainer, measured_on, batches(FINAL_EVALUATION_TOKENS), sentences_of(store, heldout, limit=2000))
 
 
 def build_model(options: TrainOptions, tokenizer: Tokenizer) -> BertForPreTraining:

@@ -4,6 +4,7 @@ The options are in :mod:`fastbert.options`, the parts are put together in :mod:`
 :mod:`fastbert.trainer`; torch is imported only when there is something to do with it.
 """
 
+import shlex
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -68,9 +69,8 @@ def train(run: "RunDirectory", options: TrainOptions) -> int:
 
 def finish(run: "RunDirectory", options: TrainOptions, parts: "Parts", monitor: "Monitor") -> None:
     """The last evaluation, the model in the run directory, the picture, and what it can do."""
-    from fastbert import assembly
     from fastbert.bert import Bert
-    from fastbert.evaluation import evaluate, fill_examples
+    from fastbert.evaluation import evaluate, fill_examples, readable
     from fastbert.monitor import clock, draw_curves
     from fastbert.text import Tokenizer
 
@@ -82,24 +82,17 @@ def finish(run: "RunDirectory", options: TrainOptions, parts: "Parts", monitor: 
     curves = draw_curves(run.path)
     if trainer.perfect:
         monitor.say("the whole text is known by heart: every hidden word and every question answered right")
-    where = "unseen documents" if len(parts.split.heldout) else "the training text"
     monitor.say(
         f"\ntrained {trainer.step:,} steps on {trainer.tokens:,} tokens in {clock(trainer.budget.training_s)}\n"
-        f"on {where} ({result.masked_tokens:,} masked tokens, {assembly.EVALUATION_RATE:.0%}, 80/10/10): {result}\n"
+        f"{parts.measured_on} ({result.masked_tokens:,} hidden tokens): {result}\n"
     )
-    bert = Bert(trainer.model, Tokenizer.load(run.path))
-    for example in fill_examples(bert, parts.sentences):
+    examples = fill_examples(Bert(trainer.model, Tokenizer.load(run.path)), parts.sentences)
+    for example in examples:
         monitor.say(str(example))
+    to_try = readable(examples[0].text) if examples else "[MASK]"
     monitor.say(
         f"\nsaved in {run.path} (Hugging Face layout; curves: {curves}). Try it:\n"
-        f'  python -m fastbert.predict {run.path} "{suggestion(options)}"'
-    )
-
-
-def suggestion(options: TrainOptions) -> str:
-    """A sentence to try the model on."""
-    return {"bundled:pt": "Ela abriu a [MASK] e saiu.", "bundled:en": "He opened the [MASK] and went out."}.get(
-        options.data[0], "… [MASK] …"
+        f"  python -m fastbert.predict {run.path} {shlex.quote(to_try)}"
     )
 
 
