@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -353,7 +354,7 @@ static Array<T> to_array(const std::vector<T>& values) {
   return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
-// Returns (row, masked_index, labels): row is -1, or the first whose id is outside the vocabulary, with nothing changed.
+// Returns (row, masked_index, labels): row is -1, or the first with an id outside the vocabulary, nothing being changed.
 // Anything else that is wrong raises; fastbert.masking then finds the words for it.
 static py::tuple mask_batch(Array<int64_t> input_ids, Array<int32_t> cu_seqlens, Array<int64_t> sequence_ids,
                             Array<uint64_t> select_below, Array<uint8_t> flags, Array<int64_t> special_ids,
@@ -376,15 +377,21 @@ static py::tuple mask_batch(Array<int64_t> input_ids, Array<int32_t> cu_seqlens,
   rule.mask_below = mask_below, rule.random_below = random_below;
   std::copy_n(span_below.data(), fastbert::kMaxSpan, rule.span_below);
   std::copy_n(run_below.data(), fastbert::kMaxSpan, rule.run_below);
-  int64_t* ids = input_ids.mutable_data();
-  static thread_local std::vector<int64_t> masked_index, labels;  // kept: no allocation for a batch
-  int64_t bad;
-  {
-    py::gil_scoped_release release;
-    bad = fastbert::mask_batch(rule, ids, cu_seqlens.data(), sequence_ids.data(), select_below.data(),
-                               select_below.size() > 1, num_sequences, masked_index, labels);
-  }
-  return py::make_tuple(bad, to_array(masked_index), to_array(labels));
+  const fastbert::MaskBatch batch{input_ids.mutable_data(), cu_seqlens.data(),   sequence_ids.data(),
+                                  num_sequences,            select_below.data(), size_t{select_below.size() > 1}};
+  // The GIL is kept for a batch of the usual size: the call takes microseconds, and getting it back from a busy
+  // prefetch thread may take five milliseconds.
+  std::optional<py::gil_scoped_release> release;
+  if (input_ids.size() > 1 << 18) release.emplace();
+  size_t count = 0;
+  const int64_t bad = fastbert::select_mask(rule, batch, count);
+  release.reset();
+  Array<int64_t> masked_index(static_cast<py::ssize_t>(count)), labels(static_cast<py::ssize_t>(count));
+  int64_t *index_data = masked_index.mutable_data(), *labels_data = labels.mutable_data();
+  if (input_ids.size() > 1 << 18) release.emplace();
+  if (bad < 0) fastbert::finish_mask(rule, batch, count, index_data, labels_data);
+  release.reset();
+  return py::make_tuple(bad, masked_index, labels);
 }
 
 static Array<uint32_t> philox(uint64_t key, Array<uint32_t> c0, Array<uint32_t> c1, Array<uint32_t> c2, uint32_t c3,

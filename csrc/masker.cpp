@@ -5,6 +5,13 @@
 #include "philox.h"
 #include "token_bits.h"
 
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define FASTBERT_X86 1
+#define FASTBERT_INLINE inline __attribute__((always_inline))  // into functions for other instruction sets
+#else
+#define FASTBERT_INLINE inline
+#endif
+
 namespace fastbert {
 namespace {
 
@@ -156,10 +163,9 @@ struct Below {
 
 class Selector {
  public:
-  Selector(const MaskRule& rule, const int64_t* ids, const int32_t* cu, const int64_t* sequence_ids,
-           Below select_below, size_t num_sequences, Scratch& scratch)
-      : rule_(rule), ids_(ids), cu_(cu), sequence_ids_(sequence_ids), below_(select_below), count_(num_sequences),
-        s_(scratch) {}
+  Selector(const MaskRule& rule, const MaskBatch& batch, Scratch& scratch)
+      : rule_(rule), ids_(batch.input_ids), cu_(batch.cu_seqlens), sequence_ids_(batch.sequence_ids),
+        below_{batch.select_below, batch.select_stride}, count_(batch.num_sequences), s_(scratch) {}
 
   // Rows chosen, ascending, in scratch.selected; returns how many.
   size_t select() {
@@ -258,7 +264,8 @@ void replace_tile(const MaskRule& rule, const uint32_t* words, const int64_t* se
   const uint64_t num_ordinary = static_cast<uint64_t>(rule.vocab_size) - rule.special_ids.size();
   int64_t tokens[kReplaceTile];
   uint32_t actions[kReplaceTile];
-  for (size_t i = 0; i < count; ++i) tokens[i] = static_cast<int64_t>((words[4 * i + 1] * num_ordinary >> 32) + opening);
+  for (size_t i = 0; i < count; ++i)
+    tokens[i] = static_cast<int64_t>((words[4 * i + 1] * num_ordinary >> 32) + opening);
   for (size_t k = opening; k < rule.special_ids.size(); ++k)  // step over the special ids
     for (size_t i = 0; i < count; ++i) tokens[i] += rule.special_ids[k] <= tokens[i];
   for (size_t i = 0; i < count; ++i) {
@@ -278,8 +285,7 @@ void replace_tile(const MaskRule& rule, const uint32_t* words, const int64_t* se
 
 // Puts [MASK], a random token or the token itself in each selected row; in a span all rows act as its first row does
 // (SpanBERT replaces a span as a whole).
-void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_t* sequence_ids, size_t count,
-             Scratch& s) {
+void replace(const MaskRule& rule, const MaskBatch& batch, size_t count, Scratch& s) {
   s.reserve_blocks(kReplaceTile);
   size_t opening = 0;  // special ids that open the vocabulary, as they mostly do, are stepped over at once
   while (opening < rule.special_ids.size() && rule.special_ids[opening] == static_cast<int64_t>(opening)) ++opening;
@@ -292,8 +298,8 @@ void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_
     for (size_t i = 0; i < here; ++i) {
       const int64_t row = selected[i] & ~kSpanStart;
       for (; row >= end; ++b) {
-        const uint64_t id = static_cast<uint64_t>(sequence_ids[b]);
-        begin = cu[b], end = cu[b + 1];
+        const uint64_t id = static_cast<uint64_t>(batch.sequence_ids[b]);
+        begin = batch.cu_seqlens[b], end = batch.cu_seqlens[b + 1];
         low = static_cast<uint32_t>(id), high = counter_high(id, Purpose::kReplace);
       }
       c0[i] = static_cast<uint32_t>(row - begin);
@@ -301,39 +307,71 @@ void replace(const MaskRule& rule, int64_t* ids, const int32_t* cu, const int64_
       c2[i] = high;
     }
     philox_blocks(rule.seed, c0, c1, c2, rule.epoch, round_up(here), s.words.data());
-    replace_tile(rule, s.words.data(), selected, here, opening, action, ids);
+    replace_tile(rule, s.words.data(), selected, here, opening, action, batch.input_ids);
   }
 }
 
+// Negative when an id, or what is left above it, is.
+FASTBERT_INLINE int64_t sign_of_all(const int64_t* ids, int64_t count, uint64_t vocab_size) {
+  int64_t sign = 0;
+  for (int64_t i = 0; i < count; ++i)
+    sign |= ids[i] | static_cast<int64_t>(vocab_size - 1 - static_cast<uint64_t>(ids[i]));
+  return sign;
+}
+
+#ifdef FASTBERT_X86
+__attribute__((target("avx2"))) int64_t sign_of_all_avx2(const int64_t* ids, int64_t count, uint64_t vocab_size) {
+  return sign_of_all(ids, count, vocab_size);
+}
+#endif
+
 // The first row whose id is not in [0, vocab_size), or -1.
 int64_t first_outside(const int64_t* ids, int64_t count, int64_t vocab_size) {
-  int64_t sign = 0;  // negative when an id, or what is left above it, is
-  for (int64_t i = 0; i < count; ++i) sign |= ids[i] | static_cast<int64_t>(uint64_t(vocab_size) - 1 - uint64_t(ids[i]));
+  const uint64_t size = static_cast<uint64_t>(vocab_size);
+#ifdef FASTBERT_X86
+  static const bool has_avx2 = __builtin_cpu_supports("avx2");
+  const int64_t sign = has_avx2 ? sign_of_all_avx2(ids, count, size) : sign_of_all(ids, count, size);
+#else
+  const int64_t sign = sign_of_all(ids, count, size);
+#endif
   if (sign >= 0) return -1;
   return std::find_if(ids, ids + count, [&](int64_t id) { return id < 0 || id >= vocab_size; }) - ids;
 }
 
+Scratch& scratch_of_thread() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
 }  // namespace
 
-int64_t mask_batch(const MaskRule& rule, int64_t* input_ids, const int32_t* cu_seqlens, const int64_t* sequence_ids,
-                   const uint64_t* select_below, size_t select_stride, size_t num_sequences,
-                   std::vector<int64_t>& masked_index, std::vector<int64_t>& labels) {
-  const int64_t num_tokens = cu_seqlens[num_sequences];
-  const int64_t bad = first_outside(input_ids, num_tokens, rule.vocab_size);
+int64_t select_mask(const MaskRule& rule, const MaskBatch& batch, size_t& count) {
+  const int64_t bad = first_outside(batch.input_ids, batch.cu_seqlens[batch.num_sequences], rule.vocab_size);
   if (bad >= 0) return bad;
+  Selector selector(rule, batch, scratch_of_thread());
+  count = selector.select();
+  if (count == 0) count = selector.select_smallest();
+  return -1;
+}
 
-  static thread_local Scratch kept;
-  Scratch& scratch = kept;  // a thread-local name is looked up at every use
-  Selector selector(rule, input_ids, cu_seqlens, sequence_ids, {select_below, select_stride}, num_sequences, scratch);
-  size_t n = selector.select();
-  if (n == 0) n = selector.select_smallest();
-  masked_index.resize(n);
-  labels.resize(n);
-  for (size_t i = 0; i < n; ++i) {
-    masked_index[i] = scratch.selected[i] & ~kSpanStart;
-    labels[i] = input_ids[masked_index[i]];
+void finish_mask(const MaskRule& rule, const MaskBatch& batch, size_t count, int64_t* masked_index, int64_t* labels) {
+  Scratch& scratch = scratch_of_thread();
+  const int64_t* selected = scratch.selected.data();
+  for (size_t i = 0; i < count; ++i) {
+    masked_index[i] = selected[i] & ~kSpanStart;
+    labels[i] = batch.input_ids[masked_index[i]];
   }
-  replace(rule, input_ids, cu_seqlens, sequence_ids, n, scratch);
+  replace(rule, batch, count, scratch);
+}
+
+int64_t mask_batch(const MaskRule& rule, const MaskBatch& batch, std::vector<int64_t>& masked_index,
+                   std::vector<int64_t>& labels) {
+  size_t count = 0;
+  const int64_t bad = select_mask(rule, batch, count);
+  if (bad >= 0) return bad;
+  masked_index.resize(count);
+  labels.resize(count);
+  finish_mask(rule, batch, count, masked_index.data(), labels.data());
   return -1;
 }
 

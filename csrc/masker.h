@@ -31,15 +31,28 @@ struct MaskRule {
   uint64_t run_below[kMaxSpan] = {};
 };
 
-// Masks input_ids (cu_seqlens[num_sequences],) in place. select_below[b * select_stride] is for sequence b: a unit is
-// chosen when its word is below; 0 leaves the sequence alone (spans use their own tables, and 0 here all the same).
-// When no unit of the whole batch is chosen, the one with the smallest word is, so that a loss over the masked tokens is
-// never 0 / 0.
-// masked_index and labels are replaced by the chosen rows, ascending, and their true tokens.
-// Returns -1, or the first row whose id is not in [0, vocab_size), with nothing changed.
-// cu_seqlens must start at 0 and not descend; sequence_ids must be in [0, 2^56).
-int64_t mask_batch(const MaskRule& rule, int64_t* input_ids, const int32_t* cu_seqlens, const int64_t* sequence_ids,
-                   const uint64_t* select_below, size_t select_stride, size_t num_sequences,
-                   std::vector<int64_t>& masked_index, std::vector<int64_t>& labels);
+struct MaskBatch {
+  int64_t* input_ids;           // (cu_seqlens[num_sequences],)
+  const int32_t* cu_seqlens;    // (num_sequences + 1,) from 0, not descending
+  const int64_t* sequence_ids;  // (num_sequences,) in [0, 2^56)
+  size_t num_sequences;
+  // Of sequence b: select_below[b * select_stride]. A unit is chosen when its word is below; 0 leaves the sequence
+  // alone (spans use the rule's tables, and 0 here all the same).
+  const uint64_t* select_below;
+  size_t select_stride;
+};
+
+// Chooses rows and keeps them for finish_mask; count: how many. When no unit of the whole batch is chosen, the one with
+// the smallest word is, so that a loss over the masked tokens is never 0 / 0.
+// Returns -1, or the first row whose id is not in [0, vocab_size).
+int64_t select_mask(const MaskRule& rule, const MaskBatch& batch, size_t& count);
+
+// Masks the rows that the last select_mask of this thread chose, in place. masked_index (count,), labels (count,): the
+// rows, ascending, and their true tokens.
+void finish_mask(const MaskRule& rule, const MaskBatch& batch, size_t count, int64_t* masked_index, int64_t* labels);
+
+// Both in one.
+int64_t mask_batch(const MaskRule& rule, const MaskBatch& batch, std::vector<int64_t>& masked_index,
+                   std::vector<int64_t>& labels);
 
 }  // namespace fastbert

@@ -8,7 +8,7 @@
 namespace fastbert {
 namespace {
 
-// The smallest member >= x of a set of numbers below a limit: a bit for each, and a bit for each word of bits, and so on.
+// The smallest member >= x of a set of numbers below a limit: a bit for each, a bit for each word of bits, and so on.
 class BitSet {
  public:
   explicit BitSet(size_t limit) {

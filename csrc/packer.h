@@ -1,5 +1,6 @@
 // Deals sequences into batches of at most a budget of tokens: as few batches as best-fit-decreasing needs, or one in a
-// hundred more, and those filled evenly where that can be. fastbert/data/packing.py is the readable twin, byte-identical.
+// hundred more, and those filled evenly where that can be. fastbert/data/packing.py is the readable twin,
+// byte-identical.
 #pragma once
 #include <cstddef>
 #include <cstdint>

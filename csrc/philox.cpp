@@ -41,7 +41,8 @@ __attribute__((target("avx512f"))) void avx512(uint64_t key, const uint32_t* c0,
                                                uint32_t c3, size_t count, uint32_t* out) {
   const __m512i m0 = _mm512_set1_epi64(kMultiply0), m1 = _mm512_set1_epi64(kMultiply1);
   const __m512i low = _mm512_set1_epi64(0xFFFFFFFFll);
-  const __m512i first = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), second = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
+  const __m512i first = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
+  const __m512i second = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
   size_t i = 0;
   for (; i + 16 <= count; i += 16) {
     __m512i x0[2], x1[2], x2[2], x3[2];  // two in flight hide the multiply's latency

@@ -64,7 +64,7 @@ inline void flag_bits(const uint8_t* flags, const int64_t* ids, int count, uint6
 #endif
 }
 
-// Of every run of set bits in `runs`, the whole run when its first bit is in `firsts` (a subset of the runs' first bits).
+// Of every run of set bits in `runs`, the whole run when its first bit is in `firsts` (some of the runs' first bits).
 // Adding a run's first bit to it carries through the run and clears it.
 inline uint64_t runs_beginning_at(uint64_t runs, uint64_t firsts) { return runs & ~(runs + firsts); }
 

@@ -72,7 +72,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   const naive::Masked expected = naive::mask(rule, ids, cu, sequence_ids, below);
   std::vector<int64_t> masked = ids, index, labels;
-  check(mask_batch(rule, masked.data(), cu.data(), sequence_ids.data(), below.data(), 1, count, index, labels) == -1);
+  check(mask_batch(rule, {masked.data(), cu.data(), sequence_ids.data(), count, below.data(), 1}, index, labels) == -1);
   check(masked == expected.input_ids && index == expected.masked_index && labels == expected.labels);
 
   // the same sequences as two batches
@@ -81,8 +81,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<int32_t> second_cu(cu.begin() + static_cast<std::ptrdiff_t>(half), cu.end());
   for (int32_t& c : second_cu) c -= cu[half];
   std::vector<int64_t> index_a, index_b;
-  mask_batch(rule, first.data(), cu.data(), sequence_ids.data(), below.data(), 1, half, index_a, labels);
-  mask_batch(rule, second.data(), second_cu.data(), sequence_ids.data() + half, below.data() + half, 1, count - half,
+  mask_batch(rule, {first.data(), cu.data(), sequence_ids.data(), half, below.data(), 1}, index_a, labels);
+  mask_batch(rule,
+             {second.data(), second_cu.data(), sequence_ids.data() + half, count - half, below.data() + half, 1},
              index_b, labels);
   bool chosen_a = false, chosen_b = false;  // by the whole batch; where not, "at least one" is another one
   for (int64_t row : index) (row < cu[half] ? chosen_a : chosen_b) = true;

@@ -47,7 +47,8 @@ MaskRule make_rule(MaskUnit unit, const std::vector<uint8_t>& flags, double rate
 
 std::vector<uint8_t> make_flags(bool special_in_the_middle) {
   std::vector<uint8_t> flags(kVocab, 0);
-  for (int64_t id = 0; id < kVocab; ++id) flags[static_cast<size_t>(id)] = id < 3 ? kSpecial : id % 3 ? 0 : kContinuation;
+  for (int64_t id = 0; id < kVocab; ++id)
+    flags[static_cast<size_t>(id)] = id < 3 ? kSpecial : id % 3 ? 0 : kContinuation;
   if (special_in_the_middle) flags[0] = 0, flags[20] = flags[kVocab - 1] = kSpecial;
   return flags;
 }
@@ -55,8 +56,9 @@ std::vector<uint8_t> make_flags(bool special_in_the_middle) {
 void check_same(const MaskRule& rule, const Batch& batch) {
   const naive::Masked expected = naive::mask(rule, batch.ids, batch.cu, batch.sequence_ids, batch.below);
   std::vector<int64_t> ids = batch.ids, masked_index, labels;
-  CHECK(mask_batch(rule, ids.data(), batch.cu.data(), batch.sequence_ids.data(), batch.below.data(), 1,
-                   batch.sequence_ids.size(), masked_index, labels) == -1);
+  const MaskBatch view{ids.data(), batch.cu.data(), batch.sequence_ids.data(), batch.sequence_ids.size(),
+                       batch.below.data(), 1};
+  CHECK(mask_batch(rule, view, masked_index, labels) == -1);
   CHECK(masked_index == expected.masked_index);
   CHECK(labels == expected.labels);
   CHECK(ids == expected.input_ids);
@@ -95,9 +97,10 @@ TEST_CASE("masker: a rate for every sequence, and one for all") {
   const MaskRule rule = make_rule(MaskUnit::kWord, flags, 0.5);
   Batch batch = random_batch(random, 30, 100, 0.5);
   std::vector<int64_t> ids = batch.ids, index, labels, same_ids = batch.ids, same_index, same_labels;
-  mask_batch(rule, ids.data(), batch.cu.data(), batch.sequence_ids.data(), batch.below.data(), 1, 30, index, labels);
-  mask_batch(rule, same_ids.data(), batch.cu.data(), batch.sequence_ids.data(), batch.below.data(), 0, 30, same_index,
-             same_labels);
+  MaskBatch view{ids.data(), batch.cu.data(), batch.sequence_ids.data(), 30, batch.below.data(), 1};
+  mask_batch(rule, view, index, labels);
+  view.input_ids = same_ids.data(), view.select_stride = 0;
+  mask_batch(rule, view, same_index, same_labels);
   CHECK(ids == same_ids);
   CHECK(index == same_index);
   for (size_t b = 0; b < 30; ++b) batch.below[b] = b % 3 == 0 ? 0 : b % 3 == 1 ? 1ull << 30 : 1ull << 32;
@@ -114,7 +117,7 @@ TEST_CASE("masker: an id outside the vocabulary is named and nothing is changed"
     const std::vector<int32_t> cu{0, 100};
     const std::vector<int64_t> sequence_ids{0};
     const uint64_t below = 1ull << 32;
-    CHECK(mask_batch(rule, ids.data(), cu.data(), sequence_ids.data(), &below, 0, 1, index, labels) == 42);
+    CHECK(mask_batch(rule, {ids.data(), cu.data(), sequence_ids.data(), 1, &below, 0}, index, labels) == 42);
     CHECK(ids == before);
   }
 }

@@ -26,7 +26,8 @@ int64_t plain_best_fit(std::vector<int64_t> lengths, int64_t batch_tokens) {
   return static_cast<int64_t>(rooms.size());
 }
 
-std::vector<int64_t> loads_of(const std::vector<int64_t>& lengths, const std::vector<int64_t>& batch_of, int64_t count) {
+std::vector<int64_t> loads_of(const std::vector<int64_t>& lengths, const std::vector<int64_t>& batch_of,
+                              int64_t count) {
   std::vector<int64_t> loads(static_cast<size_t>(count), 0);
   for (size_t i = 0; i < lengths.size(); ++i) loads[static_cast<size_t>(batch_of[i])] += lengths[i];
   return loads;

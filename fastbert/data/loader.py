@@ -51,7 +51,7 @@ class BatchLoader:
         shuffle: False gives the order of the text and the masks of the evaluation, every epoch the same.
         mask_unit, mask_prob, random_prob: see :class:`fastbert.masking.Masker`.
         impl: "auto", "cpp" or "reference", for masking and packing.
-        prefetch: batches made ahead by a thread; 0: no thread.
+        prefetch: batches made ahead by a thread, enough to bridge the packing of a new chunk; 0: no thread.
         rank, world_size: this process takes every ``world_size``-th batch of the stream, from batch ``rank`` on.
 
     Raises:
@@ -73,7 +73,7 @@ class BatchLoader:
         mask_prob: float = 0.8,
         random_prob: float = 0.1,
         impl: str = "auto",
-        prefetch: int = 2,
+        prefetch: int = 8,
         rank: int = 0,
         world_size: int = 1,
     ):
