@@ -54,6 +54,12 @@ TEST_CASE("word counter: special tokens and punctuation are split out, too long 
   CHECK(contents(counter) == Counts{{"foo", 2}, {"bar", 1}, {",", 1}, {"[", 1}, {"sep", 1}, {std::string(100, 'b'), 1}});
 }
 
+TEST_CASE("word counter: of the special tokens that start at one place the longest is taken") {
+  WordCounter counter(NormalizerOptions{}, {"ab", "abc"}, 1);
+  add(counter, "abc xabcd ab");
+  CHECK(contents(counter) == Counts{{"x", 1}, {"d", 1}});
+}
+
 TEST_CASE("word counter: any split into texts, blocks and threads gives the same") {
   // long enough for many chunks; split at blanks only, as lines are
   const std::string text = random_text(400000, 1);
