@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastbert.data import BatchLoader
+import fastbert
+from fastbert.data import BatchLoader, Corpus, write_store
 from fastbert.data.memory import MemoryStore
 from fastbert.errors import InputError
 from fastbert.native import core
@@ -226,6 +227,23 @@ def test_tiny_text():
         for epoch in range(20):
             assert loader.epoch == epoch
             assert len(loader.next_batch(0.01).labels) >= 1
+
+
+def test_a_store_on_disk_gives_the_same_batches(tmp_path):
+    """Text through the tokenizer and the shards, against the same tokens in memory."""
+    words = np.random.default_rng(0).choice(["casa", "azul", "mar", "vento", "livro", "noite"], (12, 9, 5))
+    text = "\n\n".join("\n".join(" ".join(line) for line in document) for document in words)
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    tokenizer = fastbert.Tokenizer.train([text], vocab_size=60, min_frequency=1)
+    on_disk = write_store(tmp_path / "store", Corpus([str(tmp_path / "text.txt")]), tokenizer)
+    ids = [[tokenizer.encode(" ".join(line), add_special_tokens=False).ids for line in document] for document in words]
+    in_memory = MemoryStore(ids)
+    assert on_disk.num_tokens == in_memory.num_tokens
+    for objective in ("mlm", "mlm+nsp"):
+        options = {"batch_tokens": 128, "max_length": 32, "objective": objective, "mask_unit": "word", "seed": 5}
+        disk, memory = (BatchLoader(store, in_memory.spans, tokenizer, **options) for store in (on_disk, in_memory))
+        with disk, memory:
+            assert all(same(disk.next_batch(0.2), memory.next_batch(0.2)) for _ in range(30))
 
 
 # ---- evaluation ----
