@@ -5,7 +5,7 @@
 #include "philox.h"
 #include "token_bits.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(FASTBERT_PORTABLE)
 #define FASTBERT_X86 1
 #define FASTBERT_INLINE inline __attribute__((always_inline))  // into functions for other instruction sets
 #else

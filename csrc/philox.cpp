@@ -1,6 +1,6 @@
 #include "philox.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(FASTBERT_PORTABLE)
 #define FASTBERT_X86 1
 #if defined(__GNUC__) && !defined(__clang__)
 // gcc 12 takes its own _mm512_undefined_epi32() for a mistake (gcc bug 105593)

@@ -1,8 +1,9 @@
 // Up to 64 tokens as the bits of one word, lowest bit first: what makes branch-free masking short.
+// -DFASTBERT_PORTABLE builds this, Philox and the masker without intrinsics, to test what other processors run.
 #pragma once
 #include <cstdint>
 
-#if defined(__SSE2__)
+#if defined(__SSE2__) && !defined(FASTBERT_PORTABLE)
 #include <emmintrin.h>
 #endif
 
@@ -24,7 +25,7 @@ inline int lowest_bit(uint64_t bits) {
 // Bit i: words[i] <= last, for i < count <= 64. words must be readable up to the next multiple of 16.
 inline uint64_t bits_at_most(const uint32_t* words, int count, uint32_t last) {
   uint64_t bits = 0;
-#if defined(__SSE2__)
+#if defined(__SSE2__) && !defined(FASTBERT_PORTABLE)
   const __m128i flip = _mm_set1_epi32(INT32_MIN);  // SSE2 compares signed numbers only
   const __m128i limit = _mm_xor_si128(_mm_set1_epi32(static_cast<int>(last)), flip);
   for (int i = 0; i < count; i += 16) {
@@ -45,7 +46,7 @@ inline uint64_t bits_at_most(const uint32_t* words, int count, uint32_t last) {
 // Bit i of low and high: bit 0 and bit 1 of flags[ids[i]], for i < count <= 64.
 inline void flag_bits(const uint8_t* flags, const int64_t* ids, int count, uint64_t& low, uint64_t& high) {
   low = high = 0;
-#if defined(__SSE2__)
+#if defined(__SSE2__) && !defined(FASTBERT_PORTABLE)
   alignas(16) uint8_t bytes[64];
   for (int i = 0; i < count; ++i) bytes[i] = flags[ids[i]];
   for (int i = count; i & 15; ++i) bytes[i] = 0;
