@@ -31,7 +31,7 @@ MAX_WORD_CHARS = 100
 _MAX_COUNT = 2**63 - 1
 _BLANKS = (b" ", b"\t", b"\n", b"\r")
 _RUN = re.compile(r"[^ \t\n\r]+")
-_BATCH_CHARS = 4 << 20
+_BATCH_CHARS = 1 << 20
 _BLOCK_BYTES = 4 << 20
 _FORMAT = "fastbert word counts"
 
@@ -205,7 +205,7 @@ class WordCounts:
         return list(self._counter.items())
 
     def add_texts(self, texts: Iterable[str]) -> None:
-        """Count the words of texts (documents or lines, as they come), a few megabytes of them in memory at a time."""
+        """Count the words of texts (documents or lines, as they come), about a megabyte of them in memory at a time."""
         if isinstance(texts, str):
             raise TypeError("texts: expected an iterable of str, got one str; wrap it in a list")
         number = 0
