@@ -59,14 +59,13 @@ class Pool {
       std::lock_guard<std::mutex> lock(mutex_);
       job.helpers = grow(job.helpers);
       job_ = &job;
-      pending_ = job.helpers;
       ++generation_;
     }
     wake_.notify_all();
     job.work(0);
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [&] { return pending_ == 0; });
-    job_ = nullptr;
+    job_ = nullptr;  // a thread that has not woken yet is not waited for: there is nothing left for it
+    done_.wait(lock, [&] { return active_ == 0; });
     return true;
   }
 
@@ -92,13 +91,13 @@ class Pool {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return generation_ != seen; });
         seen = generation_;
-        // a thread that is not needed may wake after the job has ended; it must not touch it
         if (!job_ || worker > job_->helpers) continue;
         job = job_;
+        ++active_;
       }
       job->work(worker);
       std::lock_guard<std::mutex> lock(mutex_);
-      if (--pending_ == 0) done_.notify_one();
+      if (--active_ == 0) done_.notify_one();
     }
   }
 
@@ -106,7 +105,7 @@ class Pool {
   std::mutex mutex_;       // guards everything below
   std::condition_variable wake_, done_;
   Job* job_ = nullptr;
-  int pending_ = 0;
+  int active_ = 0;  // threads at work on job_
   int size_ = 0;
   uint64_t generation_ = 0;
 };
