@@ -8,11 +8,14 @@ Legend: B sequences, L padded length, T packed tokens, N heads, H head_dim, D hi
 """
 
 import os
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from fastbert import reference
+from fastbert.kernels import dispatch
 
 Impl = Literal["auto", "reference", "triton", "cpp"]
 OPS = (
@@ -20,11 +23,14 @@ OPS = (
 )  # fmt: skip
 
 
-def choose(op: str, impl: str, *tensors: Tensor | None) -> tuple[str, str]:
-    """Return ``(implementation, why)`` for an op on these tensors.
+def choose(
+    op: str, impl: str = "auto", tensors: Mapping[str, Tensor | None] | None = None, **options: object
+) -> tuple[str, str]:
+    """Return ``(implementation, why)`` for an op on these tensors (argument name → tensor or None).
 
-    Rule: a name given by the caller or by ``FASTBERT_IMPL`` is taken or refused; otherwise the reference serves,
-    until this build carries a kernel for the op and the device.
+    Rule: a name given by the caller or by ``FASTBERT_IMPL`` is taken or refused. Otherwise ("auto") the Triton kernel
+    serves CUDA tensors that it can take, and the reference everything else. Without ``tensors`` the answer is for
+    tensors that a kernel can take, on this machine's CUDA device if it has one.
 
     Raises:
         ValueError: unknown implementation name.
@@ -35,11 +41,33 @@ def choose(op: str, impl: str, *tensors: Tensor | None) -> tuple[str, str]:
         impl, asked = os.environ.get("FASTBERT_IMPL", "auto") or "auto", "FASTBERT_IMPL"
     if impl not in get_args(Impl):
         raise ValueError(f"{asked}={impl!r}: expected one of {', '.join(get_args(Impl))}")
-    if impl in ("auto", "reference"):
-        return "reference", f"{asked} says so" if impl == "reference" else "no kernel for this op in this build"
+    if impl == "reference":
+        return "reference", f"{asked} says so"
     if impl == "cpp" and asked == "FASTBERT_IMPL":
         return "reference", "FASTBERT_IMPL=cpp rules the text engine; this op has no C++ kernel in this build"
-    raise RuntimeError(f"{asked}={impl!r}: no {impl} kernel for {op!r} in this build. Remedy: impl='reference'")
+    if impl == "cpp":
+        raise RuntimeError(f"{asked}={impl!r}: no {impl} kernel for {op!r} in this build. Remedy: impl='reference'")
+    if impl == "auto":
+        on_cuda = (
+            torch.cuda.is_available() if tensors is None else any(x is not None and x.is_cuda for x in tensors.values())
+        )
+        if not on_cuda:
+            return "reference", "the kernels serve CUDA tensors" if tensors is not None else "there is no CUDA device"
+    why = dispatch.refusal(op, tensors, **options) if tensors is not None else None
+    if why is None:
+        return "triton", f"{asked} says so" if impl == "triton" else "a kernel takes these CUDA tensors"
+    if impl == "triton":
+        raise RuntimeError(f"{asked}='triton': {op}: {why}")
+    return "reference", why
+
+
+def _implementation(op: str, impl: str, tensors: Mapping[str, Tensor | None], **options: object) -> Callable[..., Any]:
+    """The function that :func:`choose` names; triton is imported when it is first needed."""
+    if choose(op, impl, tensors, **options)[0] == "triton":
+        from fastbert.kernels import public
+
+        return getattr(public, op)
+    return getattr(reference, op)
 
 
 def _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, dropout_p) -> None:
@@ -105,8 +133,8 @@ def attention(
     Reference: Vaswani et al., Attention Is All You Need, 2017; Dao et al., FlashAttention, 2022.
     """
     _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, dropout_p)
-    choose("attention", impl, q, k, v)
-    return reference.attention(
+    op = _implementation("attention", impl, {"q": q, "k": k, "v": v, "bias": bias}, scale=scale)
+    return op(
         q, k, v, cu_seqlens, max_seqlen,
         attention_mask=attention_mask, window=window, bias=bias, scale=scale, dropout_p=dropout_p, seed=seed,
     )  # fmt: skip
@@ -114,8 +142,8 @@ def attention(
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor, *, impl: str = "auto") -> Tensor:
     """Rotate each head of x (…, N, H) by its position's angles, cos and sin (…, H / 2): pairs are (i, i + H/2)."""
-    choose("rotary", impl, x)
-    return reference.rotary(x, cos, sin)
+    op = _implementation("rotary", impl, {"x": x, "cos": cos, "sin": sin})
+    return op(x, cos, sin)
 
 
 def add_layer_norm(
@@ -134,20 +162,21 @@ def add_layer_norm(
     Args: x, residual (…, D); weight (D,); bias (D,) or None; eps added to the variance.
     Returns: (…, D), or ``(normed, summed)``.
     """
-    choose("add_layer_norm", impl, x, residual)
-    return reference.add_layer_norm(x, residual, weight, bias, eps, dropout_p=dropout_p, return_sum=return_sum)
+    tensors = {"x": x, "residual": residual, "weight": weight, "bias": bias}
+    op = _implementation("add_layer_norm", impl, tensors)
+    return op(x, residual, weight, bias, eps, dropout_p=dropout_p, return_sum=return_sum)
 
 
 def bias_gelu(x: Tensor, bias: Tensor | None = None, approximate: str = "none", *, impl: str = "auto") -> Tensor:
     """GELU(x + bias), exact ("none") or "tanh". x (…, F), bias (F,) or None."""
-    choose("bias_gelu", impl, x)
-    return reference.bias_gelu(x, bias, approximate)
+    op = _implementation("bias_gelu", impl, {"x": x, "bias": bias})
+    return op(x, bias, approximate)
 
 
 def geglu(x: Tensor, bias: Tensor | None = None, approximate: str = "none", *, impl: str = "auto") -> Tensor:
     """GELU(gate) · value of x (…, 2F) = [gate | value]; returns (…, F)."""
-    choose("geglu", impl, x)
-    return reference.geglu(x, bias, approximate)
+    op = _implementation("geglu", impl, {"x": x, "bias": bias})
+    return op(x, bias, approximate)
 
 
 def feed_forward(
@@ -167,8 +196,12 @@ def feed_forward(
     impl: str = "auto",
 ) -> Tensor:
     """LayerNorm → Linear → GELU/GeGLU → Linear → residual, pre- or post-norm; see :func:`reference.feed_forward`."""
-    choose("feed_forward", impl, x)
-    return reference.feed_forward(
+    tensors = {
+        "x": x, "norm_weight": norm_weight, "norm_bias": norm_bias, "up_weight": up_weight, "up_bias": up_bias,
+        "down_weight": down_weight, "down_bias": down_bias,
+    }  # fmt: skip
+    op = _implementation("feed_forward", impl, tensors)
+    return op(
         x, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias,
         norm=norm, mlp=mlp, eps=eps, approximate=approximate, dropout_p=dropout_p,
     )  # fmt: skip
@@ -188,10 +221,12 @@ def embed_layer_norm(
     impl: str = "auto",
 ) -> Tensor:
     """LayerNorm of the summed word (V, D), position (P, D) and token-type (S, D) rows; absent tables are skipped."""
-    choose("embed_layer_norm", impl, word)
-    return reference.embed_layer_norm(
-        input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps
-    )
+    tensors = {
+        "word": word, "position": position, "token_type": token_type, "weight": weight, "bias": bias,
+        "input_ids": input_ids,
+    }  # fmt: skip
+    op = _implementation("embed_layer_norm", impl, tensors)
+    return op(input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps)
 
 
 def masked_lm_loss(
@@ -204,5 +239,6 @@ def masked_lm_loss(
     impl: str = "auto",
 ) -> Tensor:
     """Mean cross-entropy of the masked rows against a tied decoder; see :func:`reference.masked_lm_loss`."""
-    choose("masked_lm_loss", impl, hidden)
-    return reference.masked_lm_loss(hidden, weight, bias, labels, vocab_size=vocab_size)
+    tensors = {"hidden": hidden, "weight": weight, "bias": bias, "labels": labels}
+    op = _implementation("masked_lm_loss", impl, tensors)
+    return op(hidden, weight, bias, labels, vocab_size=vocab_size)

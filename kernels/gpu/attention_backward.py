@@ -252,14 +252,17 @@ def uses_one_block(arch: str, itemsize: int, head_dim: int, max_seqlen: int, arg
     if arch == "interpreter":
         return max_seqlen <= 64
     rich = arguments["DROPOUT"] or arguments["HAS_BIAS"]
-    fits = head_dim <= 64 or (arch in BIG_SHARED_MEMORY and not rich)
+    if arch in BIG_SHARED_MEMORY:
+        fits = head_dim <= 64 or not rich
+    else:
+        fits = head_dim <= 64 and not (arguments["DROPOUT"] and arguments["HAS_BIAS"])
     return max_seqlen <= ONE_BLOCK_MAX and itemsize == 2 and fits
 
 
 def backward_config(kind: str, arch: str, itemsize: int, head_dim: int, max_seqlen: int, arguments: dict) -> Config:
     """Tiles of "one_block", "keys" or "queries": the largest without spills, see kernels/README.md."""
     big, wide, rich = arch in BIG_SHARED_MEMORY, head_dim > 64, arguments["DROPOUT"] or arguments["HAS_BIAS"]
-    masked = arguments["HAS_MASK"] or arguments["HAS_WINDOW"]
+    masked, both = arguments["HAS_MASK"] or arguments["HAS_WINDOW"], arguments["DROPOUT"] and arguments["HAS_BIAS"]
     block = max(16, next_power_of_2(max_seqlen)) if kind == "one_block" else 0
     if arch == "interpreter":
         tile = {"one_block": (16, block, 4, 1), "keys": (16, 32, 4, 1), "queries": (32, 16, 4, 1)}[kind]
@@ -268,10 +271,14 @@ def backward_config(kind: str, arch: str, itemsize: int, head_dim: int, max_seql
     elif kind == "one_block":
         tile = (64 if big and not wide and not rich else 32, block, 8, 2)
     elif kind == "keys":
-        if rich or (masked and not big and not wide):
+        if both and not big and not wide and not masked:
+            tile = (64, 32, 8, 2)
+        elif rich or (masked and not big and not wide):
             tile = (32, 64, 8, 2)
         else:
             tile = (64, 64, 8, 2) if wide else (64, 128, 8, 2)
+    elif both and not big and not wide:
+        tile = (32, 64, 8, 2)
     elif rich or (wide and not big):
         tile = (64, 64, 8, 2)
     else:

@@ -12,7 +12,7 @@ import triton.language as tl
 from fastbert.kernels import configs
 from fastbert.kernels.attention_backward import scores_gradient
 from fastbert.kernels.attention_tile import sequence_bounds
-from fastbert.kernels.launch import arch_of, cdiv, launch
+from fastbert.kernels.launch import BIG_SHARED_MEMORY, arch_of, cdiv, launch
 
 
 @triton.jit
@@ -67,8 +67,11 @@ def attention_bias_gradient_kernel(
 def launch_bias_gradient(q, k, v, grad_out, lse, delta, dbias, geometry, options) -> None:
     """Fill ``dbias`` (1 or B, N, L, L) float32; ``delta`` from :func:`attention_backward.launch_delta`."""
     arch = arch_of(q)
-    small = (16, 16, 4, 1)
-    static = configs.tile(*((64, 64, 8, 2) if arch != "interpreter" and q.element_size() == 2 else small))
+    if arch == "interpreter" or q.element_size() == 4:
+        tile = (16, 16, 4, 1)
+    else:
+        tile = (64, 64, 8, 2) if arch in BIG_SHARED_MEMORY else (32, 32, 8, 2)
+    static = configs.tile(*tile)
     config = configs.pick("attention_bias_gradient", arch, q.element_size(), q.shape[2], static)
     groups, num_heads, bias_length, _ = dbias.shape
     num_tiles = cdiv(bias_length, config.blocks["BLOCK_M"])

@@ -139,6 +139,8 @@ def forward_config(arch: str, itemsize: int, head_dim: int, max_seqlen: int, arg
         tile = (32, 32, 4, 1)
     elif arch in BIG_SHARED_MEMORY:
         tile = (128, 64, 8, 2) if rich or max_seqlen <= 64 else (128, 128, 8, 2)
+    elif arguments["DROPOUT"] and arguments["HAS_BIAS"]:
+        tile = (32, 64, 8, 2) if wide else (64, 64, 8, 2)
     elif wide:
         tile = (32, 32, 4, 1) if rich or not masked else (64, 64, 4, 2)
     else:

@@ -8,6 +8,7 @@ from harness import check_parity, fenced_allocations, shuffled_programs
 
 from fastbert import reference
 from fastbert.kernels.embed import embed_layer_norm
+from fastbert.kernels.feed_forward import feed_forward
 from fastbert.kernels.gelu import bias_gelu, geglu
 from fastbert.kernels.loss import masked_lm_loss
 from fastbert.kernels.norm import add_layer_norm
@@ -181,3 +182,21 @@ def test_masked_lm_loss_corners():
     with torch.no_grad():
         quiet = masked_lm_loss(hidden, weight, None, torch.arange(4), vocab_size=66)
     torch.testing.assert_close(quiet, reference.masked_lm_loss(hidden, weight, None, torch.arange(4), vocab_size=66))
+
+
+@every_dtype
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("mlp", ["gelu", "geglu"])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_feed_forward(with_bias, mlp, norm, dtype):
+    width, inner = 24, 40
+    inputs = {
+        "x": normal(2, 9, width, dtype=dtype),
+        "norm_weight": normal(width, dtype=dtype),
+        "norm_bias": normal(width, dtype=dtype) if with_bias else None,
+        "up_weight": 0.2 * normal(inner * (2 if mlp == "geglu" else 1), width, dtype=dtype),
+        "up_bias": normal(inner * (2 if mlp == "geglu" else 1), dtype=dtype) if with_bias else None,
+        "down_weight": 0.2 * normal(width, inner, dtype=dtype),
+        "down_bias": normal(width, dtype=dtype) if with_bias else None,
+    }
+    both(feed_forward, reference.feed_forward, inputs, norm=norm, mlp=mlp, eps=1e-5, roundings=2)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from fastbert import reference
+from fastbert import ops, reference
+from fastbert.kernels import feed_forward as _feed_forward  # noqa: F401  registers the op
 from fastbert.kernels.attention import attention
 from fastbert.kernels.embed import embed_layer_norm
 from fastbert.kernels.gelu import bias_gelu, geglu
@@ -24,28 +25,37 @@ def leaf(*shape):
 
 
 def _ops():
-    ops = torch.ops.fastbert
+    custom = torch.ops.fastbert
     ids = torch.randint(0, 20, (6,))
     return {
-        "attention": (ops.attention, (*leaf(16, 3, 2, 16).unbind(1), CU_SEQLENS, None, None, None, 9, -1, 0.25, 0.0)),
+        "attention": (
+            custom.attention, (*leaf(16, 3, 2, 16).unbind(1), CU_SEQLENS, None, None, None, 9, -1, 0.25, 0.0)
+        ),
         "attention, every option": (
-            ops.attention,
+            custom.attention,
             (*leaf(2, 8, 3, 2, 16).flatten(0, 1).unbind(1), None, torch.ones(16, dtype=torch.int8), leaf(1, 2, 8, 8),
              SEED, 8, 3, 0.25, 0.2),
         ),
         "add_layer_norm": (
-            ops.add_layer_norm, (leaf(4, 16), leaf(4, 16), leaf(16), leaf(16), None, 1e-5, 0.0, True)
+            custom.add_layer_norm, (leaf(4, 16), leaf(4, 16), leaf(16), leaf(16), None, 1e-5, 0.0, True)
         ),
         "add_layer_norm, dropout": (
-            ops.add_layer_norm, (leaf(4, 16), leaf(4, 16), leaf(16), None, SEED, 1e-5, 0.2, True)
+            custom.add_layer_norm, (leaf(4, 16), leaf(4, 16), leaf(16), None, SEED, 1e-5, 0.2, True)
         ),
-        "gelu": (ops.gelu, (leaf(4, 16), leaf(16), True, False)),
-        "geglu": (ops.gelu, (leaf(4, 32), leaf(32), False, True)),
-        "rotary": (ops.rotary, (leaf(4, 2, 16), torch.randn(4, 8), torch.randn(4, 8), False)),
+        "gelu": (custom.gelu, (leaf(4, 16), leaf(16), True, False)),
+        "geglu": (custom.gelu, (leaf(4, 32), leaf(32), False, True)),
+        "rotary": (custom.rotary, (leaf(4, 2, 16), torch.randn(4, 8), torch.randn(4, 8), False)),
         "embed_layer_norm": (
-            ops.embed_layer_norm, (ids, ids, None, leaf(20, 16), leaf(20, 16), None, leaf(16), leaf(16), 1e-5)
+            custom.embed_layer_norm, (ids, ids, None, leaf(20, 16), leaf(20, 16), None, leaf(16), leaf(16), 1e-5)
         ),
-        "masked_lm_loss": (ops.masked_lm_loss, (leaf(5, 16), leaf(24, 16), leaf(24), torch.arange(5), 20, 5, True)),
+        "feed_forward": (
+            custom.feed_forward,
+            (leaf(4, 16), leaf(16), leaf(16), leaf(24, 16), leaf(24), leaf(16, 24), leaf(16), 1e-5, True, False),
+        ),
+        "feed_forward, plain": (
+            custom.feed_forward, (leaf(4, 16), None, None, leaf(24, 16), None, leaf(16, 12), None, 1e-5, True, True)
+        ),
+        "masked_lm_loss": (custom.masked_lm_loss, (leaf(5, 16), leaf(24, 16), leaf(24), torch.arange(5), 20, 5, True)),
     }  # fmt: skip
 
 
@@ -140,3 +150,18 @@ def test_gradcheck_of_the_reference():
                      (double(4, 6), double(3, 6), weight, shift))  # fmt: skip
     labels = torch.tensor([1, -100, 3])
     assert gradcheck(lambda *a: reference.masked_lm_loss(*a, labels, vocab_size=5), (x, double(8, 6), double(8)))
+
+
+def test_the_dispatch_point_compiles_into_one_graph():
+    """``ops`` with impl="triton", as layers call it: no graph break, the same numbers as the reference."""
+
+    def block(x, impl):
+        x = ops.add_layer_norm(x, x, torch.ones(32), None, 1e-5, impl=impl)
+        q = x.view(16, 2, 16)
+        return ops.bias_gelu(ops.attention(q, q, q, CU_SEQLENS, 9, impl=impl).flatten(1), None, impl=impl)
+
+    x = torch.randn(16, 32)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")(x, "triton")
+    torch.testing.assert_close(compiled, block(x, "triton"))
+    torch.testing.assert_close(compiled, block(x, "reference"), rtol=1e-5, atol=1e-5)
+    assert ops.choose("bias_gelu", "auto", {"x": x})[0] == "reference"  # on the CPU only when asked by name
