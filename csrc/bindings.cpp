@@ -170,8 +170,8 @@ static py::tuple encode_lines(fastbert::BatchEncoder& encoder, const py::buffer&
 }
 
 // bounds: (B + 1,) int64 byte offsets into data, as Arrow's string columns have them.
-static py::tuple encode_spans(fastbert::BatchEncoder& encoder, const py::buffer& data, const py::array_t<int64_t>& bounds,
-                              const py::kwargs& kwargs) {
+static py::tuple encode_spans(fastbert::BatchEncoder& encoder, const py::buffer& data,
+                              const py::array_t<int64_t>& bounds, const py::kwargs& kwargs) {
   const py::buffer_info info = data.request();
   const int64_t size = info.size * info.itemsize;
   const auto at = bounds.unchecked<1>();
@@ -203,8 +203,9 @@ static std::unique_ptr<fastbert::BatchEncoder> make_tokenizer(const std::vector<
                                                               const std::string& simd) {
   std::vector<fastbert::SpecialToken> tokens;
   for (const auto& [text, id] : special_tokens) tokens.push_back({text.cast<std::string>(), id.cast<int32_t>()});
-  return std::make_unique<fastbert::BatchEncoder>(std::make_shared<const fastbert::Tokenizer>(
-      vocab, unk_id, std::move(tokens), fastbert::TokenizerOptions{options, max_input_chars_per_word, fastbert::simd_level_named(simd)}));
+  const fastbert::TokenizerOptions all{options, max_input_chars_per_word, fastbert::simd_level_named(simd)};
+  return std::make_unique<fastbert::BatchEncoder>(
+      std::make_shared<const fastbert::Tokenizer>(vocab, unk_id, std::move(tokens), all));
 }
 
 static void translate_input_error(std::exception_ptr error) {
@@ -322,8 +323,8 @@ static void bind_vocab(py::module_& m) {
 static void bind_text(py::module_& m) {
   py::register_exception_translator(&translate_input_error);
   py::class_<fastbert::BatchEncoder>(m, "Tokenizer")
-      .def(py::init(&make_tokenizer), py::arg("vocab"), py::arg("unk_id"), py::arg("special_tokens"), py::arg("options"),
-           py::arg("max_input_chars_per_word"), py::arg("simd") = "auto")
+      .def(py::init(&make_tokenizer), py::arg("vocab"), py::arg("unk_id"), py::arg("special_tokens"),
+           py::arg("options"), py::arg("max_input_chars_per_word"), py::arg("simd") = "auto")
       .def("encode_aligned", &encode_aligned, py::arg("text"), py::arg("split_special_tokens"))
       .def("encode_texts", &encode_texts, py::arg("texts"), py::arg("pairs"))
       .def("encode_lines", &encode_lines, py::arg("data"))

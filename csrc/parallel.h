@@ -10,7 +10,7 @@ int hardware_threads();
 
 // Calls body(index, worker) once for every index in [0, count), on up to `threads` threads (<= 0 means
 // hardware_threads()), and returns when all have ended. The caller takes part as worker 0.
-//  - worker is in [0, max(1, threads)) and no two calls run at once with the same worker, so it may pick a scratch buffer.
+//  - worker is in [0, max(1, threads)) and no two calls run at once with the same worker: it may pick a scratch buffer.
 //  - Indices are handed out in increasing order, one at a time: make them coarse (tens of microseconds or more).
 //  - The first exception stops the handing out and is rethrown here, after every running call has ended.
 //  - A call from inside a body, or while another thread is inside parallel_for, runs on the calling thread alone.

@@ -12,7 +12,8 @@ namespace fastbert {
 namespace {
 
 // kKeep + 16 - n, read as 16 bytes, keeps the first n bytes.
-alignas(32) constexpr uint8_t kKeep[32] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+alignas(32) constexpr uint8_t kKeep[32] = {255, 255, 255, 255, 255, 255, 255, 255,
+                                             255, 255, 255, 255, 255, 255, 255, 255};
 
 struct Simd {
   struct Tables {

@@ -73,7 +73,8 @@ struct SegmentLoop {
     auto* bytes = reinterpret_cast<uint8_t*>(key);
     std::memcpy(bytes, p, length);
     if (classes.lowercase)
-      for (size_t i = 0; i < length; ++i) bytes[i] = static_cast<uint8_t>(bytes[i] + 32 * (bytes[i] >= 'A' && bytes[i] <= 'Z'));
+      for (size_t i = 0; i < length; ++i)
+        if (bytes[i] >= 'A' && bytes[i] <= 'Z') bytes[i] = static_cast<uint8_t>(bytes[i] + 32);
     bytes[31] = static_cast<uint8_t>(length);
     typename Cache::Long* slot = cache.long_slot(key);
     if (!std::memcmp(slot->key, key, sizeof key)) {

@@ -33,8 +33,9 @@ Tokenizer::Tokenizer(const std::vector<std::string>& vocab, int32_t unk_id, std:
   std::stable_sort(special_tokens_.begin(), special_tokens_.end(),
                    [](const SpecialToken& a, const SpecialToken& b) { return a.text.size() > b.text.size(); });
   for (const SpecialToken& token : special_tokens_) starts_special_[static_cast<uint8_t>(token.text[0])] = true;
+  const auto first = std::find(starts_special_.begin(), starts_special_.end(), true);
   if (std::count(starts_special_.begin(), starts_special_.end(), true) == 1)
-    only_start_ = static_cast<int>(std::find(starts_special_.begin(), starts_special_.end(), true) - starts_special_.begin());
+    only_start_ = static_cast<int>(first - starts_special_.begin());
 }
 
 const SpecialToken* Tokenizer::special_at(const uint8_t* text, size_t num_bytes) const {

@@ -33,7 +33,8 @@ size_t transcode(const Unit* units, size_t length, uint8_t* out) {
     if (code_point >= 0xD800 && code_point < 0xE000) {
       char message[128];
       std::snprintf(message, sizeof message,
-                    "the text holds a lone surrogate U+%04X at character %zu, which is not text. Remedy: decode it again",
+                    "the text holds a lone surrogate U+%04X at character %zu, which is not text. "
+                    "Remedy: decode it again",
                     static_cast<unsigned>(code_point), i);
       throw InputError(message);
     }
@@ -48,11 +49,12 @@ ByteSpan to_utf8(const TextView& text, std::vector<uint8_t>& scratch) {
   if (text.kind == TextView::kUtf8) return {static_cast<const uint8_t*>(text.data), text.length};
   const size_t worst = text.kind == TextView::kLatin1 ? 2 : text.kind == TextView::kUcs2 ? 3 : 4;
   if (scratch.size() < text.length * worst) scratch.resize(text.length * worst);
+  uint8_t* const out = scratch.data();
   size_t size = 0;
-  if (text.kind == TextView::kLatin1) size = transcode(static_cast<const uint8_t*>(text.data), text.length, scratch.data());
-  if (text.kind == TextView::kUcs2) size = transcode(static_cast<const uint16_t*>(text.data), text.length, scratch.data());
-  if (text.kind == TextView::kUcs4) size = transcode(static_cast<const uint32_t*>(text.data), text.length, scratch.data());
-  return {scratch.data(), size};
+  if (text.kind == TextView::kLatin1) size = transcode(static_cast<const uint8_t*>(text.data), text.length, out);
+  if (text.kind == TextView::kUcs2) size = transcode(static_cast<const uint16_t*>(text.data), text.length, out);
+  if (text.kind == TextView::kUcs4) size = transcode(static_cast<const uint32_t*>(text.data), text.length, out);
+  return {out, size};
 }
 
 std::vector<TextView> split_lines(const uint8_t* data, size_t size) {

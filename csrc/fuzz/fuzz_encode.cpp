@@ -18,7 +18,8 @@ std::vector<std::string> vocabulary() {
     vocab.push_back(std::string(1, c));
     if (c != 'q') vocab.push_back("##" + std::string(1, c));
   }
-  for (const char* text : {"the", "##ing", "##ed", "an", "\u00e9", "##\u00e9", "\u6f22", "\u1100", "##\u1161", "\u0301"})
+  for (const char* text :
+       {"the", "##ing", "##ed", "an", "\u00e9", "##\u00e9", "\u6f22", "\u1100", "##\u1161", "\u0301"})
     vocab.emplace_back(text);
   return vocab;
 }

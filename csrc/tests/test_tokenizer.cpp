@@ -32,8 +32,8 @@ std::vector<int32_t> encode(const Tokenizer& tokenizer, Tokenizer::Scratch& scra
 }
 
 std::string random_text(std::mt19937& random) {
-  static const std::string kPieces[] = {"a", "b", "A", "Ab", "aaaaaaaaaaaaaa", "aaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaa", " ",
-                                        ".", ",", "[MASK]", "[", "\u00e9", "\u00c9", "\u6f22", "\xff", "\xe6\xbc",
+  static const std::string kPieces[] = {"a", "b", "A", "Ab", "aaaaaaaaaaaaaa", "aaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaa",
+                                        " ", ".", ",", "[MASK]", "[", "\u00e9", "\u00c9", "\u6f22", "\xff", "\xe6\xbc",
                                         "\u0301", std::string(1, '\0'), "\t\n", "\u200b", "zz", std::string(40, 'b')};
   std::string text;
   for (size_t n = random() % 40; n; --n) text += kPieces[random() % std::size(kPieces)];

@@ -41,6 +41,19 @@ class EncodedBatch:
         index %= len(self)
         return self.input_ids[self.offsets[index] : self.offsets[index + 1]]
 
+    @classmethod
+    def concatenated(cls, batches: list[EncodedBatch]) -> EncodedBatch:
+        """Put batches of single texts (no type ids) one after the other; at least one."""
+        starts = np.cumsum([0, *(b.offsets[-1] for b in batches)])
+        ends = [b.offsets[1:] + start for b, start in zip(batches, starts[:-1], strict=True)]
+        spans = [b.char_offsets for b in batches if b.char_offsets is not None]
+        return cls(
+            np.concatenate([b.input_ids for b in batches]),
+            np.concatenate([np.zeros(1, np.int64), *ends]),
+            None,
+            np.concatenate(spans) if spans else None,
+        )
+
 
 @dataclass
 class Encoding:

@@ -298,7 +298,7 @@ class Tokenizer:
             if len(chunks) == 1:
                 return chunks[0]
             empty = EncodedBatch(*self._core.encode_texts([], None, **options))
-            return _concatenated([empty, *chunks])
+            return EncodedBatch.concatenated([empty, *chunks])
         return EncodedBatch(*self._core.encode_texts(*inputs.texts_and_pairs(texts), **options))
 
     def _encode_spans(self, data: Any, bounds: np.ndarray, options: dict[str, Any]) -> tuple:
@@ -414,15 +414,3 @@ def _clean_up(token: str) -> str:
     for old, new in _CLEANUPS:
         token = token.replace(old, new)
     return token
-
-
-def _concatenated(batches: list[EncodedBatch]) -> EncodedBatch:
-    starts = np.cumsum([0, *(b.offsets[-1] for b in batches)])
-    ends = [b.offsets[1:] + start for b, start in zip(batches, starts[:-1], strict=True)]
-    spans = [b.char_offsets for b in batches if b.char_offsets is not None]
-    return EncodedBatch(
-        np.concatenate([b.input_ids for b in batches]),
-        np.concatenate([np.zeros(1, np.int64), *ends]),
-        None,
-        np.concatenate(spans) if spans else None,
-    )
