@@ -44,6 +44,7 @@ FLOORS = {
     "fastbert.predict": 6,
     "fastbert.tokenize": 6,
     "fastbert.info": 6,
+    "fastbert.roofline": 6,
 }
 COMMANDS = {name for name, floor in FLOORS.items() if floor == 6}
 # within one floor, in this order
