@@ -7,6 +7,7 @@ fastbert.tune`` measures on a GPU and writes the overlay, whose place is the env
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from fastbert.kernels.launch import Config
 
 _forced: dict[str, Config] = {}
+_asked: dict[str, tuple[str, Config]] | None = None
 
 
 def tile(block_m: int, block_n: int, num_warps: int, num_stages: int) -> Config:
@@ -42,6 +44,8 @@ def key_of(op: str, arch: str, itemsize: int, size: int) -> str:
 
 def pick(op: str, arch: str, itemsize: int, size: int, static: Config) -> Config:
     """The forced, tuned or static configuration, in this order."""
+    if _asked is not None:
+        _asked[key_of(op, arch, itemsize, size)] = op, static
     if op in _forced:
         return _forced[op]
     return _overlay(overlay_path()).get(key_of(op, arch, itemsize, size), static)
@@ -56,3 +60,25 @@ def forced(**configs: Config) -> Iterator[None]:
         yield
     finally:
         _forced = before
+
+
+@contextlib.contextmanager
+def observed() -> Iterator[dict[str, tuple[str, Config]]]:
+    """Collect what launchers ask for, inside the with block: key → (op, static configuration)."""
+    global _asked
+    before, _asked = _asked, {}
+    try:
+        yield _asked
+    finally:
+        _asked = before
+
+
+def write_overlay(path: Path, chosen: dict[str, Config]) -> None:
+    """Add to the overlay file, through a temporary name; launchers of this process see it at once."""
+    entries = json.loads(path.read_text()) if path.is_file() else {}
+    entries |= {key: dataclasses.asdict(config) for key, config in chosen.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
+    temporary.replace(path)
+    _overlay.cache_clear()
