@@ -20,8 +20,7 @@ from fastbert import ops
 from fastbert.cli import run
 from fastbert.errors import InputError
 
-# blocks that the problem fixes: a row kernel's whole row, all keys of the one-block backward
-_FIXED = {"attention_backward_one_block": "BLOCK_N", "attention_bias_gradient": "BLOCK_N"}
+# kernels whose block is the whole row; all keys of the one-block backward are fixed too
 _WHOLE_ROW = ("add_layer_norm_forward", "add_layer_norm_backward", "embed_layer_norm")
 WORTH_IT = 0.98
 
@@ -47,7 +46,7 @@ def candidates(op: str, static: Any) -> Iterator[Any]:
     from fastbert.kernels.launch import Config
 
     yield static
-    names = [n for n in static.blocks if _FIXED.get(op.removesuffix("_rich").removesuffix("_masked")) != n]
+    names = [n for n in static.blocks if not (n == "BLOCK_N" and op.startswith("attention_backward_one_block"))]
     names = [] if op in _WHOLE_ROW or op.startswith("attention_bias") else names
     choices = [(static.blocks[n] // 2, static.blocks[n], static.blocks[n] * 2) for n in names]
     for sizes in itertools.product(*choices):

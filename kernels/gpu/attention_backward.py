@@ -16,12 +16,10 @@ import torch
 import triton
 import triton.language as tl
 
-from fastbert.kernels import configs
 from fastbert.kernels.attention_tile import bias_tile, live_pairs, sequence_bounds
+from fastbert.kernels.attention_tiles import config_of
 from fastbert.kernels.dropout import tile_dropout
-from fastbert.kernels.launch import BIG_SHARED_MEMORY, Config, arch_of, cdiv, launch, next_power_of_2
-
-ONE_BLOCK_MAX = 128
+from fastbert.kernels.launch import Config, arch_of, cdiv, launch
 
 
 @triton.jit
@@ -247,46 +245,6 @@ def attention_backward_one_block_kernel(
     tl.store(DV + grad, dv.to(DV.dtype.element_ty), mask=real)
 
 
-def uses_one_block(arch: str, itemsize: int, head_dim: int, max_seqlen: int, arguments: dict) -> bool:
-    """Whether one launch does the whole backward: short sequences, where it compiles without spills."""
-    if arch == "interpreter":
-        return max_seqlen <= 64
-    rich = arguments["DROPOUT"] or arguments["HAS_BIAS"]
-    if arch in BIG_SHARED_MEMORY:
-        fits = head_dim <= 64 or not rich
-    else:
-        fits = head_dim <= 64 and not (arguments["DROPOUT"] and arguments["HAS_BIAS"])
-    return max_seqlen <= ONE_BLOCK_MAX and itemsize == 2 and fits
-
-
-def backward_config(kind: str, arch: str, itemsize: int, head_dim: int, max_seqlen: int, arguments: dict) -> Config:
-    """Tiles of "one_block", "keys" or "queries": the largest without spills, see kernels/README.md."""
-    big, wide, rich = arch in BIG_SHARED_MEMORY, head_dim > 64, arguments["DROPOUT"] or arguments["HAS_BIAS"]
-    masked, both = arguments["HAS_MASK"] or arguments["HAS_WINDOW"], arguments["DROPOUT"] and arguments["HAS_BIAS"]
-    block = max(16, next_power_of_2(max_seqlen)) if kind == "one_block" else 0
-    if arch == "interpreter":
-        tile = {"one_block": (16, block, 4, 1), "keys": (16, 32, 4, 1), "queries": (32, 16, 4, 1)}[kind]
-    elif itemsize == 4:
-        tile = (16, 16, 4, 1) if wide else (16, 32, 4, 1)
-    elif kind == "one_block":
-        tile = (64 if big and not wide and not rich else 32, block, 8, 2)
-    elif kind == "keys":
-        if both and not big and not wide and not masked:
-            tile = (64, 32, 8, 2)
-        elif rich or (masked and not big and not wide):
-            tile = (32, 64, 8, 2)
-        else:
-            tile = (64, 64, 8, 2) if wide else (64, 128, 8, 2)
-    elif both and not big and not wide:
-        tile = (32, 64, 8, 2)
-    elif rich or (wide and not big):
-        tile = (64, 64, 8, 2)
-    else:
-        tile = (128, 64, 8, 2)
-    variant = f"attention_backward_{kind}{'_rich' if rich else ''}{'_masked' if masked else ''}"
-    return configs.pick(variant, arch, itemsize, head_dim * 1000 + block, configs.tile(*tile))
-
-
 def launch_delta(o, grad_out, delta) -> None:
     """Fill ``delta`` (N, T) from two (T, N, H) tensors."""
     total, num_heads, head_dim = o.shape
@@ -314,8 +272,7 @@ def launch_backward(q, k, v, o, grad_out, lse, grads, geometry, options) -> torc
         "stride_gt": dq.stride(0), "stride_gn": dq.stride(1),
     }  # fmt: skip
     shape = (arch, itemsize, head_dim, max_seqlen, options)
-    if uses_one_block(*shape):
-        config = backward_config("one_block", *shape)
+    if config := config_of("one_block", *shape):
         launch(
             attention_backward_one_block_kernel, num_programs, config,
             OUT=o, DQ=dq, DK=dk, DV=dv, stride_ot=o.stride(0), stride_on=o.stride(1), **shared,
@@ -323,13 +280,15 @@ def launch_backward(q, k, v, o, grad_out, lse, grads, geometry, options) -> torc
         return None
     delta = torch.empty_like(lse)
     launch_delta(o, grad_out, delta)
-    config = backward_config("keys", *shape)
+    config = config_of("keys", *shape)
+    assert config is not None
     num_tiles = cdiv(max_seqlen, config.blocks["BLOCK_N"])
     launch(
         attention_backward_keys_kernel, num_tiles * num_programs, config,
         DELTA=delta, DK=dk, DV=dv, num_tiles=num_tiles, **shared,
     )  # fmt: skip
-    config = backward_config("queries", *shape)
+    config = config_of("queries", *shape)
+    assert config is not None
     num_tiles = cdiv(max_seqlen, config.blocks["BLOCK_M"])
     launch(
         attention_backward_queries_kernel, num_tiles * num_programs, config,

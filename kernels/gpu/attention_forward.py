@@ -15,10 +15,10 @@ Reference: Milakov & Gimelshein, Online normalizer calculation for softmax, 2018
 import triton
 import triton.language as tl
 
-from fastbert.kernels import configs
 from fastbert.kernels.attention_tile import bias_tile, live_pairs, sequence_bounds
+from fastbert.kernels.attention_tiles import config_of
 from fastbert.kernels.dropout import tile_dropout
-from fastbert.kernels.launch import BIG_SHARED_MEMORY, Config, arch_of, cdiv, launch
+from fastbert.kernels.launch import arch_of, cdiv, launch
 
 
 @triton.jit
@@ -131,27 +131,10 @@ def attention_forward_kernel(
     tl.store(o, acc.to(OUT.dtype.element_ty), mask=i[:, None] < length)
 
 
-def forward_config(arch: str, itemsize: int, head_dim: int, max_seqlen: int, arguments: dict) -> Config:
-    """The largest tiles that compile without spills; the table and how it was made are in kernels/README.md."""
-    wide, rich = head_dim > 64, arguments["DROPOUT"] or arguments["HAS_BIAS"]
-    masked = arguments["HAS_MASK"] or arguments["HAS_WINDOW"]
-    if arch == "interpreter" or itemsize == 4:
-        tile = (32, 32, 4, 1)
-    elif arch in BIG_SHARED_MEMORY:
-        tile = (128, 64, 8, 2) if rich or max_seqlen <= 64 else (128, 128, 8, 2)
-    elif arguments["DROPOUT"] and arguments["HAS_BIAS"]:
-        tile = (32, 64, 8, 2) if wide else (64, 64, 8, 2)
-    elif wide:
-        tile = (32, 32, 4, 1) if rich or not masked else (64, 64, 4, 2)
-    else:
-        tile = (128, 64, 8, 2) if rich or masked or max_seqlen <= 64 else (128, 128, 8, 2)
-    variant = f"attention_forward{'_rich' if rich else ''}{'_masked' if masked else ''}"
-    return configs.pick(variant, arch, itemsize, head_dim, configs.tile(*tile))
-
-
 def launch_forward(q, k, v, o, lse, geometry, options) -> None:
     """Fill ``o`` (T, N, H) and ``lse`` (N, T); geometry and options as :mod:`fastbert.kernels.attention` makes them."""
-    config = forward_config(arch_of(q), q.element_size(), q.shape[2], geometry["max_seqlen"], options)
+    config = config_of("forward", arch_of(q), q.element_size(), q.shape[2], geometry["max_seqlen"], options)
+    assert config is not None
     num_tiles = cdiv(geometry["max_seqlen"], config.blocks["BLOCK_M"])
     launch(
         attention_forward_kernel, num_tiles * geometry["num_sequences"] * q.shape[1], config,

@@ -16,7 +16,7 @@ KERNELS = HERE.parents[1] / "kernels" / "gpu"
 MUTATIONS = {
     "a mask edge one too far": (
         "attention_tile.py", "live = j < length", "live = j <= length",
-        "interpreted/test_attention.py::test_a_sequence_does_not_see_its_neighbours",
+        "interpreted/test_attention.py::test_parity[one block-torch.float32]",
     ),
     "a window one too wide": (
         "attention_tile.py", "(i - j <= window)", "(i - j <= window + 1)",
@@ -40,7 +40,7 @@ MUTATIONS = {
         "interpreted/test_rows.py::test_gelu[bias_gelu-True-none-(70, 66)-torch.float32]",
     ),
     "a tile that spills": (
-        "attention_forward.py", "else (128, 128, 8, 2)", "else (128, 128, 4, 2)",
+        "attention_tiles.py", "_L, _M, _S = (128, 128, 8, 2)", "_L, _M, _S = (128, 128, 4, 2)",
         "test_audit.py::test_attention_keeps_its_budget[sm_90]",
     ),
     "a grid too small": (

@@ -52,7 +52,7 @@ def test_a_candidate_that_changes_the_result_never_wins():
 
 @pytest.mark.parametrize(("op", "blocks", "free"), [
     ("add_layer_norm_forward", {"BLOCK": 1024}, set()),
-    ("attention_backward_one_block_rich", {"BLOCK_M": 32, "BLOCK_N": 128}, {"BLOCK_M"}),
+    ("attention_backward_one_block_bias", {"BLOCK_M": 32, "BLOCK_N": 128}, {"BLOCK_M"}),
     ("attention_forward", {"BLOCK_M": 16, "BLOCK_N": 64}, {"BLOCK_M", "BLOCK_N"}),
 ])  # fmt: skip
 def test_blocks_that_the_problem_fixes_stay(op, blocks, free):
