@@ -1,8 +1,8 @@
 """The static configuration table of attention: the largest tiles that compile without spills.
 
 Found with ``python -m fastbert.kernels.audit`` on Triton 3.7.1, 23 November 2026; none has been timed yet. An entry is
-(BLOCK_M queries, BLOCK_N keys, warps, stages); the one-block backward takes all keys: BLOCK_N follows the length
-and None sends the case to the three-kernel backward.
+(BLOCK_M queries, BLOCK_N keys, warps, stages); the one-block backward takes all keys, so BLOCK_N follows the
+length, and None sends the case to the three-kernel backward.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,115 @@
+"""The hot ops, forward and backward, against PyTorch: ``pytest benchmarks/test_kernels.py --benchmark-only``.
+
+On a CUDA device in bfloat16: the Triton kernels, PyTorch's own op, and the reference under torch.compile, at BERT-base
+and large. Elsewhere the reference and PyTorch's own op in float32 at a small size; the kernels are skipped with the
+reason. Every contestant's result is checked against the reference in float64 before it is timed. ``extra_info`` has the
+rate: TFLOP/s for attention (14 · T · L · D FLOPs: two products forward, five backward), GB/s for the others by the
+bytes that a fused kernel must move (kernels/README.md).
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbert import ops, reference
+
+CUDA = torch.cuda.is_available()
+DEVICE, DTYPE = ("cuda", torch.bfloat16) if CUDA else ("cpu", torch.float32)
+# width, sequence length, tokens
+SHAPES = [(768, 128, 32768), (768, 512, 32768), (1024, 128, 32768), (1024, 512, 32768)] if CUDA else [(256, 128, 1024)]
+CONTESTANTS = ("triton", "torch", "compiled reference", "reference")
+
+
+def _leaf(*shape: int) -> Tensor:
+    return torch.randn(shape, device=DEVICE, dtype=DTYPE, requires_grad=True)
+
+
+def attention(width: int, length: int, tokens: int):
+    cu_seqlens = torch.arange(0, tokens + 1, length, dtype=torch.int32, device=DEVICE)
+
+    def packed(op: Callable, **options) -> Callable:
+        return lambda qkv: op(*qkv.unbind(1), cu_seqlens, length, **options)
+
+    def sdpa(qkv: Tensor) -> Tensor:
+        q, k, v = qkv.view(-1, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
+
+    versions = {"triton": packed(ops.attention, impl="triton"), "torch": sdpa, "reference": packed(reference.attention)}
+    return versions, [_leaf(tokens, 3, width // 64, 64)], 14 * tokens * length * width, None
+
+
+def add_layer_norm(width: int, length: int, tokens: int):
+    def own(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.layer_norm(x + residual, (width,), weight, bias, 1e-12)
+
+    versions = {
+        "triton": lambda *a: ops.add_layer_norm(*a, 1e-12, impl="triton"),
+        "torch": own,
+        "reference": lambda *a: reference.add_layer_norm(*a, 1e-12),
+    }
+    leaves = [_leaf(tokens, width), _leaf(tokens, width), _leaf(width), _leaf(width)]
+    return versions, leaves, None, 7 * DTYPE.itemsize * tokens * width
+
+
+def bias_gelu(width: int, length: int, tokens: int):
+    versions = {
+        "triton": lambda *a: ops.bias_gelu(*a, impl="triton"),
+        "torch": lambda x, bias: F.gelu(x + bias),
+        "reference": reference.bias_gelu,
+    }
+    return versions, [_leaf(tokens, 4 * width), _leaf(4 * width)], None, 5 * DTYPE.itemsize * tokens * 4 * width
+
+
+def masked_lm_loss(width: int, length: int, tokens: int):
+    labels = torch.randint(0, 30522, (max(tokens * 15 // 100, 1),), device=DEVICE)
+    versions = {
+        "triton": lambda *a: ops.masked_lm_loss(*a, None, labels, vocab_size=30522, impl="triton"),
+        "torch": lambda hidden, weight: F.cross_entropy(F.linear(hidden, weight)[:, :30522].float(), labels),
+        "reference": lambda *a: reference.masked_lm_loss(*a, None, labels, vocab_size=30522),
+    }
+    leaves = [_leaf(len(labels), width), _leaf(30528, width)]
+    return versions, leaves, 6 * len(labels) * width * 30528, None
+
+
+def both(function: Callable, leaves: list[Tensor], grad: Tensor) -> list[Tensor]:
+    """The output and the gradients."""
+    out = function(*leaves)
+    results = [out.detach(), *torch.autograd.grad(out, leaves, grad.to(out.dtype))]
+    if CUDA:
+        torch.cuda.synchronize()
+    return results
+
+
+def check(results: list[Tensor], spec: Callable, leaves: list[Tensor], grad: Tensor) -> None:
+    """Within a few per cent of the largest value: who computes something else is not timed."""
+    exact = both(spec, [x.detach().double().requires_grad_() for x in leaves], grad)
+    for ours, right in zip(results, exact, strict=True):
+        assert (ours.double() - right).abs().max() <= 0.03 * right.abs().max()
+
+
+@pytest.mark.parametrize("contestant", CONTESTANTS)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize("op", [attention, add_layer_norm, bias_gelu, masked_lm_loss], ids=lambda op: op.__name__)
+def test_forward_and_backward(benchmark, op, shape, contestant):
+    if contestant in ("triton", "compiled reference") and not CUDA:
+        pytest.skip(f"{contestant}: no CUDA device")
+    torch.manual_seed(0)
+    benchmark.group = f"{op.__name__} {shape}"
+    versions, leaves, flops, moved = op(*shape)
+    spec = versions["reference"]
+    run = torch.compile(spec) if contestant == "compiled reference" else versions[contestant]
+    with torch.no_grad():
+        grad = torch.ones_like(run(*leaves)) if op is masked_lm_loss else torch.randn_like(run(*leaves))
+    check(both(run, leaves, grad), spec, leaves, grad)
+    benchmark.pedantic(both, (run, leaves, grad), rounds=20 if CUDA else 5, warmup_rounds=3 if CUDA else 1)
+    # absent when benchmarks are switched off (--benchmark-disable)
+    if benchmark.stats is not None:
+        seconds = benchmark.stats.stats.median
+        if flops is not None:
+            benchmark.extra_info["TFLOP/s"] = flops / seconds / 1e12
+        if moved is not None:
+            benchmark.extra_info["GB/s"] = moved / seconds / 1e9
+    benchmark.extra_info["device"] = torch.cuda.get_device_name() if CUDA else "CPU"
