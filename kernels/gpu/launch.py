@@ -86,7 +86,10 @@ def launch(kernel: Any, grid: int, config: Config, **arguments: Any) -> None:
     if _recorded is not None:
         _recorded.append(Launch(kernel, grid, config, arguments))
         return
-    kernel[(grid,)](**arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages)
+    tensor = next(value for value in arguments.values() if isinstance(value, Tensor))
+    # Triton launches on the current device, which need not be the tensors'
+    with torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext():
+        kernel[(grid,)](**arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages)
 
 
 def cdiv(a: int, b: int) -> int:
