@@ -360,6 +360,8 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+    # the library makes the file readable for its owner only; a run is as readable as the rest of its directory
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def write_model(state: Mapping[str, Tensor], config: BertConfig, directory: Path) -> None:
