@@ -25,6 +25,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -62,6 +63,8 @@ def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Opt
 def run(main: Callable[[Any], int | None], options_type: type, argv: Sequence[str] | None = None) -> int:
     """Parse the options, call ``main(options)`` and return the exit code for ``sys.exit``."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    # a person needs the message, not the line of ours that warned
+    warnings.showwarning = lambda message, *_args, **_kwargs: _say(f"warning: {message}")
     if "--version" in argv:
         from fastbert import __version__
 

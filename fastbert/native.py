@@ -5,6 +5,7 @@ takes the pure-Python twin. The environment variable ``FASTBERT_IMPL`` sets what
 """
 
 import functools
+import importlib.util
 import os
 import warnings
 from types import ModuleType
@@ -15,7 +16,8 @@ def _load() -> tuple[ModuleType | None, str]:
     try:
         from fastbert import _C  # type: ignore[attr-defined]
     except ImportError as error:
-        return None, str(error)
+        built = importlib.util.find_spec("fastbert._C") is not None
+        return None, str(error) if built else "it was not compiled at install"
     return _C, ""
 
 
