@@ -63,24 +63,24 @@ def train(run: "RunDirectory", options: TrainOptions) -> int:
                 f"  python -m fastbert.train --resume --output {run.path}"
             )
             return 128 + trainer.stop_signal if trainer.stop_signal else 0
-        finish(run, options, parts, monitor)
+        finish(run, parts, monitor)
         return 0
 
 
-def finish(run: "RunDirectory", options: TrainOptions, parts: "Parts", monitor: "Monitor") -> None:
+def finish(run: "RunDirectory", parts: "Parts", monitor: "Monitor") -> None:
     """The last evaluation, the model in the run directory, the picture, and what it can do."""
     from fastbert.bert import Bert
-    from fastbert.evaluation import evaluate, fill_examples, readable
+    from fastbert.evaluation import fill_examples, readable
     from fastbert.monitor import clock, draw_curves
     from fastbert.text import Tokenizer
+    from fastbert.trainer import PERFECT_ENOUGH
 
     trainer = parts.trainer
-    result = evaluate(trainer.model, parts.final_batches(), trainer.autocast(), trainer.device)
-    monitor.record("heldout", trainer.step, tokens=trainer.tokens, **result.record())
+    result = trainer.evaluate(parts.final_batches())
     trainer.model.save_pretrained(run.path)
     run.write_description(result=result.record() | {"steps": trainer.step, "tokens": trainer.tokens})
     curves = draw_curves(run.path)
-    if trainer.perfect:
+    if trainer.perfect_evaluations >= PERFECT_ENOUGH:
         monitor.say("the whole text is known by heart: every hidden word and every question answered right")
     monitor.say(
         f"\ntrained {trainer.step:,} steps on {trainer.tokens:,} tokens in {clock(trainer.budget.training_s)}\n"

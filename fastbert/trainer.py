@@ -25,6 +25,7 @@ from fastbert.optim import Optimizers, Schedule
 from fastbert.run_directory import RunDirectory
 
 SMOOTHING = 0.95  # of the loss shown, per step
+PERFECT_ENOUGH = 2  # evaluations in a row without a wrong answer: the text is known by heart, and not by luck
 RECORD_EVERY = 10  # steps between lines of metrics.jsonl
 ENDING_S = 5.0  # seconds for the last checkpoint, the model, the picture and the examples
 
@@ -80,7 +81,7 @@ class Trainer:
         self.loss = float("nan")  # smoothed
         self.stopped = False  # by a signal or by stop_after, before the budget was spent
         self.stop_signal = 0  # its number
-        self.perfect = False
+        self.perfect_evaluations = 0  # in a row, up to now
 
     # ---- state ----
     def save(self) -> None:
@@ -132,8 +133,8 @@ class Trainer:
                     self.save()
                 if (now := self.budget.progress(self.step)) >= next_evaluation and now < 1.0:
                     next_evaluation = self._next_evaluation(now)
-                    if self._evaluate() and self.options.stop_when_perfect:
-                        self.perfect = True
+                    self._evaluate_on_the_way()
+                    if self.options.stop_when_perfect and self.perfect_evaluations >= PERFECT_ENOUGH:
                         break
                 if stop or self.step == self.options.stop_after:
                     self.stopped, self.stop_signal = True, stop[0] if stop else 0
@@ -170,20 +171,24 @@ class Trainer:
         count = self.options.evaluations
         return (int(progress * count) + 1) / count if count else 2.0
 
-    def _evaluate(self) -> bool:
-        """Score the evaluation text; True when every answer is right."""
-        began_s = time.monotonic()
-        # "perfect" must hold for the exact arithmetic that predictions use
+    def evaluate(self, batches: Iterable[PackedBatch]) -> Evaluation:
+        """Score batches and record the result, in the arithmetic of the training.
+
+        A text to be learned by heart is scored in the exact arithmetic that predictions use.
+        """
         autocast = nullcontext() if self.options.stop_when_perfect else self.autocast()
-        result = evaluate(self.model, self.evaluation_batches(), autocast, self.device)
-        self.note(result)
+        result = evaluate(self.model, batches, autocast, self.device)
+        self.monitor.record("heldout", self.step, tokens=self.tokens, **result.record())
+        perfect = result.accuracy == 1.0 and result.next_sentence_accuracy in (None, 1.0)
+        self.perfect_evaluations = self.perfect_evaluations + 1 if perfect else 0
+        return result
+
+    def _evaluate_on_the_way(self) -> None:
+        began_s = time.monotonic()
+        result = self.evaluate(self.evaluation_batches())
+        self.monitor.say(f"{self.budget.progress(self.step):6.1%}  step {self.step:,}  evaluation: {result}")
         took_s = time.monotonic() - began_s
         self.budget.reserve_s = ENDING_S + 1.2 * took_s * self.options.final_evaluation_scale
-        return result.accuracy == 1.0 and result.next_sentence_accuracy in (None, 1.0)
-
-    def note(self, result: Evaluation) -> None:
-        self.monitor.record("heldout", self.step, tokens=self.tokens, **result.record())
-        self.monitor.say(f"{self.budget.progress(self.step):6.1%}  step {self.step:,}  evaluation: {result}")
 
 
 @contextmanager
