@@ -39,6 +39,13 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DISK_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def unset(metavar: str) -> Any:
+    """Mark an option whose default depends on other things, which its help tells: no "(default: None)" after it."""
+    from tyro.conf import arg
+
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
 def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Options:
     """Read ``argv`` into ``options_type``; ``--help`` prints and raises SystemExit(0).
 

@@ -1,9 +1,12 @@
 """The options of ``python -m fastbert.train``: names, units, defaults, and what is refused before anything is read."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from fastbert.cli import unset
 from fastbert.errors import InputError
+
+Preset = Literal["tiny", "mini", "small", "base", "large"]
 
 
 @dataclass(frozen=True)
@@ -16,40 +19,40 @@ class TrainOptions:
     data: list[str] = field(default_factory=lambda: ["bundled:pt"])
     """Files, globs, directories, URLs, "-" (standard input), bundled:pt or bundled:en. .txt has a blank line between
     documents; .jsonl, .csv, .tsv and .parquet need --text-field; each also .gz, .xz, .bz2 or .zst."""
-    text_field: str | None = None
+    text_field: Annotated[str | None, unset("NAME")] = None
     """Field that holds the text in .jsonl, .csv, .tsv and .parquet (default: "text")."""
-    output: str | None = None
+    output: Annotated[str | None, unset("DIR")] = None
     """Directory of the run (default: the next free of runs/001, runs/002 …)."""
     resume: bool = False
     """Continue the run in --output (default: the newest in runs/) from its newest whole checkpoint."""
 
-    preset: Literal["tiny", "mini", "small", "base", "large"] | None = None
+    preset: Annotated[Preset | None, unset("tiny|mini|small|base|large")] = None
     """Model size, layers × width: tiny 2×128, mini 4×256, small 4×512, base 12×768, large 24×1024 (default: mini on a
     CPU, base on a GPU, tiny for a text of under 50,000 tokens)."""
-    arch: Literal["classic", "roformer", "modern"] | None = None
+    arch: Annotated[Literal["classic", "roformer", "modern"] | None, unset("classic|roformer|modern")] = None
     """classic is BERT exactly; roformer is BERT with rotary positions; modern has rotary positions, pre-norm and GeGLU
     in ModernBERT's layout (default: modern; classic for mlm+nsp)."""
     objective: Literal["mlm", "mlm+nsp"] = "mlm"
     """Masked words, or masked words and next-sentence prediction (classic only)."""
-    init: str | None = None
+    init: Annotated[str | None, unset("DIR")] = None
     """Start from this run's or Hugging Face directory's weights (and its vocabulary, unless --tokenizer is given)."""
 
-    tokenizer: str | None = None
+    tokenizer: Annotated[str | None, unset("DIR")] = None
     """Directory with a vocab.txt to use instead of training a vocabulary."""
     vocab_size: int = 8192
     """Pieces of the vocabulary to be trained; a small text gives fewer."""
-    min_frequency: int | None = None
+    min_frequency: Annotated[int | None, unset("N")] = None
     """A pair of pieces seen less often is not merged (default: 2; 1 for a text under 100 kB)."""
     lowercase: bool = False
     """Train an uncased vocabulary; accents are kept unless --strip-accents is given too."""
     strip_accents: bool = False
     """Drop accents: "é" becomes "e". It destroys words of Portuguese."""
 
-    minutes: float | None = None
+    minutes: Annotated[float | None, unset("X")] = None
     """Minutes for the whole command, data preparation and last evaluation included (default: 5)."""
-    steps: int | None = None
+    steps: Annotated[int | None, unset("N")] = None
     """Optimizer steps, instead of minutes; such a run is repeatable bit for bit."""
-    batch_tokens: int | None = None
+    batch_tokens: Annotated[int | None, unset("N")] = None
     """Tokens in a step (default: 2048 on a CPU, 65536 on a GPU)."""
     max_length: int = 128
     """Tokens of the longest sequence, special tokens included."""
@@ -81,15 +84,15 @@ class TrainOptions:
     """Evaluations during the run, evenly spread."""
     checkpoint_every: int = 500
     """Steps between checkpoints (0: only at the end)."""
-    stop_after: int | None = None
+    stop_after: Annotated[int | None, unset("N")] = None
     """Save and stop after this step, as Ctrl-C does; --resume goes on."""
     seed: int = 0
     """Seed of weights, order and masks."""
-    threads: int | None = None
+    threads: Annotated[int | None, unset("N")] = None
     """CPU threads (default: all cores)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the model (auto: bf16 where the device is quick at it)."""
-    device: str | None = None
+    device: Annotated[str | None, unset("NAME")] = None
     """cpu, cuda, cuda:1 … (default: a GPU if there is one)."""
     impl: Literal["auto", "reference", "triton", "cpp"] = "auto"
     """Implementation of the ops; see `python -m fastbert.info`."""

@@ -4,9 +4,9 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fastbert.cli import Positional, run
+from fastbert.cli import Positional, run, unset
 from fastbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ class PredictOptions:
     """Texts, each with one or more [MASK]; "-" reads lines from standard input."""
     top_k: int = 5
     """Guesses for each [MASK]."""
-    next: str | None = None
+    next: Annotated[str | None, unset("SENTENCE")] = None
     """A sentence: print the probability that it follows each text (models trained with mlm+nsp)."""
     json: bool = False
     """One JSON object a line instead of text."""
-    device: str | None = None
+    device: Annotated[str | None, unset("NAME")] = None
     """cpu, cuda … (default: cpu)."""
 
 

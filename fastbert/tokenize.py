@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from fastbert.cli import run
+from fastbert.cli import run, unset
 from fastbert.data import Corpus, TokenStore, merge_stores, write_store
 from fastbert.errors import InputError
 
@@ -26,13 +27,13 @@ class TokenizeOptions:
     data: tuple[str, ...] = ()
     """Files, folders, globs, URLs, "-" for standard input, or bundled:pt and bundled:en. Formats by ending: .txt .jsonl
     .csv .tsv .parquet, each also .gz .xz .bz2 .zst."""
-    tokenizer: Path | None = None
+    tokenizer: Annotated[Path | None, unset("DIR")] = None
     """Directory with the vocab.txt of the tokenizer, for example a run."""
-    text_field: str | None = None
+    text_field: Annotated[str | None, unset("NAME")] = None
     """Field of .jsonl, .csv, .tsv and .parquet that holds the text; "text" when not given."""
     shard: str = "1/1"
     """Make the i-th of n parts, 1/n to n/n. With at least n files each n-th file, else each n-th document."""
-    threads: int | None = None
+    threads: Annotated[int | None, unset("N")] = None
     """Threads of the tokenizer; all that the process may use when not given."""
     merge: tuple[str, ...] = ()
     """Stores to join into OUTPUT, in this order, in place of --data."""

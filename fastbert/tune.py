@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from fastbert import ops
-from fastbert.cli import run
+from fastbert.cli import run, unset
 from fastbert.errors import InputError
 
 # kernels whose block is the whole row; all keys of the one-block backward are fixed too
@@ -29,7 +29,7 @@ WORTH_IT = 0.98
 class TuneOptions:
     """Measure kernel configurations on this machine's GPU and write the fastest to a JSON file."""
 
-    output: str | None = None
+    output: Annotated[str | None, unset("FILE")] = None
     """File to write (default: $FASTBERT_TUNED, else ~/.cache/fastbert/kernels.json)."""
     hidden_size: int = 768
     """Width of the model to tune for."""
