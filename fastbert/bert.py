@@ -70,6 +70,10 @@ class Bert:
         for text, ids in zip(listed, rows, strict=True):
             if self.tokenizer.mask_id not in ids:
                 raise InputError(f"no [MASK] in {text[:60]!r}: write [MASK] where a word is to be guessed")
+        if any(name.startswith("head.") for name in self.model.fresh):
+            raise InputError(
+                "this model has no masked-LM head (an encoder for embeddings?): its guesses would be random"
+            )
         if top_k < 1:
             raise InputError(f"top_k={top_k}: expected at least 1")
         answers = []

@@ -133,7 +133,8 @@ def config_from_hf(hf: Mapping, source: str = "config.json") -> BertConfig:
     Raises:
         InputError: a model type or a setting that has no counterpart here, or a field that is missing or no number.
     """
-    kind = hf.get("model_type")
+    # BERT's own configurations, from before the field existed, are known by their token types
+    kind = hf.get("model_type") or ("bert" if "type_vocab_size" in hf else None)
     if kind not in ("bert", "roformer", "modernbert"):
         raise InputError(f"{source}: model_type {kind!r} is not supported: expected bert, roformer or modernbert")
     try:
@@ -162,7 +163,7 @@ def _common(hf: Mapping) -> dict:
 def _classic_config(hf: Mapping, source: str) -> BertConfig:
     if hf.get("position_embedding_type", "absolute") != "absolute":
         raise InputError(f"{source}: position_embedding_type {hf['position_embedding_type']!r} is not supported")
-    rotary = hf["model_type"] == "roformer"
+    rotary = hf.get("model_type") == "roformer"
     if rotary and (hf.get("rotary_value") or hf.get("embedding_size") not in (None, hf["hidden_size"])):
         raise InputError(f"{source}: rotary_value and an embedding_size of its own are not supported")
     return BertConfig(

@@ -1,5 +1,7 @@
 """Stock transformers and fastbert give the same logits, in both directions, padded and packed."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -175,11 +177,18 @@ def test_old_names_and_bare_encoders_are_read(tmp_path):
         if k.startswith("bert.")
     }
     torch.save(old, tmp_path / "pytorch_model.bin")
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["model_type"], config["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
     loaded = fastbert.BertForPreTraining.from_pretrained(tmp_path)
     assert {name.split(".")[0] for name in loaded.fresh} == {"head", "next_sentence"}
     batch, _ = pack(padded_inputs()[0])
     with torch.no_grad():
         np.testing.assert_array_equal(loaded.encode(batch).numpy(), model.encode(batch).numpy())
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(97, 123))]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    with pytest.raises(InputError, match="no masked-LM head"):
+        fastbert.load(tmp_path).fill_mask("a [MASK]")
 
 
 def test_a_pickle_with_code_in_it_is_refused(tmp_path):
