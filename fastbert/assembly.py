@@ -137,7 +137,7 @@ class Parts:
 
     trainer: Trainer
     measured_on: str  # what the final figures are of, for a reader
-    final_batches: Callable[[], Iterable[PackedBatch]]
+    final_batches: Callable[[float], Iterable[PackedBatch]]  # of the share of the last evaluation's tokens
     sentences: list[list[int]]  # of the evaluation text, for examples
 
 
@@ -213,7 +213,11 @@ def assemble(
     else:
         where = "unseen documents" if len(split.heldout) else "the training text"
         measured_on = f"on {where}, {EVALUATION_RATE:.0%} of the tokens, 80/10/10"
-    return Parts(trainer, measured_on, batches(FINAL_EVALUATION_TOKENS), sentences_of(store, heldout, limit=2000))
+
+    def final_batches(share: float) -> Iterable[PackedBatch]:
+        return batches(max(int(share * FINAL_EVALUATION_TOKENS), options.max_length))()
+
+    return Parts(trainer, measured_on, final_batches, sentences_of(store, heldout, limit=2000))
 
 
 def build_model(options: TrainOptions, tokenizer: Tokenizer) -> BertForPreTraining:

@@ -76,7 +76,7 @@ def finish(run: "RunDirectory", parts: "Parts", monitor: "Monitor") -> None:
     from fastbert.trainer import PERFECT_ENOUGH
 
     trainer = parts.trainer
-    result = trainer.evaluate(parts.final_batches())
+    result = trainer.evaluate(parts.final_batches(trainer.final_evaluation_share))
     trainer.model.save_pretrained(run.path)
     run.write_description(result=result.record() | {"steps": trainer.step, "tokens": trainer.tokens})
     curves = draw_curves(run.path)

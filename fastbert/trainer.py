@@ -82,6 +82,7 @@ class Trainer:
         self.stopped = False  # by a signal or by stop_after, before the budget was spent
         self.stop_signal = 0  # its number
         self.perfect_evaluations = 0  # in a row, up to now
+        self.final_evaluation_share = 1.0  # of its tokens, where the whole would take too long
 
     # ---- state ----
     def save(self) -> None:
@@ -132,8 +133,10 @@ class Trainer:
                 if self.options.checkpoint_every and self.step % self.options.checkpoint_every == 0:
                     self.save()
                 if (now := self.budget.progress(self.step)) >= next_evaluation and now < 1.0:
-                    next_evaluation = self._next_evaluation(now)
                     self._evaluate_on_the_way()
+                    # on a slow machine evaluations come further apart: at most a tenth of the time is theirs
+                    after = self.budget.progress(self.step)
+                    next_evaluation = self._next_evaluation(after + 9 * (after - now))
                     if self.options.stop_when_perfect and self.perfect_evaluations >= PERFECT_ENOUGH:
                         break
                 if stop or self.step == self.options.stop_after:
@@ -188,7 +191,14 @@ class Trainer:
         result = self.evaluate(self.evaluation_batches())
         self.monitor.say(f"{self.budget.progress(self.step):6.1%}  step {self.step:,}  evaluation: {result}")
         took_s = time.monotonic() - began_s
-        self.budget.reserve_s = ENDING_S + 1.2 * took_s * self.options.final_evaluation_scale
+        self._keep_time_for_the_end(1.2 * took_s * self.options.final_evaluation_scale)
+
+    def _keep_time_for_the_end(self, evaluation_s: float) -> None:
+        """Reserve what the last evaluation will take, or a tenth of the budget for as much of it as fits."""
+        if self.budget.minutes is not None:
+            allowed_s = 0.1 * self.budget.minutes * 60.0
+            self.final_evaluation_share = min(1.0, allowed_s / max(evaluation_s, 1e-6))
+            self.budget.reserve_s = min(ENDING_S, allowed_s) + min(evaluation_s, allowed_s)
 
 
 @contextmanager

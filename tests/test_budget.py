@@ -52,3 +52,19 @@ def test_minutes_shorter_than_the_preparation_still_take_a_step(clock):
     budget = Budget(minutes=0.1)
     budget.start()
     assert budget.total_s == 1.0 and budget.progress(0) < 1.0
+
+
+def test_the_last_evaluation_never_takes_more_than_a_tenth(clock):
+    """A slow machine shortens the last evaluation, not the training."""
+    from types import SimpleNamespace
+
+    from fastbert.trainer import ENDING_S, Trainer
+
+    trainer = SimpleNamespace(budget=Budget(minutes=5.0), final_evaluation_share=1.0)
+    Trainer._keep_time_for_the_end(trainer, 12.0)
+    assert trainer.final_evaluation_share == 1.0 and trainer.budget.reserve_s == ENDING_S + 12.0
+    Trainer._keep_time_for_the_end(trainer, 240.0)
+    assert trainer.final_evaluation_share == pytest.approx(30 / 240) and trainer.budget.reserve_s == ENDING_S + 30.0
+    steps = SimpleNamespace(budget=Budget(steps=10), final_evaluation_share=1.0)
+    Trainer._keep_time_for_the_end(steps, 240.0)
+    assert steps.final_evaluation_share == 1.0
