@@ -35,7 +35,6 @@ FINAL_EVALUATION_TOKENS = 131_072
 
 
 def choose_device(options: TrainOptions) -> torch.device:
-
     name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -46,13 +45,11 @@ def choose_device(options: TrainOptions) -> torch.device:
 
 
 def open_corpus(options: TrainOptions) -> Corpus:
-
     return Corpus(options.data, text_field=options.text_field)
 
 
 def get_tokenizer(run: Path, options: TrainOptions, corpus: Corpus, monitor: Monitor) -> Tokenizer:
     """The run's own (resumed), the one asked for, or a new one trained on the corpus; saved in the run."""
-
     if (run / "vocab.txt").is_file():
         return Tokenizer.load(run)
     if source := options.tokenizer or options.init:
@@ -81,7 +78,12 @@ def get_tokenizer(run: Path, options: TrainOptions, corpus: Corpus, monitor: Mon
 def arch_of(options: TrainOptions) -> Arch:
     """The architecture asked for, or of the weights to start from, or the default."""
     if options.init:
-        return read_config(Path(options.init)).arch
+        arch = read_config(Path(options.init)).arch
+        if options.arch not in (None, arch):
+            raise InputError(
+                f"--arch {options.arch}: the weights of --init {options.init} are {arch}: leave --arch out"
+            )
+        return arch
     return options.arch or ("classic" if options.next_sentence else "modern")
 
 
@@ -97,7 +99,6 @@ def corpus_bytes(corpus: Corpus) -> int:
 
 def get_store(run: Path, options: TrainOptions, corpus: Corpus, tokenizer: Tokenizer, monitor: Monitor) -> TokenStore:
     """The corpus as token shards in ``tokens/`` of the run, written once."""
-
     directory = run / "tokens"
     if (directory / "manifest.json").is_file():
         store = TokenStore.open(directory)
@@ -126,7 +127,6 @@ def settle(options: TrainOptions, store: TokenStore, device: torch.device) -> Tr
 
 
 def set_threads(options: TrainOptions) -> None:
-
     if options.threads:
         torch.set_num_threads(options.threads)
 
@@ -150,7 +150,6 @@ def assemble(
     device: torch.device,
 ) -> Parts:
     """Split, loader, model, optimizers, budget: everything the loop needs."""
-
     torch.manual_seed(options.seed)
     split = split_documents(store, fraction=options.heldout_fraction)
     questions = ask_by_heart(options, store, split, tokenizer)
@@ -221,7 +220,6 @@ def assemble(
 
 
 def build_model(options: TrainOptions, tokenizer: Tokenizer) -> BertForPreTraining:
-
     dropout = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
     if options.init:
         return initialised_model(options, tokenizer, dropout)
@@ -239,7 +237,6 @@ def build_model(options: TrainOptions, tokenizer: Tokenizer) -> BertForPreTraini
 
 def initialised_model(options: TrainOptions, tokenizer: Tokenizer, dropout: dict) -> BertForPreTraining:
     """``--init``: weights from elsewhere, checked against the options."""
-
     assert options.init is not None
     source = BertForPreTraining.from_pretrained(options.init, impl=options.impl)
     config = source.config
@@ -265,7 +262,6 @@ def initialised_model(options: TrainOptions, tokenizer: Tokenizer, dropout: dict
 def make_loader(
     options: TrainOptions, store: TokenStore, spans: np.ndarray, tokenizer: Tokenizer, shuffle: bool = True
 ) -> BatchLoader:
-
     assert options.batch_tokens is not None
     return BatchLoader(
         store,
@@ -282,7 +278,6 @@ def make_loader(
 
 def quick_at_bf16(device: torch.device) -> bool:
     """GPUs from Ampere on, and CPUs with bf16 dot products; elsewhere bf16 is emulated and slow."""
-
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -291,7 +286,6 @@ def quick_at_bf16(device: torch.device) -> bool:
 
 def ask_by_heart(options: TrainOptions, store: TokenStore, split: Split, tokenizer: Tokenizer) -> PackedBatch | None:
     """Exhaustive questions for a text of a few lines, None for any other."""
-
     if len(split.heldout) or not by_heart.small_enough(store.num_sentences, store.num_tokens):
         return None
     documents = [

@@ -279,6 +279,9 @@ def test_sequence_length_beyond_the_model(tmp_path, finished_run):
     )  # fmt: skip
     assert done.returncode == 2 and "--max-length 600" in done.stderr and "512 positions" in done.stderr
     assert not (tmp_path / "out").exists()
+    done = train("--data", corpus, "--output", "out", "--init", run, "--arch", "classic", cwd=tmp_path)
+    assert done.returncode == 2 and "are modern" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
