@@ -20,7 +20,7 @@ _HOMES = {
     "Tokenizer": "fastbert.text",
     "load": "fastbert.bert",
 }
-_MODULES = ("layers", "ops", "reference", "metrics")
+_MODULES = ("layers", "ops", "reference")
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:

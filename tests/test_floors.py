@@ -140,5 +140,5 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_every_public_name_is_there():
-    code = "import fastbert; [getattr(fastbert, n) for n in fastbert._HOMES]; print('all')"
+    code = "import fastbert; [getattr(fastbert, n) for n in fastbert.__all__]; print('all')"
     assert run_python(code) == "all"
