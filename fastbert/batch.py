@@ -22,6 +22,7 @@ class PackedBatch:
     masked_index: Tensor | None = None  # (M,) int64, rows of the T the loss is taken on
     labels: Tensor | None = None  # (M,) int64, the true tokens there
     next_sentence_label: Tensor | None = None  # (B,) int64: 0 B follows A, 1 it does not, -100 not asked
+    label_weights: Tensor | None = None  # (M,) float32, of each label in the loss; None: all weigh 1
 
     @property
     def num_tokens(self) -> int:

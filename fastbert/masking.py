@@ -8,7 +8,8 @@ threshold that grows with the rate: at a higher rate the same tokens or words ar
 Legend: B sequences, T packed tokens, V vocabulary, M masked positions.
 
 References: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 2019 (80/10/10, whole words);
-Joshi et al., "SpanBERT: Improving Pre-training by Representing and Predicting Spans", 2020.
+Joshi et al., "SpanBERT: Improving Pre-training by Representing and Predicting Spans", 2020;
+Sahoo et al., "Simple and Effective Masked Diffusion Language Models", 2024 (a rate a sequence, weight 1 / rate).
 """
 
 import functools
@@ -25,6 +26,9 @@ from fastbert.native import core
 from fastbert.philox import Purpose, below, check_seed, draw, threshold
 
 MaskUnit = Literal["token", "word", "span"]
+
+# of the objective "diffusion": a sequence with few masked tokens must not rule the loss
+MAX_LABEL_WEIGHT = 10.0
 
 # SpanBERT's lengths: geometric with p = 0.2 on 1 … 10 units, mean 3.8
 SPAN_P = 0.2
@@ -172,7 +176,50 @@ class Masker:
     def _thresholds_of_each(self, rates: NDArray[np.float64]) -> NDArray[np.uint64]:
         if self.unit == "span":
             raise ValueError('a rate for every sequence works with unit "token" or "word", not "span"')
-        return np.array([_thresholds(float(rate), False)[0][0] for rate in rates], np.uint64)
+        outside = np.flatnonzero(~((rates >= 0) & (rates <= 1)))
+        if outside.size:
+            _thresholds(float(rates[outside[0]]), False)
+        return np.where(rates > 0, np.maximum(1, (rates * 2.0**32).astype(np.uint64)), 0).astype(np.uint64)
+
+
+def diffusion_rates(
+    sequence_ids: NDArray[np.int64], *, seed: int, epoch: int, impl: str = "auto"
+) -> NDArray[np.float64]:
+    """Draw the mask rate of each sequence, evenly from (0, 1]: the noise levels of a masked diffusion model.
+
+    A pure function of its arguments, one by one: where a sequence is packed does not matter.
+
+    Args:
+        sequence_ids: (B,) int64 in [0, 2^56).
+        seed: 0 … 2^64 - 1.
+        epoch: 0 … 2^32 - 1.
+        impl: "auto", "cpp" or "reference".
+
+    Returns:
+        (B,) float64, whole multiples of 2^-32.
+    """
+    native = core(impl)
+    if native is None:
+        words = draw(check_seed(seed), epoch, Purpose.RATE, sequence_ids)[:, 0]
+    else:
+        words = native.draw_first(check_seed(seed), epoch, int(Purpose.RATE), sequence_ids)
+    return (words.astype(np.float64) + 1) / 2.0**32
+
+
+def label_weights(masked: Masked, cu_seqlens: NDArray[np.int32], rates: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return (M,) float32, the weight of every masked token in the loss: 1 / rate of its sequence, at most 10.
+
+    The weights of a sequence sum to about its maskable tokens, whatever its rate; the diffusion bound on the likelihood
+    is the weighted sum of the cross entropies, divided by the maskable tokens for a mean.
+
+    Args:
+        masked: of the batch.
+        cu_seqlens: (B + 1,) int32, cumulative lengths.
+        rates: (B,) the rates it was masked with.
+    """
+    num_masked = np.diff(np.searchsorted(masked.masked_index, cu_seqlens))
+    weights = 1 / np.maximum(rates, 1 / MAX_LABEL_WEIGHT)
+    return np.repeat(weights.astype(np.float32), num_masked)
 
 
 def mask_batch(

@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     CUT = 5  # where a document's first window ends
     PAIR = 6  # everything about a next-sentence example
     SPLIT = 7  # the order in which documents are held out
+    RATE = 8  # a sequence's own mask rate
 
 
 def check_seed(seed: int) -> int:

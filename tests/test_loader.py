@@ -121,15 +121,42 @@ def test_an_epoch_holds_every_token_once(impl):
             assert all(len(batch.labels) > 0 for batch in batches)
 
 
-@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp"])
+@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp", "diffusion"])
 def test_implementations_agree(objective):
     try:
         core("cpp")
     except RuntimeError as error:
         pytest.skip(f"no C++ core: {error}")
-    loaders = [make_loader(objective=objective, impl=i, mask_unit="span") for i in ("cpp", "reference")]
+    unit = "word" if objective == "diffusion" else "span"
+    loaders = [make_loader(objective=objective, impl=i, mask_unit=unit) for i in ("cpp", "reference")]
     for _ in range(40):
         assert same(*(loader.next_batch(0.2) for loader in loaders))
+
+
+@pytest.mark.parametrize("mask_unit", ["token", "word"])
+def test_diffusion_batches(mask_unit):
+    """A rate for every sequence, [MASK] in every chosen place, weights that sum to the maskable tokens."""
+    store = make_store(num_documents=200)
+    with make_loader(store, objective="diffusion", mask_unit=mask_unit) as loader:
+        batches = one_epoch(loader, 0.01)  # the rate is ignored
+    weights = maskable = 0.0
+    shares = []
+    for batch in batches:
+        assert (batch.input_ids[batch.masked_index] == TOKENS.mask_id).all()
+        assert batch.label_weights.dtype == torch.float32 and batch.label_weights.shape == batch.labels.shape
+        assert batch.label_weights.min() >= 1 and batch.label_weights.max() <= 10
+        sequence = torch.repeat_interleave(batch.cu_seqlens.diff())
+        ordinary = torch.bincount(sequence[unmasked(batch) >= 10], minlength=batch.num_sequences)
+        masked = torch.bincount(sequence[batch.masked_index], minlength=batch.num_sequences)
+        shares += (masked / ordinary)[ordinary >= 40].tolist()
+        for b in sequence[batch.masked_index].unique():
+            assert len(batch.label_weights[sequence[batch.masked_index] == b].unique()) == 1
+        weights += float(batch.label_weights.sum())
+        maskable += float((unmasked(batch) >= 10).sum())
+    # even from 0 to 1: a tenth of the sequences in each tenth, five sigma; the clip at 10 costs a twentieth
+    counts, _ = np.histogram(shares, 5, (0, 1))
+    assert (abs(counts / len(shares) - 0.2) < 5 * np.sqrt(0.16 / len(shares))).all()
+    assert abs(weights / maskable - 0.95) < 0.05
 
 
 def test_order_is_shuffled_and_differs_between_epochs_and_seeds():
@@ -142,7 +169,7 @@ def test_order_is_shuffled_and_differs_between_epochs_and_seeds():
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
-@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp"])
+@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp", "diffusion"])
 def test_resume_is_bit_exact(prefetch, objective):
     options = {"prefetch": prefetch, "objective": objective, "mask_unit": "word"}
     with make_loader(**options) as whole:
@@ -249,7 +276,7 @@ def test_a_store_on_disk_gives_the_same_batches(tmp_path):
 # ---- evaluation ----
 
 
-@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp"])
+@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp", "diffusion"])
 def test_evaluation_is_one_fixed_pass(objective):
     loader = make_loader(objective=objective)
     loader.next_batch(0.15)
@@ -368,6 +395,7 @@ def test_a_forked_child_goes_on():
         ({"spans": np.zeros((0, 2), np.int64)}, "empty"),
         ({"objective": "clm"}, "mlm, mlm\\+nsp"),
         ({"mask_unit": "letter"}, "token, word, span"),
+        ({"objective": "diffusion", "mask_unit": "span"}, "diffusion takes"),
     ],
 )
 def test_bad_options(options, message):

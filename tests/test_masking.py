@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastbert.errors import InputError
-from fastbert.masking import CONTINUATION, MAX_SPAN, SPAN_P, Masker, RateSchedule, mask_batch, span_thresholds
+from fastbert.masking import (
+    CONTINUATION,
+    MAX_SPAN,
+    SPAN_P,
+    Masked,
+    Masker,
+    RateSchedule,
+    diffusion_rates,
+    label_weights,
+    mask_batch,
+    span_thresholds,
+)
 from fastbert.native import core
 from fastbert.philox import Permutation, Purpose, below, draw, philox4x32, threshold
 
@@ -282,6 +293,35 @@ def test_rate_of_each_sequence(impl):
     for kind, rate in enumerate((0.0, 0.2, 1.0)):
         part = chosen[maskable & (sequence % 3 == kind)]
         assert abs(part.mean() - rate) <= 5 * np.sqrt(rate * (1 - rate) / len(part))
+
+
+@given(
+    ids=st.lists(st.integers(0, 2**56 - 1), max_size=70),
+    seed=st.integers(0, 2**64 - 1),
+    epoch=st.integers(0, 2**32 - 1),
+)
+def test_diffusion_rates_are_alike_in_both(ids, seed, epoch):
+    native()
+    ids = np.array(ids, np.int64)
+    rates = [diffusion_rates(ids, seed=seed, epoch=epoch, impl=i) for i in ("cpp", "reference")]
+    assert np.array_equal(*rates) and rates[0].dtype == np.float64
+    assert ((rates[0] > 0) & (rates[0] <= 1)).all()
+
+
+def test_diffusion_rates_are_even_and_pure(impl):
+    rates = diffusion_rates(np.arange(20_000), seed=1, epoch=2, impl=impl)
+    counts, _ = np.histogram(rates, 20, (0, 1))
+    assert ((counts - 1000) ** 2 / 1000).sum() < 19 + 5 * np.sqrt(38)
+    assert np.array_equal(diffusion_rates(np.arange(7, 9), seed=1, epoch=2, impl=impl), rates[7:9])
+    assert not np.array_equal(diffusion_rates(np.arange(20_000), seed=2, epoch=2, impl=impl), rates)
+    with pytest.raises(ValueError, match="seed=-1"):
+        diffusion_rates(np.arange(2), seed=-1, epoch=0, impl=impl)
+
+
+def test_label_weights():
+    masked = Masked(np.array([1, 2, 7, 8, 9]), np.array([5, 6, 7, 8, 9]))
+    weights = label_weights(masked, np.array([0, 4, 6, 10], np.int32), np.array([0.5, 0.9, 0.001]))
+    assert weights.tolist() == [2, 2, 10, 10, 10] and weights.dtype == np.float32
 
 
 # ---- at least one ----

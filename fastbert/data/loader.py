@@ -19,10 +19,10 @@ from fastbert.batch import PackedBatch
 from fastbert.data.plan import BatchPlan, Cursor, Draft, even_subset
 from fastbert.data.sequences import MlmSequences, NextSentenceSequences, Sequences, TokenStore
 from fastbert.errors import InputError
-from fastbert.masking import Masker, MaskUnit
+from fastbert.masking import Masker, MaskUnit, diffusion_rates, label_weights
 from fastbert.philox import check_seed
 
-Objective = Literal["mlm", "mlm+nsp"]
+Objective = Literal["mlm", "mlm+nsp", "diffusion"]
 
 
 class TokenIds(Protocol):
@@ -46,10 +46,13 @@ class BatchLoader:
         tokenizer: its special ids, its length and, for whole words and spans, ``is_continuation`` (V,) uint8.
         batch_tokens: most tokens in a batch of one rank, special tokens included.
         max_length: tokens of the longest sequence, special tokens included.
-        objective: "mlm": windows of running text; "mlm+nsp": pairs of segments as in the original BERT.
+        objective: "mlm": windows of running text; "mlm+nsp": pairs of segments as in the original BERT; "diffusion":
+            windows of running text, each with a mask rate of its own, evenly from (0, 1], every chosen token [MASK],
+            and ``label_weights`` in the batch (:func:`fastbert.masking.label_weights`).
         seed: 0 … 2^64 - 1; order, pairs and masks come from it alone.
         shuffle: False gives the order of the text and the masks of the evaluation, every epoch the same.
-        mask_unit, mask_prob, random_prob: see :class:`fastbert.masking.Masker`.
+        mask_unit, mask_prob, random_prob: see :class:`fastbert.masking.Masker`; "diffusion" takes "token" or "word",
+            and 1 and 0 for the probabilities.
         impl: "auto", "cpp" or "reference", for masking and packing.
         prefetch: batches made ahead by a thread, enough to bridge the packing of a new chunk; 0: no thread.
         rank, world_size: this process takes every ``world_size``-th batch of the stream, from batch ``rank`` on.
@@ -84,6 +87,10 @@ class BatchLoader:
                 f"batch_tokens={batch_tokens} is less than max_length={max_length}: a batch holds whole sequences; "
                 "raise the one or lower the other"
             )
+        if objective == "diffusion":
+            if mask_unit == "span":
+                raise InputError('mask unit "span": the objective diffusion takes "token" or "word"')
+            mask_prob, random_prob = 1.0, 0.0
         if not 0 <= rank < world_size:
             raise ValueError(f"rank={rank}, world_size={world_size}: expected 0 <= rank < world_size")
         self.store, self.tokenizer, self.objective = store, tokenizer, objective
@@ -111,7 +118,8 @@ class BatchLoader:
 
         Args:
             mask_rate: part of the maskable tokens to mask, 0 … 1. Where it is not 0, at least one token is masked
-                (unless the batch holds special tokens only, e.g. nothing but [UNK]).
+                (unless the batch holds special tokens only, e.g. nothing but [UNK]). The objective "diffusion" draws
+                rates of its own and ignores it.
 
         Raises:
             InputError: mask_rate outside 0 … 1.
@@ -198,9 +206,13 @@ class BatchLoader:
         return plan.draft(cursor, self.store, self.tokenizer.cls_id, self.tokenizer.sep_id)
 
     def _mask(self, draft: Draft, mask_rate: float, seed: int) -> PackedBatch:
+        rate: float | NDArray[np.float64] = mask_rate
+        if self.objective == "diffusion":
+            rate = diffusion_rates(draft.sequence_ids, seed=seed, epoch=draft.epoch, impl=self.plan.impl)
         masked = self.masker.mask(
-            draft.input_ids, draft.cu_seqlens, draft.sequence_ids, seed=seed, epoch=draft.epoch, rate=mask_rate
+            draft.input_ids, draft.cu_seqlens, draft.sequence_ids, seed=seed, epoch=draft.epoch, rate=rate
         )
+        weights = label_weights(masked, draft.cu_seqlens, rate) if isinstance(rate, np.ndarray) else None
         return PackedBatch(
             input_ids=torch.from_numpy(draft.input_ids),
             position_ids=torch.from_numpy(draft.position_ids),
@@ -210,6 +222,7 @@ class BatchLoader:
             masked_index=torch.from_numpy(masked.masked_index),
             labels=torch.from_numpy(masked.labels),
             next_sentence_label=torch.from_numpy(draft.next_sentence_label) if self.objective == "mlm+nsp" else None,
+            label_weights=None if weights is None else torch.from_numpy(weights),
         )
 
 
