@@ -16,6 +16,7 @@ from fastbert.data import BatchLoader, Corpus, TokenStore, split_documents, writ
 from fastbert.data.split import Split
 from fastbert.errors import InputError
 from fastbert.interop import read_config
+from fastbert.masking import RateSchedule
 from fastbert.model import BertForPreTraining
 from fastbert.monitor import Monitor
 from fastbert.optim import Optimizers, Schedule
@@ -190,7 +191,7 @@ def assemble(
         batches(QUICK_EVALUATION_TOKENS),
         monitor,
         LoopOptions(
-            mask_rate=options.mask_rate,
+            mask_rate=RateSchedule.parse(options.mask_rate),
             evaluations=options.evaluations * (2 if questions is not None else 1),
             checkpoint_every=options.checkpoint_every,
             stop_after=options.stop_after,

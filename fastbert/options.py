@@ -56,8 +56,9 @@ class TrainOptions:
     """Tokens in a step (default: 2048 on a CPU, 65536 on a GPU)."""
     max_length: int = 128
     """Tokens of the longest sequence, special tokens included."""
-    mask_rate: float = 0.3
-    """Share of the tokens to be guessed in training; evaluation always hides 0.15."""
+    mask_rate: str = "0.3"
+    """Share of the tokens to be guessed in training, or FROM:TO, changing evenly over the budget (such as 0.3:0.15), or
+    FROM:TO:cosine; evaluation always hides 0.15."""
     mask_unit: Literal["token", "word", "span"] = "token"
     """What is hidden: single pieces, whole words, or spans of several words."""
     heldout_fraction: float = 0.05
@@ -134,7 +135,7 @@ def check(options: TrainOptions) -> None:
     ):
         if getattr(options, option) < 0:
             refuse(option, "0 or more")
-    for option in ("mask_rate", "dropout", "warmup", "decay", "heldout_fraction"):
+    for option in ("dropout", "warmup", "decay", "heldout_fraction"):
         if not 0.0 <= getattr(options, option) <= 1.0:
             refuse(option, "a share between 0 and 1")
     if not 0 <= options.seed < 2**63:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 def main(options: TrainOptions) -> int:
     check(options)
+    from fastbert.masking import RateSchedule
     from fastbert.run_directory import RunDirectory
+
+    RateSchedule.parse(options.mask_rate)
 
     if options.resume:
         run = RunDirectory.reopen(options.output)

@@ -19,6 +19,7 @@ from fastbert.budget import Budget
 from fastbert.data import BatchLoader
 from fastbert.errors import InputError
 from fastbert.evaluation import Evaluation, evaluate
+from fastbert.masking import RateSchedule
 from fastbert.model import BertForPreTraining
 from fastbert.monitor import Monitor
 from fastbert.optim import Optimizers, Schedule
@@ -34,7 +35,7 @@ ENDING_S = 5.0  # seconds for the last checkpoint, the model, the picture and th
 class LoopOptions:
     """What the loop itself needs to know."""
 
-    mask_rate: float
+    mask_rate: RateSchedule
     evaluations: int  # during the run, evenly over the budget
     checkpoint_every: int  # steps
     stop_after: int | None = None  # stop cleanly after this step, as Ctrl-C would
@@ -152,7 +153,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16) if self.options.bf16 else nullcontext()
 
     def _one_step(self, progress: float) -> None:
-        batch = self.loader.next_batch(self.options.mask_rate).to(self.device)
+        batch = self.loader.next_batch(self.options.mask_rate.rate(progress)).to(self.device)
         with self.autocast():
             loss = self.model(batch).loss
         loss.backward()

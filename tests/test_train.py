@@ -258,7 +258,8 @@ def test_bad_options(tmp_path):
     for extra, expected in (
         (("--minutes", 1), "--minutes and --steps"),
         (("--objective", "mlm+nsp", "--arch", "modern"), "classic"),
-        (("--mask-rate", 1.5), "--mask-rate 1.5"),
+        (("--mask-rate", 1.5), "mask rate 1.5"),
+        (("--mask-rate", "0.3:x"), "mask rate"),
         (("--max-length", 4), "--max-length 4"),
         (("--max-length", 512), "--batch-tokens 256"),
         (("--preset", "huge"), "huge"),
