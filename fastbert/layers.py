@@ -86,8 +86,12 @@ class MultiHeadAttention(nn.Module):
         attention_mask: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         bias: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """(T, D) packed or (B, L, D) padded → the same shape; ``rotary``: (cos, sin), each (…, H / 2)."""
+        """(T, D) packed or (B, L, D) padded → the same shape; ``rotary``: (cos, sin), each (…, H / 2).
+
+        ``rows`` (M,) int64, packed call only: give these rows of the answer, (M, D).
+        """
         qkv = self.qkv(hidden).unflatten(-1, (3, self.num_heads, self.head_dim))  # (…, 3, N, H)
         q, k, v = qkv.unbind(-3)
         if rotary is not None:
@@ -97,7 +101,8 @@ class MultiHeadAttention(nn.Module):
             attention_mask=attention_mask, window=self.window, bias=bias,
             dropout_p=self.dropout_p if self.training else 0.0, impl=self.impl,
         )  # fmt: skip
-        return self.out(context.flatten(-2))
+        context = context.flatten(-2)
+        return self.out(context if rows is None else context.index_select(0, rows))
 
 
 class FeedForward(nn.Module):
@@ -173,16 +178,20 @@ class EncoderLayer(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """(T, D) packed or (B, L, D) padded → the same shape."""
-        where = {"attention_mask": attention_mask, "rotary": rotary}
+        """(T, D) packed or (B, L, D) padded → the same shape, or with ``rows`` (M,) of a packed batch (M, D)."""
+        where = {"attention_mask": attention_mask, "rotary": rotary, "rows": rows}
         if self.pre:
             inner = hidden if self.attention_norm is None else self.attention_norm(hidden)
             attended = self.attention(inner, cu_seqlens, max_seqlen, **where)
+            hidden = hidden if rows is None else hidden.index_select(0, rows)
             inner, hidden = self._add_norm(attended, hidden, self.feed_forward_norm, return_sum=True)
             return hidden + F.dropout(self.feed_forward(inner), self.dropout_p, self.training)
         assert self.attention_norm is not None
-        hidden = self._add_norm(self.attention(hidden, cu_seqlens, max_seqlen, **where), hidden, self.attention_norm)
+        attended = self.attention(hidden, cu_seqlens, max_seqlen, **where)
+        hidden = hidden if rows is None else hidden.index_select(0, rows)
+        hidden = self._add_norm(attended, hidden, self.attention_norm)
         return self._add_norm(self.feed_forward(hidden), hidden, self.feed_forward_norm)
 
 
@@ -214,8 +223,12 @@ class Encoder(nn.Module):
         max_seqlen: int | None = None,
         *,
         attention_mask: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """(T, D) packed or (B, L, D) padded → the same shape; ``position_ids`` (…,) default to counting from 0."""
+        """(T, D) packed or (B, L, D) padded → the same shape; ``position_ids`` (…,) default to counting from 0.
+
+        With ``rows`` (M,) of a packed batch → (M, D): the last layer then works out those rows only.
+        """
         if position_ids is None:
             if cu_seqlens is None:
                 position_ids = torch.arange(hidden.shape[-2], device=hidden.device).expand(hidden.shape[:-1])
@@ -225,5 +238,6 @@ class Encoder(nn.Module):
         rotary = self._rotary(position_ids, hidden.dtype)
         for index, layer in enumerate(self.layers):
             tables = rotary[self.config.is_global_layer(index)]
-            hidden = layer(hidden, cu_seqlens, max_seqlen, attention_mask=attention_mask, rotary=tables)
+            wanted = rows if index == len(self.layers) - 1 else None
+            hidden = layer(hidden, cu_seqlens, max_seqlen, attention_mask=attention_mask, rotary=tables, rows=wanted)
         return hidden if self.norm is None else self.norm(hidden)

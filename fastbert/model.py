@@ -71,15 +71,15 @@ class BertForPreTraining(nn.Module):
                 nn.init.zeros_(module.bias)
 
     # ---- forward ----
-    def encode(self, batch: PackedBatch) -> Tensor:
-        """Hidden states of a packed batch, (T, D)."""
+    def encode(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
+        """Hidden states of a packed batch, (T, D); with ``rows`` (M,) int64 only those, (M, D), for less work."""
         if batch.max_seqlen > self.config.max_position_embeddings:
             raise ValueError(
                 f"a sequence has {batch.max_seqlen} tokens and the model {self.config.max_position_embeddings} "
                 "positions: truncate the text, or train with a larger --max-length"
             )
         hidden = self.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids)
-        return self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen)
+        return self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, rows=rows)
 
     def decode(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (…, V) of encoder outputs (…, D)."""
@@ -186,17 +186,19 @@ class BertForPreTraining(nn.Module):
         directory = Path(directory)
         config = interop.read_config(directory)
         state = interop.state_dict_from_hf(interop.read_weights(directory), config)
-        model = cls(config, impl)
-        own = model.state_dict()
+        with torch.device("meta"):  # shapes are compared before anything of their size is allocated
+            own = cls(config, impl).state_dict()
         for name, tensor in state.items():
             if name in own and own[name].shape != tensor.shape:
                 raise InputError(
                     f"{directory}: {name} has shape {tuple(tensor.shape)} and config.json asks for "
                     f"{tuple(own[name].shape)}: config and weights do not belong together"
                 )
-        model.fresh = sorted(set(own) - set(state))
-        if broken := [name for name in model.fresh if name.startswith(("embeddings.", "encoder."))]:
+        fresh = sorted(set(own) - set(state))
+        if broken := [name for name in fresh if name.startswith(("embeddings.", "encoder."))]:
             raise InputError(f"{directory}: the weights lack {broken[0]} ({len(broken)} in all): not a whole encoder")
+        model = cls(config, impl)
+        model.fresh = fresh
         model.load_state_dict(state, strict=False)
         return model.eval()
 

@@ -31,6 +31,16 @@ def test_encoder_padded_equals_packed(arch, window):
     torch.testing.assert_close(unpack(packed, kept, B, L)[MASK.bool()], packed)
 
 
+@pytest.mark.parametrize(("arch", "window"), [("classic", None), ("roformer", None), ("modern", None), ("modern", 2)])
+def test_the_last_layer_can_work_out_chosen_rows_only(arch, window):
+    torch.manual_seed(0)
+    encoder = layers.Encoder(config(arch, window=window)).double().eval()
+    batch, _ = pack(torch.zeros(B, L, dtype=torch.long), MASK)
+    hidden, rows = torch.randn(batch.num_tokens, D, dtype=torch.float64), torch.tensor([19, 0, 3, 3])
+    whole = encoder(hidden, None, batch.cu_seqlens, batch.max_seqlen)
+    torch.testing.assert_close(encoder(hidden, None, batch.cu_seqlens, batch.max_seqlen, rows=rows), whole[rows])
+
+
 def test_padding_never_leaks():
     encoder = layers.Encoder(config()).double().eval()
     hidden = torch.randn(B, L, D, dtype=torch.float64)
