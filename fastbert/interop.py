@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fastbert.config import BertConfig
 from fastbert.errors import InputError
+from fastbert.json_files import Fields, read_object
 from fastbert.reference import rotary_tables
 
 # (our name, Hugging Face's name) without ".weight"/".bias"; {} is the layer number
@@ -127,86 +128,100 @@ def config_to_hf(config: BertConfig) -> dict:
     }
 
 
+MAX_WIDTH, MAX_LAYERS, MAX_PIECES = 1 << 17, 1 << 10, 1 << 26  # beyond any model; a damaged file must not allocate
+
+
 def config_from_hf(hf: Mapping, source: str = "config.json") -> BertConfig:
     """Read a Hugging Face configuration.
 
     Raises:
-        InputError: a model type or a setting that has no counterpart here, or a field that is missing or no number.
+        InputError: a model type or a setting that has no counterpart here, or a field that is missing or senseless.
     """
     # BERT's own configurations, from before the field existed, are known by their token types
     kind = hf.get("model_type") or ("bert" if "type_vocab_size" in hf else None)
     if kind not in ("bert", "roformer", "modernbert"):
-        raise InputError(f"{source}: model_type {kind!r} is not supported: expected bert, roformer or modernbert")
-    try:
-        return _modern_config(hf, source) if kind == "modernbert" else _classic_config(hf, source)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{source}: missing or malformed field ({error!r}): write it again from its source") from None
+        raise InputError(f"{source}: model_type {kind!r:.40} is not supported: expected bert, roformer or modernbert")
+    fields = Fields(hf, source, "copy the file again from its source")
+    return _modern_config(fields) if kind == "modernbert" else _classic_config(fields)
 
 
-def _gelu(name: str, source: str) -> str:
+def _gelu(fields: Fields, name: str) -> str:
     names = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-    if name not in names:
-        raise InputError(f"{source}: activation {name!r} is not supported: expected one of {', '.join(names)}")
-    return names[name]
+    if (activation := fields.text(name, "gelu")) not in names:
+        raise InputError(
+            f"{fields.source}: activation {activation!r:.40} is not supported: expected one of {', '.join(names)}"
+        )
+    return names[activation]
 
 
-def _common(hf: Mapping) -> dict:
-    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-             "max_position_embeddings")  # fmt: skip
-    fields = {name: int(hf[name]) for name in names}
-    return fields | {
-        "initializer_range": hf.get("initializer_range", 0.02),
-        "pad_token_id": hf.get("pad_token_id") or 0,
+def _common(fields: Fields) -> dict:
+    pieces = fields.integer("vocab_size", low=1, high=MAX_PIECES)
+    return {
+        "vocab_size": pieces,
+        "hidden_size": fields.integer("hidden_size", low=1, high=MAX_WIDTH),
+        "num_hidden_layers": fields.integer("num_hidden_layers", low=1, high=MAX_LAYERS),
+        "num_attention_heads": fields.integer("num_attention_heads", low=1, high=MAX_WIDTH),
+        "intermediate_size": fields.integer("intermediate_size", low=1, high=MAX_WIDTH),
+        "max_position_embeddings": fields.integer("max_position_embeddings", low=1, high=MAX_PIECES),
+        "initializer_range": fields.number("initializer_range", 0.02),
+        "pad_token_id": fields.integer("pad_token_id", 0, high=pieces - 1),
     }
 
 
-def _classic_config(hf: Mapping, source: str) -> BertConfig:
-    if hf.get("position_embedding_type", "absolute") != "absolute":
-        raise InputError(f"{source}: position_embedding_type {hf['position_embedding_type']!r} is not supported")
-    rotary = hf.get("model_type") == "roformer"
-    if rotary and (hf.get("rotary_value") or hf.get("embedding_size") not in (None, hf["hidden_size"])):
+def _classic_config(fields: Fields) -> BertConfig:
+    source = fields.source
+    if (kind := fields.text("position_embedding_type", "absolute")) != "absolute":
+        raise InputError(f"{source}: position_embedding_type {kind!r:.40} is not supported")
+    rotary = fields.values.get("model_type") == "roformer"
+    common = _common(fields)
+    width = common["hidden_size"]
+    if rotary and (fields.flag("rotary_value", False) or fields.integer("embedding_size", width) != width):
         raise InputError(f"{source}: rotary_value and an embedding_size of its own are not supported")
     return BertConfig(
         position="rope" if rotary else "learned",
-        **_common(hf),
-        type_vocab_size=hf.get("type_vocab_size", 2),
-        hidden_dropout_prob=hf.get("hidden_dropout_prob", 0.1),
-        attention_probs_dropout_prob=hf.get("attention_probs_dropout_prob", 0.1),
-        layer_norm_eps=hf.get("layer_norm_eps", 1e-12),
-        gelu_approximate=_gelu(hf.get("hidden_act", "gelu"), source),  # type: ignore[arg-type]
+        **common,
+        type_vocab_size=fields.integer("type_vocab_size", 2, low=1, high=MAX_WIDTH),
+        hidden_dropout_prob=fields.number("hidden_dropout_prob", 0.1, high=1.0),
+        attention_probs_dropout_prob=fields.number("attention_probs_dropout_prob", 0.1, high=1.0),
+        layer_norm_eps=fields.number("layer_norm_eps", 1e-12),
+        gelu_approximate=_gelu(fields, "hidden_act"),  # type: ignore[arg-type]
     )
 
 
-def _modern_config(hf: Mapping, source: str) -> BertConfig:
+def _modern_config(fields: Fields) -> BertConfig:
     for name in ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"):
-        if hf.get(name):
-            raise InputError(f"{source}: {name}=true is not supported: ModernBERT's released models have no such bias")
-    thetas = hf.get("rope_parameters") or {}
+        if fields.flag(name, False):
+            raise InputError(
+                f"{fields.source}: {name}=true is not supported: ModernBERT's released models have no such bias"
+            )
+    thetas = fields.inner("rope_parameters", {})
 
     def theta(kind: str, old: str, default: float) -> float:
-        return float((thetas.get(kind) or {}).get("rope_theta", hf.get(old, default)))
+        here = thetas.inner(kind, {})
+        return (here if "rope_theta" in here else fields).number("rope_theta" if "rope_theta" in here else old, default)
 
-    layers = int(hf["num_hidden_layers"])
-    every = int(hf.get("global_attn_every_n_layers", 3))
-    if kinds := hf.get("layer_types"):
+    common = _common(fields)
+    layers = common["num_hidden_layers"]
+    every = fields.integer("global_attn_every_n_layers", 3, low=1)
+    if kinds := fields.items("layer_types", ()):
         glob = [i for i, name in enumerate(kinds) if name == "full_attention"]
         every = 1 if len(glob) == layers else (glob[1] if len(glob) > 1 else layers)
         if glob != [i for i in range(layers) if i % every == 0]:
-            raise InputError(f"{source}: layer_types must be global at every n-th layer from 0, got {list(kinds)}")
+            raise fields.refuse("layer_types", "full_attention at every n-th layer from 0")
     return BertConfig(
-        **_common(hf),
+        **common,
         type_vocab_size=0,
-        hidden_dropout_prob=hf.get("mlp_dropout", 0.0),
-        attention_probs_dropout_prob=hf.get("attention_dropout", 0.0),
-        layer_norm_eps=hf.get("norm_eps", 1e-5),
+        hidden_dropout_prob=fields.number("mlp_dropout", 0.0, high=1.0),
+        attention_probs_dropout_prob=fields.number("attention_dropout", 0.0, high=1.0),
+        layer_norm_eps=fields.number("norm_eps", 1e-5),
         position="rope",
         norm="pre",
         mlp="geglu",
-        window=None if every == 1 else int(hf.get("local_attention", 128)) // 2,
+        window=None if every == 1 else fields.integer("local_attention", 128) // 2,
         global_attention_every=every,
         rope_theta=theta("full_attention", "global_rope_theta", 160_000.0),
         local_rope_theta=theta("sliding_attention", "local_rope_theta", 10_000.0),
-        gelu_approximate=_gelu(hf.get("hidden_activation", "gelu"), source),  # type: ignore[arg-type]
+        gelu_approximate=_gelu(fields, "hidden_activation"),  # type: ignore[arg-type]
     )
 
 
@@ -274,8 +289,8 @@ def state_dict_from_hf(hf: Mapping[str, Tensor], config: BertConfig) -> dict[str
                 q, k = _interleave(q, config, back=True), _interleave(k, config, back=True)
             out[ours] = torch.cat([q, k, v])
     for ours in VOCABULARY_ROWS:
-        if ours in out and out[ours].shape[0] < config.padded_vocab_size:
-            missing = config.padded_vocab_size - out[ours].shape[0]
+        missing = config.padded_vocab_size - len(out[ours]) if ours in out and out[ours].ndim else 0
+        if 0 < missing < 64:  # more is a configuration of another model, refused by the caller
             out[ours] = torch.cat([out[ours], out[ours].new_zeros((missing, *out[ours].shape[1:]))])
     return {name: tensor.float() for name, tensor in out.items()}
 
@@ -306,12 +321,7 @@ def read_config(directory: Path) -> BertConfig:
         raise InputError(f"{directory}: no such directory: give a trained run or a Hugging Face model directory")
     if not path.is_file():
         raise InputError(f"{directory}: holds no config.json: give a trained run or a Hugging Face model directory")
-    try:
-        hf = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}): copy the file again from its source") from None
-    if not isinstance(hf, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(hf).__name__}: copy the file again")
+    hf = read_object(path, "copy the file again from its source")
     return config_from_hf(hf, str(path))
 
 
@@ -323,7 +333,8 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     if single.is_file():
         return read_safetensors(single)
     if index.is_file():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        fields = Fields(read_object(index, "copy it again"), str(index), "copy it again").inner("weight_map")
+        files = sorted({fields.text(name) for name in fields.values})
         if bad := [name for name in files if Path(name).name != name]:
             raise InputError(f"{index}: file name {bad[0]!r} leaves the directory: do not use this checkpoint")
         return {name: tensor for file in files for name, tensor in read_safetensors(directory / file).items()}

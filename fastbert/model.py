@@ -86,6 +86,11 @@ class BertForPreTraining(nn.Module):
         logits = F.linear(self.head(hidden), self.embeddings.word.weight, self.head.bias)
         return logits[..., : self.config.vocab_size]
 
+    def predict(self, batch: PackedBatch) -> Tensor:
+        """Vocabulary logits (M, V) of the rows ``batch.masked_index``; nothing else is worked out."""
+        assert batch.masked_index is not None
+        return self.decode(self.encode(batch, batch.masked_index))
+
     def pooled(self, hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
         """tanh(dense(first token)) of each sequence, (B, D); classic only."""
         assert self.pooler is not None

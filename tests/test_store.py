@@ -354,7 +354,7 @@ def test_foreign_and_newer_manifests(store_path, tmp_path):
     good = json.loads(path.read_text())
     for content in ([], {"format": "something else"}, "text", good | {"format": FORMAT + " 2"}):
         path.write_text(json.dumps(content))
-        with pytest.raises(InputError, match="no manifest of a"):
+        with pytest.raises(InputError, match=r"no manifest of a|a JSON object is expected"):
             TokenStore.open(store_path)
     path.write_text(json.dumps(good | {"version": 2}))
     with pytest.raises(InputError, match=r"version 2.*update fastbert"):

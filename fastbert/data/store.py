@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbert.errors import InputError
+from fastbert.json_files import Fields, read_object
 
 Ints = NDArray[np.int64]
 
@@ -52,6 +53,13 @@ class StoredFile:
     bytes: int
     crc32: str
 
+    @classmethod
+    def read(cls, fields: Fields) -> "StoredFile":
+        name = fields.text("name")
+        if not name or Path(name).name != name or not name.isprintable():
+            raise fields.refuse("name", "the name of a file in the directory of the store")
+        return cls(name, fields.integer("bytes", high=2**60), fields.text("crc32"))
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -76,28 +84,34 @@ class Manifest:
     def read(cls, directory: Path) -> "Manifest":
         """Raises InputError when there is none, or it is damaged, foreign or of another version."""
         path = directory / MANIFEST
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(_no_manifest(directory)) from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}): check the path and permissions") from None
-        except ValueError:
-            raise InputError(f"{path}: is damaged (no JSON): {_AGAIN}") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if not path.exists():
+            raise InputError(_no_manifest(directory))
+        content = read_object(path, _AGAIN)
+        if content.get("format") != FORMAT:
             raise InputError(f"{path}: is no manifest of a {FORMAT}: give the directory of a store")
         if content.get("version") != VERSION:
             raise InputError(
-                f"{path}: is of version {content.get('version')!r} and this fastbert reads {VERSION}: update fastbert, "
-                "or make the store again"
+                f"{path}: is of version {content.get('version')!r:.40} and this fastbert reads {VERSION}: update "
+                "fastbert, or make the store again"
             )
         checksum = content.pop("crc32", None)
         if checksum != _crc_of(content):
             raise InputError(f"{path}: is damaged, or was changed by hand (its checksum does not fit): {_AGAIN}")
-        for key in ("format", "version", "dtype"):
-            del content[key]
-        files = {key: StoredFile(**content[key]) for key in ("sentences", "documents")}
-        return cls(**{**content, **files, "shards": tuple(StoredFile(**shard) for shard in content["shards"])})
+        fields = Fields(content, str(path), _AGAIN)
+        vocab_size = fields.integer("vocab_size", low=1)
+        if fields.text("dtype") != token_dtype(vocab_size).name:
+            raise fields.refuse("dtype", f"{token_dtype(vocab_size).name} for {vocab_size} pieces")
+        counts = {name: fields.integer(name, high=2**60) for name in ("num_tokens", "num_sentences", "num_documents")}
+        shards = [Fields(shard, f"{path}: shards[{i}]", _AGAIN) for i, shard in enumerate(fields.items("shards"))]
+        return cls(
+            vocab_size=vocab_size,
+            fingerprint=fields.text("fingerprint"),
+            corpus=fields.text("corpus"),
+            **counts,
+            shards=tuple(StoredFile.read(shard) for shard in shards),
+            sentences=StoredFile.read(fields.inner("sentences")),
+            documents=StoredFile.read(fields.inner("documents")),
+        )
 
     @property
     def files(self) -> tuple[StoredFile, ...]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fastbert.errors import InputError
+from fastbert.json_files import Fields, read_object
 from fastbert.text import unicode_tables
 from fastbert.text.normalizer import NormalizerOptions
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
+_REMEDY = "copy the file again from its source"
 # tokenizer_config.json's names of our options
 _CONFIG_KEYS = {
     "do_lower_case": "lowercase",
@@ -90,18 +92,6 @@ def read_vocab(path: str | os.PathLike) -> list[str]:
     return vocab
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return content
-
-
 def read_directory(directory: str | os.PathLike) -> TokenizerFiles:
     """Read a tokenizer's directory: ours, Hugging Face's, or one with no more than a vocab.txt.
 
@@ -115,14 +105,14 @@ def read_directory(directory: str | os.PathLike) -> TokenizerFiles:
     if not root.is_dir():
         raise InputError(f"{root}: no such directory; expected one with a vocab.txt or tokenizer.json")
     path = root / "tokenizer.json"
-    content = _read_json(path)
-    if content:
-        files = _parse_tokenizer_json(path, content)
+    if path.is_file():
+        files = _parse_tokenizer_json(Fields(read_object(path, _REMEDY), str(path), _REMEDY))
     elif (root / "vocab.txt").is_file():
         files = TokenizerFiles(read_vocab(root / "vocab.txt"), TokenizerOptions())
     else:
         raise InputError(f"{root}: neither vocab.txt nor tokenizer.json is there")
-    config = _read_json(root / "tokenizer_config.json")
+    path = root / "tokenizer_config.json"
+    config = read_object(path, _REMEDY) if path.is_file() else {}
     overrides: dict[str, Any] = {}
     for key, name in _CONFIG_KEYS.items():
         if isinstance(config.get(key), bool) or (key == "strip_accents" and config.get(key, 0) is None):
@@ -131,43 +121,48 @@ def read_directory(directory: str | os.PathLike) -> TokenizerFiles:
     return files
 
 
-def _parse_tokenizer_json(path: Path, content: Mapping[str, Any]) -> TokenizerFiles:
-    model = content.get("model") or {}
-    kind = model.get("type", "WordPiece" if "continuing_subword_prefix" in model else None)
+def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
+    path, model = fields.source, fields.inner("model")
+    kind = model.text("type", "WordPiece" if "continuing_subword_prefix" in model else "unknown")
     if kind != "WordPiece":
-        raise InputError(f"{path}: the model is {kind}; expected WordPiece, the only kind this tokenizer reads")
+        raise InputError(f"{path}: the model is {kind!r:.40}; expected WordPiece, the only kind this tokenizer reads")
     for key, expected in (("continuing_subword_prefix", CONTINUATION), ("unk_token", "[UNK]")):
-        if model.get(key, expected) != expected:
-            raise InputError(f"{path}: {key} is {model[key]!r}; expected {expected!r}")
-    normalizer = content.get("normalizer") or {}
-    if normalizer.get("type") != "BertNormalizer":
-        raise InputError(f"{path}: the normalizer is {normalizer.get('type')}; expected BertNormalizer")
-    if (content.get("pre_tokenizer") or {}).get("type") != "BertPreTokenizer":
+        if model.text(key, expected) != expected:
+            raise model.refuse(key, repr(expected))
+    normalizer, pre_tokenizer = fields.inner("normalizer", {}), fields.inner("pre_tokenizer", {})
+    if (found := normalizer.text("type", "none")) != "BertNormalizer":
+        raise InputError(f"{path}: the normalizer is {found!r:.40}; expected BertNormalizer")
+    if pre_tokenizer.text("type", "none") != "BertPreTokenizer":
         raise InputError(f"{path}: the pre-tokenizer is not BertPreTokenizer, which this tokenizer needs")
-    ids = dict(model.get("vocab") or {})
+    entries = model.inner("vocab", {})
+    ids = {text: entries.integer(text) for text in entries.values}
     if not ids:
         raise InputError(f"{path}: the vocabulary is empty")
     added = {}
-    for token in content.get("added_tokens") or []:
-        text, token_id = token["content"], token["id"]
-        if any(token.get(flag) for flag in ("single_word", "lstrip", "rstrip", "normalized")) or not text:
+    for number, values in enumerate(fields.items("added_tokens", ())):
+        token = Fields(values, f"{path}: added_tokens[{number}]", _REMEDY)
+        text, token_id = token.text("content"), token.integer("id")
+        if any(token.flag(flag, False) for flag in ("single_word", "lstrip", "rstrip", "normalized")) or not text:
             raise InputError(
-                f"{path}: the added token {text!r} asks for stripping or normalisation; expected a plain one"
+                f"{path}: the added token {text!r:.40} asks for stripping or normalisation; expected a plain one"
             )
         ids[text] = token_id
         if text not in SPECIAL_TOKENS:
             added[text] = token_id
-    if min(ids.values()) < 0 or max(ids.values()) > 4 * len(ids) + 1000:
+    if max(ids.values()) > 4 * len(ids) + 1000:
         raise InputError(f"{path}: the ids of the vocabulary are not 0, 1, 2, ...")
     vocab = [""] * (max(ids.values()) + 1)
     for text, token_id in ids.items():
+        if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+            raise InputError(f"{path}: the entry {text!a:.40} is no Unicode text: {_REMEDY}")
         vocab[token_id] = text
+    strip = "strip_accents"
     options = TokenizerOptions(
-        lowercase=normalizer.get("lowercase", True),
-        strip_accents=normalizer.get("strip_accents"),
-        clean_text=normalizer.get("clean_text", True),
-        handle_chinese_chars=normalizer.get("handle_chinese_chars", True),
-        max_input_chars_per_word=model.get("max_input_chars_per_word", 100),
+        lowercase=normalizer.flag("lowercase", True),
+        strip_accents=normalizer.flag(strip) if normalizer.values.get(strip) is not None else None,
+        clean_text=normalizer.flag("clean_text", True),
+        handle_chinese_chars=normalizer.flag("handle_chinese_chars", True),
+        max_input_chars_per_word=model.integer("max_input_chars_per_word", 100, low=1),
     )
     return TokenizerFiles(vocab, options, added)
 
