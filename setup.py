@@ -83,8 +83,9 @@ def extensions() -> list[Extension]:
         return []
     import pybind11
 
-    sources = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").glob("*.cpp"))
-    headers = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").glob("*.h"))
+    files = [p for folder in ("csrc", "csrc/cpu") for p in (ROOT / folder).iterdir()]
+    sources = sorted(p.relative_to(ROOT).as_posix() for p in files if p.suffix == ".cpp")
+    headers = sorted(p.relative_to(ROOT).as_posix() for p in files if p.suffix == ".h")
     windows = os.name == "nt"
     # never -march=native: SIMD paths carry target attributes and are chosen at run time
     flags = ["/O2", "/std:c++17"] if windows else ["-O3", "-std=c++17", "-fvisibility=hidden", "-g0"]
@@ -96,7 +97,7 @@ def extensions() -> list[Extension]:
             depends=headers,
             language="c++",
             extra_compile_args=flags,
-            extra_link_args=[] if windows else ["-pthread"],
+            extra_link_args=[] if windows else ["-pthread", "-ldl"],
         )
     ]
 

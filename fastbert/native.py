@@ -59,3 +59,15 @@ def core(impl: str = "auto") -> ModuleType | None:
             )
         _warn_once(why)
     return module
+
+
+def compute() -> ModuleType:
+    """The C++ core for the CPU kernels, whatever ``FASTBERT_IMPL`` says of the text engine.
+
+    Raises:
+        RuntimeError: the core is not there.
+    """
+    module, why = _load()
+    if module is None:
+        raise RuntimeError(f"the C++ core cannot be loaded: {why}. Remedy: impl='reference'")
+    return module

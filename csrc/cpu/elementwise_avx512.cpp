@@ -1,0 +1,12 @@
+#include "cpu/elementwise.h"
+
+#ifdef FASTBERT_X86
+#include "cpu/vec_avx512.h"
+#include "cpu/vec_math.h"
+#include "cpu/elementwise_loop.h"
+FASTBERT_VEC_END
+
+namespace fastbert {
+const Elementwise elementwise_avx512 = kElementwise;
+}
+#endif
