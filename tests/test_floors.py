@@ -1,6 +1,7 @@
 """The house: a file imports only from floors below its own; optional parts stay optional; kernels/ shadows nobody."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,11 @@ FLOORS = {
     "fastbert.batch": 3,
     "fastbert.interop": 3,
     "fastbert.layers": 3,
+    "fastbert.convert": 4,
+    "fastbert.drop_in_rules": 3,
+    "fastbert.drop_in_huggingface": 4,
+    "fastbert.drop_in_torch": 4,
+    "fastbert.drop_in": 5,
     "fastbert.masking": 3,
     "fastbert.model": 4,
     "fastbert.data": 4,
@@ -49,12 +55,13 @@ FLOORS = {
     "fastbert.info": 6,
     "fastbert.roofline": 6,
     "fastbert.tune": 6,
+    "fastbert.smoke_tests": 6,
 }
 COMMANDS = {name for name, floor in FLOORS.items() if floor == 6}
 # within one floor, in this order
 SAME_FLOOR = (
-    *("errors", "json_files", "config", "cli", "options", "_C", "native", "cpu_kernels", "model", "muon", "optim"),
-    *("data", "checkpoint", "run_directory", "monitor", "bert", "by_heart", "evaluation", "trainer", "assembly"),
+    *("errors", "json_files", "config", "cli", "options", "_C", "native", "cpu_kernels", "drop_in_huggingface"),
+    *("drop_in_torch", "model", "muon", "optim", "data", "checkpoint", "run_directory", "monitor", "bert", "by_heart", "evaluation", "trainer", "assembly"),
 )
 
 
@@ -119,6 +126,12 @@ def test_only_ops_imports_kernels_and_only_native_the_core():
                     assert name in ("fastbert.ops", "fastbert.tune"), f"{path} imports {imported}"
             if imported.startswith("fastbert._C"):
                 assert name == "fastbert.native", f"{path} imports {imported}"
+
+
+def test_every_package_is_installed():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = set(re.findall(r'^  "(fastbert[\w.]*)",$', text, re.MULTILINE))
+    assert listed == {module_name(path) for path in FILES if path.name == "__init__.py"}
 
 
 def test_kernels_folder_cannot_shadow_another_package():
