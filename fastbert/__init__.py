@@ -20,7 +20,7 @@ _HOMES = {
     "Tokenizer": "fastbert.text",
     "load": "fastbert.bert",
 }
-_MODULES = ("layers", "ops", "reference")
+_MODULES = ("layers", "metrics", "ops", "reference")
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:

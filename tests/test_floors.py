@@ -47,6 +47,7 @@ FLOORS = {
     "fastbert.bert": 5,
     "fastbert.by_heart": 5,
     "fastbert.evaluation": 5,
+    "fastbert.metrics": 5,
     "fastbert.trainer": 5,
     "fastbert.assembly": 5,
     "fastbert.train": 6,
