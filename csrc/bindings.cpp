@@ -24,4 +24,5 @@ PYBIND11_MODULE(_C, m) {
   bind_vocab(m);
   bind_batches(m);
   bind_cpu(m);
+  bind_rows(m);
 }

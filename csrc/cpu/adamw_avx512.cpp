@@ -1,0 +1,11 @@
+#include "cpu/adamw.h"
+
+#ifdef FASTBERT_X86
+#include "cpu/vec_avx512.h"
+#include "cpu/adamw_loop.h"
+FASTBERT_VEC_END
+
+namespace fastbert {
+const AdamwKernels adamw_kernels_avx512 = kAdamwKernels;
+}
+#endif

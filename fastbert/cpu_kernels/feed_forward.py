@@ -1,0 +1,106 @@
+"""The position-wise half of a layer as one node of the graph, pre- or post-norm.
+
+    post: out = LayerNorm(x + W₂ act(W₁ x + b₁) + b₂)        pre: out = x + W₂ act(W₁ LayerNorm(x) + b₁) + b₂
+
+Shapes: x, out (T, D); W₁ (F, D), or (2F, D) for GeGLU; W₂ (D, F). One node in place of six spares their bookkeeping,
+the residual's gradient is added by the product that makes the other half of it, and every bias's gradient comes out of
+the pass that makes the gradient it sums.
+
+Reference: Vaswani et al., Attention Is All You Need, 2017, section 3.3.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastbert.cpu_kernels import products, rows
+
+
+def forward(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor | None, up: Tensor, up_bias: Tensor | None, down: Tensor,
+    down_bias: Tensor | None, eps: float, post: bool, exact: bool, gated: bool, keep: bool,
+) -> list[Tensor]:  # fmt: skip
+    """out, and what the backward needs: inner, pre, act, total, mean, rstd."""
+    inner, total, mean, rstd = (x,) * 4
+    if not post:
+        inner, total, mean, rstd = rows.layer_norm(x, None, None, norm_weight, norm_bias, eps, keep)
+    pre = products.linear(inner, up)
+    act = rows.gelu(pre, up_bias, exact, gated)
+    if post:
+        out = products.linear(act, down)
+        out, total, mean, rstd = rows.layer_norm(out, down_bias, x, norm_weight, norm_bias, eps, keep)
+    else:
+        out = torch.addmm(x, act, down.t())
+        if down_bias is not None:
+            out += down_bias
+    return [out, inner, pre, act, total, mean, rstd]
+
+
+def backward(
+    grad: Tensor, inner: Tensor, pre: Tensor, act: Tensor, total: Tensor, mean: Tensor, rstd: Tensor,
+    norm_weight: Tensor, has_norm_bias: bool, up: Tensor, up_bias: Tensor | None, down: Tensor,
+    down_bias: Tensor | None, post: bool, exact: bool, gated: bool,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """grad_x, and the gradients of norm_weight, norm_bias, up, up_bias, down, down_bias."""
+    has_bias = down_bias is not None
+    grad_down_bias: Tensor | None
+    if post:
+        grad, grad_weight, grad_bias, grad_down_bias = rows.layer_norm_backward(
+            grad, None, total, mean, rstd, norm_weight, has_norm_bias, has_bias
+        )
+    else:
+        grad_down_bias = rows.sum_rows(grad, down_bias.dtype) if down_bias is not None else None
+    grad_down = products.weight_gradient(grad, act)
+    grad_act = products.input_gradient(grad, down)
+    grad_pre, grad_up_bias = rows.gelu_backward(grad_act, pre, up_bias, exact, gated, in_place=True)
+    grad_up = products.weight_gradient(grad_pre, inner)
+    if post:
+        grad_x = products.add_input_gradient(grad, grad_pre, up)
+    else:
+        grad_inner = products.input_gradient(grad_pre, up)
+        grad_x, grad_weight, grad_bias, _ = rows.layer_norm_backward(
+            grad_inner, grad, total, mean, rstd, norm_weight, has_norm_bias, False
+        )
+    return grad_x, grad_weight, grad_bias, grad_up, grad_up_bias, grad_down, grad_down_bias
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, norm_weight, norm_bias, up, up_bias, down, down_bias, eps, post, exact, gated):
+        out, *kept = forward(x, norm_weight, norm_bias, up, up_bias, down, down_bias, eps, post, exact, gated, True)
+        ctx.save_for_backward(*kept, norm_weight, up, up_bias, down, down_bias)
+        ctx.has_norm_bias, ctx.options = norm_bias is not None, (post, exact, gated)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        *kept, norm_weight, up, up_bias, down, down_bias = ctx.saved_tensors
+        gradients = backward(
+            grad.contiguous(), *kept, norm_weight, ctx.has_norm_bias, up, up_bias, down, down_bias, *ctx.options
+        )
+        return *gradients, None, None, None, None
+
+
+def feed_forward(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    up_weight: Tensor,
+    up_bias: Tensor | None,
+    down_weight: Tensor,
+    down_bias: Tensor | None,
+    *,
+    norm: str = "pre",
+    mlp: str = "gelu",
+    eps: float = 1e-12,
+    approximate: str = "none",
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """LayerNorm → Linear → GELU/GeGLU → Linear → residual; semantics of :func:`fastbert.reference.feed_forward`."""
+    tokens = x.reshape(-1, x.shape[-1])
+    given = (tokens, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias)
+    options = (eps, norm == "post", approximate == "none", mlp == "geglu")
+    if torch.is_grad_enabled():
+        return _FeedForward.apply(*given, *options).view(x.shape)
+    return forward(*given, *options, False)[0].view(x.shape)
