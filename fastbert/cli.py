@@ -67,8 +67,13 @@ def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Opt
         raise InputError(f"{_one_line(captured.getvalue(), prog)} (see `{prog} --help`)") from None
 
 
-def run(main: Callable[[Any], int | None], options_type: type, argv: Sequence[str] | None = None) -> int:
-    """Parse the options, call ``main(options)`` and return the exit code for ``sys.exit``."""
+def run(
+    main: Callable[[Any], int | None], options_type: type, argv: Sequence[str] | None = None, *, prog: str | None = None
+) -> int:
+    """Parse the options, call ``main(options)`` and return the exit code for ``sys.exit``.
+
+    ``prog`` is the command as the user types it, where that is more than ``python -m`` and the module.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     # a person needs the message, not the line of ours that warned
     warnings.showwarning = lambda message, *_args, **_kwargs: _say(f"warning: {message}")
@@ -78,7 +83,7 @@ def run(main: Callable[[Any], int | None], options_type: type, argv: Sequence[st
         print(f"fastbert {__version__}")
         return 0
     try:
-        code = main(parse(options_type, argv, prog=_program(main)))
+        code = main(parse(options_type, argv, prog=prog or _program(main)))
         sys.stdout.flush()
         return code or 0
     except InputError as error:

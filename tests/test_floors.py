@@ -54,6 +54,7 @@ FLOORS = {
     "fastbert.predict": 6,
     "fastbert.tokenize": 6,
     "fastbert.info": 6,
+    "fastbert.evaluate": 6,
     "fastbert.roofline": 6,
     "fastbert.tune": 6,
     "fastbert.smoke_tests": 6,

@@ -23,6 +23,8 @@ _HOMES = {
     "cider_d": "consensus",
     "exact_match": "answers",
     "token_f1": "answers",
+    "perplexity": "fluency",
+    "coherence": "fluency",
     "caption_scores": "caption",
 }
 __all__ = list(_HOMES)
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from fastbert.metrics.caption import caption_scores as caption_scores
     from fastbert.metrics.consensus import cider as cider
     from fastbert.metrics.consensus import cider_d as cider_d
+    from fastbert.metrics.fluency import coherence as coherence
+    from fastbert.metrics.fluency import perplexity as perplexity
     from fastbert.metrics.overlap import bleu as bleu
     from fastbert.metrics.overlap import chrf as chrf
     from fastbert.metrics.overlap import rouge as rouge

@@ -1,0 +1,222 @@
+"""``python -m fastbert.evaluate text | human make | human score``: measure texts, by programs and by people."""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import UseAppendAction
+
+from fastbert.cli import run, unset
+from fastbert.errors import InputError
+
+if TYPE_CHECKING:
+    from fastbert.metrics import Score
+
+USAGE = """usage: python -m fastbert.evaluate COMMAND …   (COMMAND --help lists its options)
+
+  text          BLEU, chrF, ROUGE, METEOR, CIDEr, exact match, F1, perplexity of texts
+  human make    a blind, shuffled sheet on which people rate the texts of several systems
+  human score   means, confidence intervals and agreement of their ratings"""
+BY_REFERENCE = ("bleu", "chrf", "rouge", "meteor", "cider", "cider_d", "exact_match", "token_f1")
+BY_MODEL = ("perplexity", "coherence")
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Measure texts against references, and under a model.
+
+    Files are UTF-8 with one text a line; line n of --ref is a reference of line n of --hyp.
+    """
+
+    hyp: str
+    """File of the texts to be measured ("-" reads standard input)."""
+    ref: UseAppendAction[list[str]] = field(default_factory=list)
+    """File of references; give the option once for each reference that a text has."""
+    metrics: list[str] = field(default_factory=lambda: ["all"])
+    """all, or some of bleu chrf rouge meteor cider cider_d exact_match token_f1 perplexity coherence."""
+    language: Literal["en", "pt"] = "en"
+    """Language of the texts: its words, stems, articles and synonyms."""
+    model: Annotated[str | None, unset("RUN")] = None
+    """Directory of a model, for perplexity (fluency) and coherence."""
+    lowercase: bool = False
+    """Compare in lower case in BLEU and chrF too; the others always do."""
+    tokenize: str = "13a"
+    """BLEU's tokenizer: 13a, intl, char, none …"""
+    stem: bool = False
+    """Compare stems in ROUGE and CIDEr."""
+    stop_words: Literal["keep", "drop"] = "keep"
+    """Function words in ROUGE."""
+    allow_empty: bool = False
+    """An empty text scores 0; without this it is refused."""
+    json: bool = False
+    """Print one JSON object, with the score of each text."""
+
+
+def evaluate_text(options: TextOptions) -> int:
+    """Print the figures asked for."""
+    asked = asked_metrics(options)
+    hypotheses = read_lines(options.hyp, options.allow_empty or set(asked) <= {"exact_match", "token_f1"})
+    references = read_references(options, len(hypotheses), set(asked) <= {"exact_match", "token_f1"})
+    scores: dict[str, Score] = {}
+    skipped: dict[str, str] = {}
+    for name, measure in measures(options, hypotheses, references).items():
+        if name not in asked:
+            continue
+        try:
+            result = measure()
+        except InputError as error:
+            if "all" not in options.metrics or name != "coherence":
+                raise
+            skipped[name] = str(error)
+            continue
+        scores |= result if isinstance(result, dict) else {name: result}
+    if "all" in options.metrics and not options.model:
+        skipped["perplexity"] = "give --model RUN for perplexity and coherence"
+    if options.json:
+        print(json.dumps(record(options, hypotheses, scores, skipped), ensure_ascii=False, indent=2))
+    else:
+        show(options, hypotheses, scores, skipped)
+    return 0
+
+
+def asked_metrics(options: TextOptions) -> list[str]:
+    """The names asked for, checked; "all" is what the files and the model given allow."""
+    names = [name for given in options.metrics for name in given.replace(",", " ").split()]
+    if "all" in names:
+        return [*(BY_REFERENCE if options.ref else ()), *(BY_MODEL if options.model else ())]
+    for name in names:
+        if name not in BY_REFERENCE + BY_MODEL:
+            raise InputError(f"--metrics {name}: expected all, or some of {', '.join(BY_REFERENCE + BY_MODEL)}")
+        if name in BY_REFERENCE and not options.ref:
+            raise InputError(f"--metrics {name} needs references: give --ref FILE")
+        if name in BY_MODEL and not options.model:
+            raise InputError(f"--metrics {name} needs a model: give --model RUN")
+    if not names:
+        raise InputError("--metrics: name at least one")
+    return names
+
+
+def measures(options: TextOptions, hypotheses: list[str], references: list[list[str]]) -> dict[str, Callable[[], Any]]:
+    """Every measure by its name, with the settings of the options."""
+    from fastbert import metrics
+
+    empty, language, lowercase = options.allow_empty, options.language, options.lowercase
+    opened: list[Any] = []
+
+    def model() -> Any:
+        from fastbert.bert import load
+
+        if not opened:
+            assert options.model is not None
+            opened.append(load(options.model))
+        return opened[0]
+
+    def both(measure: Callable, **settings: Any) -> Callable[[], Any]:
+        return lambda: measure(hypotheses, references, **settings)
+
+    return {
+        "bleu": both(metrics.bleu, tokenize=options.tokenize, lowercase=lowercase, allow_empty=empty),
+        "chrf": both(metrics.chrf, lowercase=lowercase, allow_empty=empty),
+        "rouge": both(
+            metrics.rouge, language=language, stem=options.stem, stop_words=options.stop_words == "keep",
+            allow_empty=empty,
+        ),
+        "meteor": both(metrics.meteor, language=language, allow_empty=empty),
+        "cider": both(metrics.cider, language=language, stem=options.stem, allow_empty=empty),
+        "cider_d": both(metrics.cider_d, language=language, stem=options.stem, allow_empty=empty),
+        "exact_match": both(metrics.exact_match, language=language),
+        "token_f1": both(metrics.token_f1, language=language),
+        "perplexity": lambda: metrics.perplexity(hypotheses, model()),
+        "coherence": lambda: metrics.coherence(hypotheses, model()),
+    }  # fmt: skip
+
+
+def read_lines(path: str, allow_empty: bool) -> list[str]:
+    """The lines of a file.
+
+    Raises:
+        InputError: it cannot be read, is not UTF-8, has no line or an empty one.
+    """
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): give a file with one text a line") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}, line {line}: not UTF-8 (byte {error.start}): re-encode the file") from None
+    # only line feeds end a text: str.splitlines would cut at rarer marks inside one
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    if not lines:
+        raise InputError(f"{path}: is empty: give a file with one text a line")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() and not allow_empty:
+            raise InputError(f"{path}, line {number}: empty text: fill it in, or give --allow-empty to score it 0")
+    return lines
+
+
+def read_references(options: TextOptions, count: int, allow_empty: bool) -> list[list[str]]:
+    """For each text its references, one from each file."""
+    streams = []
+    for path in options.ref:
+        lines = read_lines(path, allow_empty)
+        if len(lines) != count:
+            raise InputError(
+                f"{path} has {len(lines)} lines and {options.hyp} {count}: line n must be a reference of text n"
+            )
+        streams.append(lines)
+    return [list(texts) for texts in zip(*streams, strict=True)]
+
+
+def record(options: TextOptions, hypotheses: list[str], scores: "dict[str, Score]", skipped: dict[str, str]) -> dict:
+    return {
+        "texts": len(hypotheses), "references": len(options.ref), "language": options.language,
+        "metrics": {name: without_nan(score.record()) for name, score in scores.items()}, "skipped": skipped,
+    }  # fmt: skip
+
+
+def without_nan(value: Any) -> Any:
+    """JSON knows no nan."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show(options: TextOptions, hypotheses: list[str], scores: "dict[str, Score]", skipped: dict[str, str]) -> None:
+    """A figure a line, with its signature; then what a reader must know."""
+    print(f"{len(hypotheses):,} texts, {len(options.ref)} references each, language {options.language}")
+    for score in scores.values():
+        best = f"of {score.scale:g}" if math.isfinite(score.scale) else ""
+        print(f"  {score.name:<12} {score.score:10.4f} {best:<7} {score.signature}")
+    for note in dict.fromkeys(note for score in scores.values() for note in score.notes):
+        print(f"  note: {note}")
+    for name, reason in skipped.items():
+        print(f"  {name}: not measured: {reason}")
+
+
+COMMANDS: dict[str, tuple[Callable[[Any], int], type]] = {"text": (evaluate_text, TextOptions)}
+
+
+def main(argv: list[str]) -> int:
+    """Find the command and run it with the rest of the line."""
+    words = 2 if argv[:1] == ["human"] else 1
+    name = " ".join(argv[:words])
+    if name in ("-h", "--help", "--version"):
+        print(USAGE if name != "--version" else __import__("fastbert").__version__)
+        return 0
+    if name not in COMMANDS:
+        print(f"error: {name or 'no command'}: expected text, human make or human score", file=sys.stderr)
+        return 2
+    command, options = COMMANDS[name]
+    return run(command, options, argv[words:], prog=f"python -m fastbert.evaluate {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
