@@ -18,6 +18,7 @@ _HOMES = {
     "InputError": "fastbert.errors",
     "PackedBatch": "fastbert.batch",
     "Tokenizer": "fastbert.text",
+    "accelerate": "fastbert.drop_in",
     "load": "fastbert.bert",
 }
 _MODULES = ("layers", "metrics", "ops", "reference")
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fastbert.batch import PackedBatch as PackedBatch
     from fastbert.bert import load as load
     from fastbert.config import BertConfig as BertConfig
+    from fastbert.drop_in import accelerate as accelerate
     from fastbert.errors import InputError as InputError
     from fastbert.model import BertForPreTraining as BertForPreTraining
     from fastbert.text import Tokenizer as Tokenizer

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastbert import ops
+from fastbert import convert, ops
 from fastbert.config import BertConfig
 from fastbert.reference import rotary_tables
 
@@ -104,6 +104,15 @@ class MultiHeadAttention(nn.Module):
         context = context.flatten(-2)
         return self.out(context if rows is None else context.index_select(0, rows))
 
+    @classmethod
+    def from_torch(cls, module: nn.MultiheadAttention, impl: str = "auto") -> "MultiHeadAttention":
+        """Self-attention with a copy of the weights; see :func:`fastbert.convert.attention_from_torch`."""
+        return convert.attention_from_torch(cls, module, impl)
+
+    def to_torch(self, batch_first: bool = True) -> nn.MultiheadAttention:
+        """The nn.MultiheadAttention with a copy of the weights."""
+        return convert.attention_to_torch(self, batch_first)
+
 
 class FeedForward(nn.Module):
     """The position-wise network: Linear → GELU → Linear, or with ``glu`` Linear → GeGLU → Linear.
@@ -193,6 +202,15 @@ class EncoderLayer(nn.Module):
         hidden = hidden if rows is None else hidden.index_select(0, rows)
         hidden = self._add_norm(attended, hidden, self.attention_norm)
         return self._add_norm(self.feed_forward(hidden), hidden, self.feed_forward_norm)
+
+    @classmethod
+    def from_torch(cls, module: nn.TransformerEncoderLayer, impl: str = "auto") -> "EncoderLayer":
+        """A layer with a copy of the weights, pre- or post-norm; see :func:`fastbert.convert.layer_from_torch`."""
+        return convert.layer_from_torch(cls, module, impl)
+
+    def to_torch(self, batch_first: bool = True) -> nn.TransformerEncoderLayer:
+        """The nn.TransformerEncoderLayer with a copy of the weights."""
+        return convert.layer_to_torch(self, batch_first)
 
 
 class Encoder(nn.Module):

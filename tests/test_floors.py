@@ -29,7 +29,7 @@ FLOORS = {
     "fastbert.batch": 3,
     "fastbert.interop": 3,
     "fastbert.layers": 3,
-    "fastbert.convert": 4,
+    "fastbert.convert": 2,
     "fastbert.drop_in_rules": 3,
     "fastbert.drop_in_huggingface": 4,
     "fastbert.drop_in_torch": 4,
@@ -44,6 +44,12 @@ FLOORS = {
     "fastbert.checkpoint": 5,
     "fastbert.run_directory": 5,
     "fastbert.monitor": 5,
+    "fastbert.scoring": 5,
+    "fastbert.filling": 5,
+    "fastbert.generation": 5,
+    "fastbert.embedding": 5,
+    "fastbert.attention_maps": 5,
+    "fastbert.onnx_export": 5,
     "fastbert.bert": 5,
     "fastbert.by_heart": 5,
     "fastbert.evaluation": 5,
@@ -63,7 +69,9 @@ COMMANDS = {name for name, floor in FLOORS.items() if floor == 6}
 # within one floor, in this order
 SAME_FLOOR = (
     *("errors", "json_files", "config", "cli", "options", "_C", "native", "cpu_kernels", "drop_in_huggingface"),
-    *("drop_in_torch", "model", "muon", "optim", "data", "checkpoint", "run_directory", "monitor", "bert", "by_heart", "evaluation", "trainer", "assembly"),
+    *("drop_in_torch", "model", "muon", "optim", "data", "checkpoint", "run_directory", "monitor", "scoring"),
+    *("filling", "generation", "embedding", "attention_maps", "onnx_export", "bert", "by_heart", "evaluation"),
+    *("trainer", "assembly"),
 )
 
 
