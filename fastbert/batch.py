@@ -4,9 +4,12 @@ Legend: B sequences, L padded length, T packed tokens, M masked positions.
 Padded ``(B, L)`` tensors with an attention mask exist only at the door: :func:`pack` and :func:`unpack`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 
@@ -79,6 +82,33 @@ def pack(input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids
         max_seqlen=int(lengths.max()) if rows else 0,
     )
     return batch, kept
+
+
+def pack_rows(
+    rows: Sequence[ArrayLike], masked_index: ArrayLike | None = None, token_type_ids: Sequence[ArrayLike] | None = None
+) -> PackedBatch:
+    """Lay B lists of token ids end to end.
+
+    Args:
+        rows: at least one, each of at least one id.
+        masked_index: (M,) rows of the T packed tokens that predictions are wanted for.
+        token_type_ids: as ``rows``; None: 0.
+    """
+    arrays = [np.asarray(row, np.int64) for row in rows]
+    lengths = np.array([len(row) for row in arrays])
+    bounds = np.concatenate([[0], lengths.cumsum()])
+    flat = torch.from_numpy(np.concatenate(arrays))
+    types = torch.zeros_like(flat)
+    if token_type_ids is not None:
+        types = torch.from_numpy(np.concatenate([np.asarray(row, np.int64) for row in token_type_ids]))
+    return PackedBatch(
+        input_ids=flat,
+        position_ids=torch.from_numpy(np.arange(bounds[-1]) - bounds[:-1].repeat(lengths)),
+        token_type_ids=types,
+        cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
+        max_seqlen=int(lengths.max()),
+        masked_index=None if masked_index is None else torch.from_numpy(np.asarray(masked_index, np.int64)),
+    )
 
 
 def unpack(packed: Tensor, kept: Tensor, rows: int, length: int) -> Tensor:

@@ -1,29 +1,41 @@
 """Use a trained model from Python: ``bert = fastbert.load(directory)``.
 
-Legend: B sequences, T packed tokens, V vocabulary, M masks.
+Legend: B texts, V vocabulary, M masks, D hidden_size, L tokens of a text, N heads.
 """
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastbert.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fastbert.attention_maps import AttentionMaps
     from fastbert.batch import PackedBatch
+    from fastbert.embedding import EmbeddingSettings, Pooling
+    from fastbert.filling import Candidates
     from fastbert.model import BertForPreTraining
+    from fastbert.scoring import Method
     from fastbert.text import Tokenizer
+
+FillMethod = Literal["independent", "best-first", "beam"]
+DEFAULT_LENGTH = 32  # tokens that generate() adds to a prompt
 
 
 def load(directory: str | Path, *, device: str | None = None, impl: str = "auto") -> "Bert":
     """Load a trained run or a directory downloaded from Hugging Face (BERT or ModernBERT).
 
-    A run that was stopped before its end is read from its newest checkpoint.
+    A run that was stopped before its end is read from its newest checkpoint. Of a sentence-transformers directory the
+    pooling is read too.
 
     Raises:
         InputError: no such directory, or one that holds no usable model or vocabulary.
     """
-    from fastbert import checkpoint
+    from fastbert import checkpoint, embedding
     from fastbert.model import BertForPreTraining
     from fastbert.text import Tokenizer
 
@@ -38,53 +50,250 @@ def load(directory: str | Path, *, device: str | None = None, impl: str = "auto"
             f"{directory}: the vocabulary has {len(tokenizer)} pieces and the model {model.config.vocab_size}: "
             "vocabulary and weights do not belong together"
         )
-    return Bert(model.to(device) if device else model, tokenizer)
+    bert = Bert(model.to(device) if device else model, tokenizer, embedding.read_settings(directory))
+    return bert
 
 
 class Bert:
-    """A model and its tokenizer, ready to answer."""
+    """A model and its tokenizer, ready to answer.
 
-    def __init__(self, model: "BertForPreTraining", tokenizer: "Tokenizer"):
+    Args:
+        model: put into evaluation mode.
+        tokenizer: the model's.
+        embedding: how texts become vectors; None: mean pooling, length 1.
+    """
+
+    def __init__(
+        self, model: "BertForPreTraining", tokenizer: "Tokenizer", embedding: "EmbeddingSettings | None" = None
+    ):
         self.model, self.tokenizer = model.eval(), tokenizer
+        self.embedding = embedding
 
-    def fill_mask(self, texts: str | Sequence[str], top_k: int = 5) -> list:
-        """Guess every ``[MASK]`` of a text, each on its own.
+    # ---- masks ----
+    def fill_mask(
+        self,
+        texts: str | Sequence[str],
+        top_k: int = 5,
+        method: FillMethod = "independent",
+        *,
+        candidates: "Candidates | None" = None,
+        beam: int = 16,
+        max_pieces: int = 1,
+    ) -> list:
+        """Guess the ``[MASK]``s of a text, each on its own or all together.
 
         Args:
             texts: one text or several, each with at least one ``[MASK]``.
-            top_k: guesses per mask.
+            top_k: guesses for each mask, or fillings of each text.
+            method: "independent": each mask given the text with all its masks, as Hugging Face's pipeline.
+                "best-first": the surest mask is filled first and then the others asked again. "beam": the likeliest
+                joint filling among the ``beam`` best beginnings. :mod:`fastbert.filling` tells what is joint.
+            candidates: words to choose from, one list for all masks or a list for each; of any number of pieces.
+            beam: beginnings kept at each step.
+            max_pieces: without candidates, let a mask stand for whole words of up to so many pieces.
 
         Returns:
-            As Hugging Face's fill-mask pipeline: for a text with one mask a list of ``top_k`` dictionaries ``score``
-            (probability), ``token`` (id), ``token_str`` and ``sequence``; for several masks a list of such lists, one
-            per mask; for several texts a list of these.
+            "independent": as Hugging Face's fill-mask pipeline: for a text with one mask a list of ``top_k``
+            dictionaries ``score`` (probability), ``token`` (id; a list of ids for a word of several pieces),
+            ``token_str`` and ``sequence``; for several masks a list of such lists, one per mask. Jointly: a list of
+            ``top_k`` dictionaries ``score`` (joint probability), ``log_score`` (in nats), ``tokens`` and ``token_strs``
+            (one a mask) and ``sequence``. For several texts a list of these.
 
         Raises:
-            InputError: a text has no ``[MASK]`` or does not fit the model.
+            InputError: a text has no ``[MASK]`` or does not fit the model; an option or a candidate that cannot be.
         """
-        import torch
+        from fastbert import filling
 
-        single = isinstance(texts, str)
-        listed = [texts] if isinstance(texts, str) else list(texts)
-        rows = [self._ids(text) for text in listed]
+        listed, rows = self._rows(texts)
         for text, ids in zip(listed, rows, strict=True):
             if self.tokenizer.mask_id not in ids:
                 raise InputError(f"no [MASK] in {text[:60]!r}: write [MASK] where a word is to be guessed")
-        if any(name.startswith("head.") for name in self.model.fresh):
+        self._require_head()
+        for name, value in (("top_k", top_k), ("beam", beam), ("max_pieces", max_pieces)):
+            if value < 1:
+                raise InputError(f"{name}={value}: expected at least 1")
+        if method not in ("independent", "best-first", "beam"):
+            raise InputError(f"method={method!r}: expected independent, best-first or beam")
+        answers: list
+        if method != "independent":
+            answers = self._fill_together(rows, top_k, method, beam, candidates, max_pieces)
+        elif candidates is not None or max_pieces > 1:
+            answers = self._fill_each(rows, top_k, beam, candidates, max_pieces)
+        else:
+            answers = filling.independent(self.model, self.tokenizer, rows, top_k)
+        if method == "independent":  # as Hugging Face: no list around the guesses of a single mask
+            answers = [masks[0] if len(masks) == 1 else masks for masks in answers]
+        return answers[0] if isinstance(texts, str) else answers
+
+    def _fill_together(self, rows, top_k, method, beam, candidates, max_pieces) -> list[list[dict]]:
+        from fastbert import filling
+
+        problems = [self._templates(ids, candidates, max_pieces) for ids in rows]
+        width = top_k if method == "best-first" else max(beam, top_k)
+        found = filling.fill_together(
+            self.model, self.tokenizer, problems, width=width, best_first=method == "best-first"
+        )
+        return [[filling.as_dictionary(self.tokenizer, best) for best in fillings[:top_k]] for fillings in found]
+
+    def _fill_each(self, rows, top_k, beam, candidates, max_pieces) -> list[list[list[dict]]]:
+        """Words of several pieces for each mask while the other masks stay."""
+        from fastbert import filling
+
+        masks = [ids.count(self.tokenizer.mask_id) for ids in rows]
+        problems = [
+            self._templates(ids, candidates, max_pieces, only)
+            for ids, count in zip(rows, masks, strict=True)
+            for only in range(count)
+        ]
+        found = iter(filling.fill_together(self.model, self.tokenizer, problems, width=max(beam, top_k)))
+        return [
+            [[filling.as_guess(self.tokenizer, best) for best in next(found)[:top_k]] for _ in range(count)]
+            for count in masks
+        ]
+
+    def _templates(self, ids, candidates, max_pieces, only=None) -> list:
+        from fastbert import filling
+
+        return filling.templates(
+            self.tokenizer, ids, candidates=candidates, max_pieces=max_pieces, only=only, max_length=self._limit
+        )
+
+    # ---- scores ----
+    def score(self, texts: str | Sequence[str], method: "Method" = "l2r", per_token: bool = False) -> Any:
+        """Say how natural texts are: pseudo-log-likelihoods, in nats; greater (nearer to 0) is more natural.
+
+        Args:
+            texts: one text or several, without ``[MASK]``.
+            method: "l2r": a token is guessed without the rest of its word to the right (Kauf & Ivanova 2023);
+                "pll": only the token itself is hidden (Salazar et al. 2020).
+            per_token: give :class:`fastbert.scoring.TextScore`, with ``tokens``, ``offsets``, ``log_probs``, ``score``
+                and ``pseudo_perplexity``, in place of the sums.
+
+        Returns:
+            For one text a float (or a TextScore), for several a list, in their order. Longer texts have smaller sums:
+            compare texts of one length, or ``pseudo_perplexity``.
+
+        Raises:
+            InputError: a text that does not fit the model or holds ``[MASK]``; unknown method.
+        """
+        from fastbert.scoring import score_texts
+
+        self._require_head()
+        scored = score_texts(self.model, self.tokenizer, [texts] if isinstance(texts, str) else list(texts), method)
+        values = scored if per_token else [text.score for text in scored]
+        return values[0] if isinstance(texts, str) else values
+
+    def pseudo_perplexity(self, texts: str | Sequence[str], method: "Method" = "l2r") -> float:
+        """exp of minus the mean score of all tokens of all texts: 1 is certainty, V is knowing nothing.
+
+        Raises:
+            InputError: as :meth:`score`; or no token at all.
+        """
+        from fastbert.scoring import pseudo_perplexity
+
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        return pseudo_perplexity(self.score(listed, method, per_token=True))
+
+    # ---- writing ----
+    def generate(
+        self, prompt: str = "", length: int | None = None, *, samples: int | None = None, **sampling: Any
+    ) -> str | list[str]:
+        """Write text by filling masks step by step; the same arguments give the same text.
+
+        Args:
+            prompt: what the text begins with; may be empty, and may hold ``[MASK]``s, which are filled.
+            length: tokens to add at the end (default: 32; none where the prompt holds ``[MASK]``).
+            samples: texts to write; None: one.
+            sampling: ``steps, temperature, top_p, order, remask, block, gibbs, repetition_penalty, no_repeat_ngram,
+                seed``: see :class:`fastbert.generation.Sampling`.
+
+        Returns:
+            The whole text, prompt included, as its tokens spell it; a list of texts if ``samples`` is given.
+
+        Raises:
+            InputError: an option that cannot be; a prompt that does not fit the model.
+        """
+        from fastbert import filling, generation
+
+        known = [field.name for field in dataclasses.fields(generation.Sampling)]
+        if unknown := sorted(set(sampling) - set(known)):
+            raise InputError(f"{unknown[0]}=…: generate() has no such option: expected {', '.join(known)}")
+        self._require_head()
+        rows = generation.canvas(self.tokenizer, prompt, length, samples or 1, DEFAULT_LENGTH, self._limit)
+        if samples is not None and samples < 1:
+            raise InputError(f"samples={samples}: expected at least 1")
+        written = generation.generate(self.model, self.tokenizer, rows, generation.Sampling(**sampling))
+        texts = [filling.readable_ids(self.tokenizer, ids) for ids in written]
+        return texts[0] if samples is None else texts
+
+    # ---- inside ----
+    def embed(
+        self, texts: str | Sequence[str], pooling: "Pooling | None" = None, normalize: bool | None = None
+    ) -> "NDArray[np.float32]":
+        """Turn texts into vectors.
+
+        Args:
+            texts: one text or several; what is longer than the model (or the ``max_seq_length`` of a
+                sentence-transformers directory) takes is cut.
+            pooling: "mean" over all tokens, [CLS] and [SEP] included; "cls"; "max". None: as the directory says, or
+                "mean".
+            normalize: to length 1, so that products are cosines. None: as the directory says, or True.
+
+        Returns:
+            (B, D) float32 for several texts, in their order; (D,) for one. As sentence-transformers gives them.
+
+        Raises:
+            InputError: unknown pooling; a directory that asks for modules that are not supported.
+        """
+        from fastbert.embedding import EmbeddingSettings, embed_texts
+
+        settings = self.embedding or EmbeddingSettings()
+        if settings.problem and (pooling is None or normalize is None):
             raise InputError(
-                "this model has no masked-LM head (an encoder for embeddings?): its guesses would be random"
+                f"this sentence-transformers model has {settings.problem}, which is not supported: give pooling= and "
+                "normalize= to go without"
             )
-        if top_k < 1:
-            raise InputError(f"top_k={top_k}: expected at least 1")
-        answers = []
+        if pooling is not None:
+            settings = dataclasses.replace(settings, pooling=pooling)
+        if normalize is not None:
+            settings = dataclasses.replace(settings, normalize=normalize)
+        vectors = embed_texts(self.model, self.tokenizer, [texts] if isinstance(texts, str) else list(texts), settings)
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    def attention(self, text: str, layer: int | None = None, head: int | None = None) -> "AttentionMaps":
+        """What each token of a text looks at.
+
+        Args:
+            text: one text.
+            layer: number of a layer from 0, negative from the last; None: all.
+            head: number of a head; None: all.
+
+        Returns:
+            ``(tokens, weights)``: the L tokens, and float32 probabilities (layers, N, L, L), without the axis of a
+            layer or head that was chosen. Row i is where token i looks; it sums to 1.
+
+        Raises:
+            InputError: no such layer or head; a text that does not fit the model.
+        """
+        import torch
+
+        from fastbert.attention_maps import AttentionMaps, attention_probabilities
+
+        config = self.model.config
+        for name, value, count in (
+            ("layer", layer, config.num_hidden_layers),
+            ("head", head, config.num_attention_heads),
+        ):
+            if value is not None and not -count <= value < count:
+                raise InputError(f"{name}={value}: the model has {count}, counted from 0")
+        ids = self._ids(text)
         with torch.inference_mode():
-            for chunk in _chunks(rows, max_tokens=16_384):
-                masked = [i for ids in chunk for i in ids]
-                index = [i for i, token in enumerate(masked) if token == self.tokenizer.mask_id]
-                logits = self.model(self._batch(chunk, index)).prediction_logits
-                scores, tokens = logits.float().softmax(-1).topk(min(top_k, logits.shape[-1]), dim=-1)
-                answers += self._answers(chunk, scores.tolist(), tokens.tolist())
-        return answers[0] if single else answers
+            weights = attention_probabilities(self.model, self._batch([ids])).cpu().numpy()
+        if head is not None:
+            weights = weights[:, head]
+        if layer is not None:
+            weights = weights[layer]
+        return AttentionMaps([self.tokenizer.id_to_token(i) or "" for i in ids], weights)
 
     def next_sentence(self, first: str, second: str) -> float:
         """Probability that ``second`` follows ``first``; classic models trained with ``--objective mlm+nsp`` only.
@@ -101,70 +310,63 @@ class Bert:
             logits = self.model(self._batch([encoded.ids], [0], [encoded.type_ids])).seq_relationship_logits
         return logits.float().softmax(-1)[0, 0].item()
 
+    # ---- files ----
+    def save(self, directory: str | Path) -> None:
+        """Write model and tokenizer in Hugging Face layout, and how texts become vectors in sentence-transformers'.
+
+        Raises:
+            InputError: the directory cannot be written.
+        """
+        from fastbert import embedding
+
+        directory = Path(directory)
+        self.model.save_pretrained(directory)
+        self.tokenizer.save(directory, token_type_ids=self.model.config.type_vocab_size > 0)
+        if self.embedding is not None:
+            embedding.write_settings(directory, self.embedding, self.model.config.hidden_size, self._limit)
+
+    def to_onnx(self, path: str | Path, output: Literal["logits", "hidden", "embedding"] = "logits") -> None:
+        """Write an ONNX file for padded ``(batch, length)`` inputs of any size; see :mod:`fastbert.onnx_export`.
+
+        Raises:
+            InputError: the packages of the extra ``onnx`` are missing.
+        """
+        from fastbert.onnx_export import export
+
+        if output == "logits":
+            self._require_head()
+        export(self, Path(path), output)
+
     # ---- plumbing ----
+    @property
+    def _limit(self) -> int:
+        """Tokens of the longest text."""
+        return self.model.config.max_position_embeddings
+
+    def _rows(self, texts: str | Sequence[str]) -> tuple[list[str], list[list[int]]]:
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        return listed, [self._ids(text) for text in listed]
+
     def _ids(self, text: str) -> list[int]:
         ids = list(self.tokenizer.encode(text).ids)
-        if len(ids) > (limit := self.model.config.max_position_embeddings):
-            raise InputError(f"the text {text[:40]!r}… has {len(ids)} tokens and the model takes {limit}: shorten it")
+        if len(ids) > self._limit:
+            raise InputError(
+                f"the text {text[:40]!r}… has {len(ids)} tokens and the model takes {self._limit}: shorten it"
+            )
         return ids
 
+    def _require_head(self) -> None:
+        if any(name.startswith("head.") for name in self.model.fresh):
+            raise InputError(
+                "this model has no masked-LM head (an encoder for embeddings?): its guesses would be random"
+            )
+
     def _batch(
-        self, rows: Sequence[Sequence[int]], masked_index: Sequence[int], types: Sequence[Sequence[int]] | None = None
+        self,
+        rows: Sequence[Sequence[int]],
+        masked_index: Sequence[int] | None = None,
+        types: Sequence[Sequence[int]] | None = None,
     ) -> "PackedBatch":
-        import torch
+        from fastbert.batch import pack_rows
 
-        from fastbert.batch import PackedBatch
-
-        lengths = torch.tensor([len(ids) for ids in rows])
-        flat = torch.tensor([i for ids in rows for i in ids])
-        batch = PackedBatch(
-            input_ids=flat,
-            position_ids=torch.cat([torch.arange(len(ids)) for ids in rows]),
-            token_type_ids=torch.tensor([t for ts in types for t in ts]) if types else torch.zeros_like(flat),
-            cu_seqlens=torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32),
-            max_seqlen=int(lengths.max()),
-            masked_index=torch.tensor(list(masked_index)),
-        )
-        return batch.to(next(self.model.parameters()).device)
-
-    def _answers(self, rows, scores, tokens) -> list:
-        """Arrange flat (M, k) guesses by text and mask."""
-        guesses = iter(zip(scores, tokens, strict=True))
-        answers = []
-        for ids in rows:
-            masks = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_id]
-            per_mask = []
-            for place in masks:
-                mask_scores, mask_tokens = next(guesses)
-                per_mask.append(
-                    [
-                        {
-                            "score": score,
-                            "token": token,
-                            "token_str": self.tokenizer.id_to_token(token),
-                            "sequence": self._sequence(ids, place, token),
-                        }
-                        for score, token in zip(mask_scores, mask_tokens, strict=True)
-                    ]
-                )
-            answers.append(per_mask[0] if len(per_mask) == 1 else per_mask)
-        return answers
-
-    def _sequence(self, ids: list[int], place: int, token: int) -> str:
-        hidden = {self.tokenizer.cls_id, self.tokenizer.sep_id, self.tokenizer.pad_id}
-        filled = [token if i == place else other for i, other in enumerate(ids)]
-        return self.tokenizer.decode([i for i in filled if i not in hidden], skip_special_tokens=False)
-
-
-def _chunks(rows: Iterable[list[int]], max_tokens: int) -> Iterable[list[list[int]]]:
-    """Consecutive rows of at most ``max_tokens`` tokens together (at least one row)."""
-    chunk: list[list[int]] = []
-    size = 0
-    for ids in rows:
-        if chunk and size + len(ids) > max_tokens:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(ids)
-        size += len(ids)
-    if chunk:
-        yield chunk
+        return pack_rows(rows, masked_index, types).to(next(self.model.parameters()).device)
