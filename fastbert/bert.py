@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastbert.errors import InputError
+from fastbert.tasks.methods import TaskMethods, read_head
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,10 +52,11 @@ def load(directory: str | Path, *, device: str | None = None, impl: str = "auto"
             "vocabulary and weights do not belong together"
         )
     bert = Bert(model.to(device) if device else model, tokenizer, embedding.read_settings(directory))
+    bert.task_model = read_head(weights, model)
     return bert
 
 
-class Bert:
+class Bert(TaskMethods):
     """A model and its tokenizer, ready to answer.
 
     Args:

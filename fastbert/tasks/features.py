@@ -1,0 +1,209 @@
+"""Examples as rows of token ids, with what is to be predicted and the way back to words and characters.
+
+Legend: B rows, T packed tokens, P places. Nothing is padded; long sentences and contexts become several rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastbert.batch import PackedBatch
+from fastbert.errors import InputError
+from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample
+from fastbert.text import Tokenizer
+
+Ints = NDArray[np.integer]
+
+
+@dataclass
+class Rows:
+    """What goes into the model: B rows of ids and token types, and the targets of a labelled set."""
+
+    ids: list[Ints] = field(default_factory=list)
+    types: list[Ints] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.array([len(row) for row in self.ids], np.int64)
+
+    def places_of(self, chosen: Sequence[int]) -> Ints | None:
+        """(P,) packed positions that predictions are wanted for, None: one a row, or all."""
+        return None
+
+    def targets_of(self, chosen: Sequence[int]) -> Tensor | None:
+        """Targets of some rows, or None where nothing is labelled."""
+        raise NotImplementedError
+
+    def batch(self, chosen: Sequence[int]) -> PackedBatch:
+        """Some rows laid end to end."""
+        lengths = np.array([len(self.ids[i]) for i in chosen], np.int64)
+        bounds = np.concatenate([[0], lengths.cumsum()])
+        places = self.places_of(chosen)
+        return PackedBatch(
+            input_ids=torch.from_numpy(np.concatenate([self.ids[i] for i in chosen]).astype(np.int64)),
+            position_ids=torch.from_numpy(np.arange(bounds[-1]) - bounds[:-1].repeat(lengths)),
+            token_type_ids=torch.from_numpy(np.concatenate([self.types[i] for i in chosen]).astype(np.int64)),
+            cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
+            max_seqlen=int(lengths.max()),
+            masked_index=None if places is None else torch.from_numpy(places.astype(np.int64)),
+        )
+
+    def used_ids(self) -> Ints:
+        """The different ids, ascending."""
+        return np.unique(np.concatenate(self.ids)) if self.ids else np.zeros(0, np.int64)
+
+    def renumber(self, new_ids: Ints) -> None:
+        """Replace each id by its entry in ``new_ids`` (V,)."""
+        self.ids = [new_ids[row] for row in self.ids]
+
+
+# ---- texts and pairs ----
+@dataclass
+class TextRows(Rows):
+    """A row a text or pair; ``targets`` (B,) int64 classes or float32 numbers."""
+
+    targets: NDArray | None = None
+
+    def targets_of(self, chosen: Sequence[int]) -> Tensor | None:
+        return None if self.targets is None else torch.from_numpy(self.targets[list(chosen)])
+
+
+def text_rows(examples: Sequence[TextExample], tokenizer: Tokenizer, max_length: int) -> TextRows:
+    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; the longest part gives up what is too much."""
+    pairs = [(e.text, e.pair) for e in examples if e.pair is not None]
+    encoded = tokenizer.encode_batch(pairs or [e.text for e in examples], max_length=max_length)
+    cuts = encoded.offsets[1:-1]
+    types = np.zeros_like(encoded.input_ids) if encoded.token_type_ids is None else encoded.token_type_ids
+    return TextRows(np.split(encoded.input_ids, cuts), np.split(types, cuts))
+
+
+# ---- words ----
+@dataclass
+class TokenRows(Rows):
+    """Parts of sentences; a prediction is made at the first piece of each word, in exactly one row."""
+
+    places: list[Ints] = field(default_factory=list)  # in the row
+    origins: list[tuple[int, int]] = field(default_factory=list)  # (example, word of the first place)
+    targets: list[NDArray] | None = None  # label ids, aligned with places
+
+    def places_of(self, chosen: Sequence[int]) -> Ints:
+        starts = np.cumsum([0, *(len(self.ids[i]) for i in chosen)])[:-1]
+        return np.concatenate([self.places[i] + start for i, start in zip(chosen, starts, strict=True)])
+
+    def targets_of(self, chosen: Sequence[int]) -> Tensor | None:
+        if self.targets is None:
+            return None
+        return torch.from_numpy(np.concatenate([self.targets[i] for i in chosen]))
+
+
+def token_rows(
+    examples: Sequence[TaggedExample], tokenizer: Tokenizer, max_length: int, labels: Sequence[Sequence[int]] | None
+) -> TokenRows:
+    """Words to pieces; a sentence that is too long goes on in a further row, which repeats some words for context."""
+    words = [word for e in examples for word in e.tokens]
+    encoded = tokenizer.encode_batch(words, add_special_tokens=False)
+    room = max_length - 2
+    overlap = room // 4
+    rows = TokenRows(targets=None if labels is None else [])
+    first = 0  # word of the whole list that the example begins with
+    for number, example in enumerate(examples):
+        # a word of nothing but removed characters has no piece, and gets [UNK] so that it has a tag; very long words
+        # are cut, since only the first piece is asked for
+        pieces = [encoded[first + i][: max(room // 2, 1)] for i in range(len(example.tokens))]
+        pieces = [row if len(row) else np.array([tokenizer.unk_id]) for row in pieces]
+        first += len(pieces)
+        lengths = [len(row) for row in pieces]
+        begin = 0
+        while begin < len(pieces):
+            context, size = begin, 0
+            while context > 0 and size + lengths[context - 1] <= overlap:
+                context -= 1
+                size += lengths[context]
+            end = begin
+            while end < len(pieces) and size + lengths[end] <= room:
+                size += lengths[end]
+                end += 1
+            inside = pieces[context:end]
+            starts = np.cumsum([1, *(len(row) for row in inside)])[:-1]
+            row = np.concatenate([[tokenizer.cls_id], *inside, [tokenizer.sep_id]])
+            rows.ids.append(row)
+            rows.types.append(np.zeros_like(row))
+            rows.places.append(starts[begin - context :])
+            rows.origins.append((number, begin))
+            if rows.targets is not None and labels is not None:
+                rows.targets.append(np.array(labels[number][begin:end], np.int64))
+            begin = end
+    return rows
+
+
+# ---- questions ----
+@dataclass
+class SpanRows(Rows):
+    """Windows of contexts; where an answer is not inside a window its targets are 0, the [CLS]."""
+
+    examples: list[int] = field(default_factory=list)  # of each row
+    offsets: list[Ints] = field(default_factory=list)  # (L, 2) characters of the context, (-1, -1) outside of it
+    targets: NDArray | None = None  # (B, 2) first and last token of the answer
+
+    def targets_of(self, chosen: Sequence[int]) -> Tensor | None:
+        return None if self.targets is None else torch.from_numpy(self.targets[list(chosen)])
+
+
+def span_rows(
+    examples: Sequence[QuestionExample], tokenizer: Tokenizer, max_length: int, stride: int, labelled: bool
+) -> SpanRows:
+    """[CLS] question [SEP] window of the context [SEP]; windows overlap by ``stride`` tokens.
+
+    Raises:
+        InputError: a question leaves no room for its context.
+    """
+    questions = tokenizer.encode_batch([e.question for e in examples], add_special_tokens=False)
+    contexts = tokenizer.encode_batch([e.context for e in examples], add_special_tokens=False, with_offsets=True)
+    assert contexts.char_offsets is not None
+    rows = SpanRows()
+    targets: list[tuple[int, int]] = []
+    for number, example in enumerate(examples):
+        question = questions[number][: max(max_length // 2, 1)]
+        ids = contexts[number]
+        chars = contexts.char_offsets[contexts.offsets[number] : contexts.offsets[number + 1]]
+        room = max_length - len(question) - 3
+        if room < 1:
+            raise InputError(f"{example.where}: max_length {max_length} leaves the context no room: make it larger")
+        overlap = min(stride, room // 2)
+        head = len(question) + 2
+        for begin in range(0, max(len(ids) - overlap, 1), room - overlap):
+            window = ids[begin : begin + room]
+            row = np.concatenate([[tokenizer.cls_id], question, [tokenizer.sep_id], window, [tokenizer.sep_id]])
+            places = np.full((len(row), 2), -1, np.int64)
+            places[head : head + len(window)] = chars[begin : begin + room]
+            rows.ids.append(row.astype(np.int64))
+            rows.types.append((np.arange(len(row)) >= head).astype(np.int64))
+            rows.examples.append(number)
+            rows.offsets.append(places)
+            targets.append(_answer_tokens(example, places) if labelled else (0, 0))
+    if labelled:
+        rows.targets = np.array(targets, np.int64).reshape(-1, 2)
+    return rows
+
+
+def _answer_tokens(example: QuestionExample, places: Ints) -> tuple[int, int]:
+    """First and last token of the first answer, (0, 0) where it is not wholly in the window."""
+    if not example.answers:
+        return 0, 0
+    text, start = example.answers[0]
+    end = start + len(text)
+    inside = np.flatnonzero((places[:, 0] >= 0) & (places[:, 1] > start) & (places[:, 0] < end))
+    if not len(inside):
+        return 0, 0
+    first, last = int(inside[0]), int(inside[-1])
+    context = np.flatnonzero(places[:, 0] >= 0)
+    cut_left = first == context[0] and places[first, 0] > start
+    cut_right = last == context[-1] and places[last, 1] < len(example.context[:end].rstrip())
+    return (0, 0) if cut_left or cut_right else (first, last)

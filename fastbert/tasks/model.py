@@ -1,0 +1,237 @@
+"""An encoder with the head of a task, packed, in Hugging Face layout both ways.
+
+Legend: B rows, T packed tokens, P places, D hidden_size, C outputs.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastbert import interop
+from fastbert.batch import PackedBatch
+from fastbert.errors import InputError
+from fastbert.json_files import read_object
+from fastbert.model import BertForPreTraining
+
+Head = Literal["sequence", "token", "span"]
+HEAD_OF = {"classification": "sequence", "regression": "sequence", "tagging": "token", "qa": "span"}
+_FAMILY = {"classic": "Bert", "roformer": "RoFormer", "modern": "ModernBert"}
+_SUFFIX = {"sequence": "ForSequenceClassification", "token": "ForTokenClassification", "span": "ForQuestionAnswering"}
+SETTINGS = "fastbert"  # the field of config.json that keeps what stock transformers does not ask for
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What a model was fine-tuned for; kept in ``config.json``."""
+
+    task: str  # classification, regression, tagging, qa
+    labels: tuple[str, ...] = ()  # in the order of their ids
+    pairs: bool | None = None  # two texts; None: not known (a model from elsewhere)
+    max_length: int = 256  # tokens of a row
+    stride: int = 128  # tokens by which the windows of a context overlap
+    unanswerable: bool = True  # whether "there is no answer" is an answer
+
+    @property
+    def head(self) -> str:
+        return HEAD_OF[self.task]
+
+    @property
+    def num_outputs(self) -> int:
+        return {"regression": 1, "qa": 2}.get(self.task, len(self.labels))
+
+
+class TaskModel(nn.Module):
+    """A pretrained encoder and a head, as transformers' models of the same names have it.
+
+    Sequence: classic pools by tanh(dense([CLS])), RoFormer has dense → activation, ModernBERT its prediction head after
+    [CLS] or mean pooling. Token and span: a linear layer on every token (ModernBERT: after its prediction head).
+
+    Args:
+        backbone: the encoder, with the pooler and the prediction head that some heads use.
+        settings: the task.
+        dropout: before the classifier, in training; the encoder's own is in ``backbone.config``.
+        pooling: "cls" or "mean", of ModernBERT's sequence head.
+    """
+
+    def __init__(
+        self, backbone: BertForPreTraining, settings: TaskSettings, *, dropout: float = 0.0, pooling: str = "cls"
+    ):
+        super().__init__()
+        self.backbone, self.settings, self.pooling = backbone, settings, pooling
+        self.dropout_p = dropout
+        width, std = backbone.config.hidden_size, backbone.config.initializer_range
+        two_layers = settings.head == "sequence" and backbone.config.arch == "roformer"
+        self.dense = nn.Linear(width, width) if two_layers else None
+        self.classifier = nn.Linear(width, settings.num_outputs)
+        for linear in (self.dense, self.classifier):
+            if linear is not None:
+                nn.init.normal_(linear.weight, std=std)
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Logits: (B, C) of a sequence head, (P, C) at ``batch.masked_index`` of a token head, (T, 2) of a span."""
+        hidden = self._wanted(batch)
+        backbone, sequence = self.backbone, self.settings.head == "sequence"
+        if backbone.config.arch == "modern":
+            hidden = backbone.head(hidden)
+        elif sequence and backbone.pooler is not None:
+            hidden = torch.tanh(backbone.pooler(hidden))
+        hidden = F.dropout(hidden, self.dropout_p, self.training)
+        if self.dense is not None:
+            hidden = F.gelu(self.dense(hidden), approximate=backbone.config.gelu_approximate)
+            hidden = F.dropout(hidden, self.dropout_p, self.training)
+        return self.classifier(hidden).float()
+
+    def _wanted(self, batch: PackedBatch) -> Tensor:
+        """The hidden states that the head reads; the last layer works out no others."""
+        if self.settings.head == "span":
+            return self.backbone.encode(batch)
+        if self.settings.head == "token":
+            return self.backbone.encode(batch, batch.masked_index)
+        if self.pooling == "cls":
+            return self.backbone.encode(batch, batch.cu_seqlens[:-1].long())
+        return mean_pooled(self.backbone.encode(batch), batch.cu_seqlens)
+
+    def loss(self, batch: PackedBatch, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Cross-entropy (with class ``weights`` (C,)), squared error, or the mean of those of start and end."""
+        logits = self(batch)
+        if self.settings.task == "regression":
+            return F.mse_loss(logits.squeeze(-1), targets)
+        if self.settings.head == "span":
+            return F.cross_entropy(spread_rows(logits, batch), targets)
+        return F.cross_entropy(logits, targets, weights)
+
+    # ---- directories ----
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` as the stock class of this head reads them."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        interop.write_safetensors(self.hf_state(), directory / "model.safetensors")
+        text = json.dumps(self.hf_config(), indent=2, ensure_ascii=False)
+        (directory / "config.json").write_text(text + "\n", encoding="utf-8")
+
+    def hf_state(self) -> dict[str, Tensor]:
+        config, head = self.backbone.config, self.settings.head
+        state = interop.state_dict_to_hf(self.backbone.state_dict(), config)
+        dropped = ["cls.", "decoder."]
+        if head != "sequence":
+            dropped.append("bert.pooler.")
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(tuple(dropped))}
+        for ours, theirs in _head_names(config.arch, head).items():
+            state |= {f"{theirs}.{n}": p.data for n, p in getattr(self, ours).named_parameters()}
+        return {name: tensor.contiguous() for name, tensor in state.items()}
+
+    def hf_config(self) -> dict[str, Any]:
+        config, settings = self.backbone.config, self.settings
+        labels = settings.labels or tuple(f"LABEL_{i}" for i in range(settings.num_outputs))
+        hf = interop.config_to_hf(config) | {
+            "architectures": [_FAMILY[config.arch] + _SUFFIX[settings.head]],
+            "classifier_dropout": self.dropout_p,
+            "id2label": {str(i): name for i, name in enumerate(labels)},
+            "label2id": {name: i for i, name in enumerate(labels)},
+            SETTINGS: asdict(settings),
+        }
+        if settings.head == "sequence":
+            regression = settings.task == "regression"
+            hf["problem_type"] = "regression" if regression else "single_label_classification"
+        if config.arch == "modern":
+            hf["classifier_pooling"] = self.pooling
+        return hf
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: str | Path, backbone: BertForPreTraining | None = None, impl: str = "auto"
+    ) -> "TaskModel":
+        """Read a directory that has the head of a task, ours or Hugging Face's.
+
+        Args:
+            backbone: the encoder of that directory, where it is loaded already.
+
+        Raises:
+            InputError: no such head there, or one that is damaged.
+        """
+        directory = Path(directory)
+        hf = read_object(directory / "config.json", "give a directory that python -m fastbert.finetune wrote")
+        settings = settings_of(hf, str(directory))
+        if settings is None:
+            raise InputError(f"{directory}: holds no head of a task ({hf.get('architectures')}): fine-tune the model")
+        backbone = backbone or BertForPreTraining.from_pretrained(directory, impl=impl)
+        if backbone.config.arch == "modern" and hf.get("classifier_activation", "gelu") != hf.get(
+            "hidden_activation", "gelu"
+        ):
+            raise InputError(f"{directory}: classifier_activation differs from hidden_activation: not supported")
+        dropout = hf.get("classifier_dropout")
+        model = cls(
+            backbone,
+            settings,
+            dropout=backbone.config.hidden_dropout_prob if dropout is None else float(dropout),
+            pooling=hf.get("classifier_pooling", "cls") if backbone.config.arch == "modern" else "cls",
+        )
+        weights = interop.read_weights(directory)
+        for ours, theirs in _head_names(backbone.config.arch, settings.head).items():
+            _load_linear(getattr(model, ours), weights, theirs, directory)
+        return model.eval()
+
+
+def settings_of(hf: dict[str, Any], source: str = "config.json") -> TaskSettings | None:
+    """The task of a Hugging Face configuration, None where it has no head of one.
+
+    Raises:
+        InputError: a head that there is nothing for here, or labels that make no sense.
+    """
+    architecture = (hf.get("architectures") or [""])[0]
+    head = next((name for name, suffix in _SUFFIX.items() if str(architecture).endswith(suffix)), None)
+    if head is None:
+        return None
+    named = hf.get("id2label") or {str(i): f"LABEL_{i}" for i in range(int(hf.get("num_labels", 2)))}
+    try:
+        labels = tuple(str(named[key]) for key in sorted(named, key=int))
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"{source}: id2label must map numbers to names: copy the file again") from None
+    if head == "sequence" and hf.get("problem_type") == "multi_label_classification":
+        raise InputError(f"{source}: a head with several labels a text is not supported")
+    task = {"token": "tagging", "span": "qa"}.get(head, "regression" if len(labels) == 1 else "classification")
+    longest = min(512, int(hf.get("max_position_embeddings", 512)))
+    kept = hf.get(SETTINGS)
+    kept = kept if isinstance(kept, dict) and kept.get("task") == task else {}
+    known = {f.name for f in fields(TaskSettings)} - {"task", "labels"}
+    chosen = {"max_length": longest} | {name: value for name, value in kept.items() if name in known}
+    return TaskSettings(task, () if task in ("regression", "qa") else labels, **chosen)
+
+
+def _head_names(arch: str, head: str) -> dict[str, str]:
+    """Our module → Hugging Face's name."""
+    if head == "sequence" and arch == "roformer":
+        return {"dense": "classifier.dense", "classifier": "classifier.out_proj"}
+    return {"classifier": "qa_outputs" if head == "span" and arch != "modern" else "classifier"}
+
+
+def _load_linear(linear: nn.Linear, weights: dict[str, Tensor], name: str, directory: Path) -> None:
+    for part in ("weight", "bias"):
+        tensor, own = weights.get(f"{name}.{part}"), getattr(linear, part)
+        if tensor is None or tensor.shape != own.shape:
+            got = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+            raise InputError(f"{directory}: {name}.{part} is {got}, expected {tuple(own.shape)}: not a whole model")
+        own.data.copy_(tensor)
+
+
+def spread_rows(logits: Tensor, batch: PackedBatch) -> Tensor:
+    """(T, 2) → (B, L, 2), minus infinity behind the end of a row."""
+    lengths = batch.cu_seqlens.diff().long()
+    row = torch.arange(len(lengths), device=logits.device).repeat_interleave(lengths)
+    padded = logits.new_full((len(lengths) * batch.max_seqlen, logits.shape[-1]), float("-inf"))
+    padded = padded.index_copy(0, row * batch.max_seqlen + batch.position_ids, logits)
+    return padded.view(len(lengths), batch.max_seqlen, -1)
+
+
+def mean_pooled(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """(T, D) → (B, D): the mean of each sequence's tokens, in float32."""
+    lengths = cu_seqlens.diff().long()
+    row = torch.arange(len(lengths), device=hidden.device).repeat_interleave(lengths)
+    total = torch.zeros(len(lengths), hidden.shape[-1], dtype=torch.float32, device=hidden.device)
+    return total.index_add(0, row, hidden.float()) / lengths.clamp(min=1)[:, None]

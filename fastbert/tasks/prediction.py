@@ -1,0 +1,246 @@
+"""Answers of a fine-tuned model: classes, numbers, entities, spans, similarities.
+
+Everything runs packed, longest rows together, in float32, and comes back in the order it was asked in.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastbert.errors import InputError
+from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample
+from fastbert.tasks.features import Rows, SpanRows, TokenRows, span_rows, text_rows, token_rows
+from fastbert.tasks.model import TaskModel, mean_pooled
+from fastbert.text import Tokenizer
+
+BATCH_TOKENS = 8192
+BEST_PLACES = 20  # first and last tokens that are combined into answers
+LONGEST_ANSWER = 60  # tokens
+_WORD = re.compile(r"[^\W_](?:\S*[^\W_])?|\S")
+
+
+def batches(rows: Rows, batch_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Row numbers in batches of about equal tokens, rows of like length together, so that attention wastes little."""
+    lengths = rows.lengths
+    chosen: list[int] = []
+    tokens = 0
+    for i in np.argsort(-lengths, kind="stable").tolist():
+        if chosen and tokens + lengths[i] > batch_tokens:
+            yield chosen
+            chosen, tokens = [], 0
+        chosen.append(i)
+        tokens += int(lengths[i])
+    if chosen:
+        yield chosen
+
+
+def outputs(model: TaskModel, rows: Rows, batch_tokens: int = BATCH_TOKENS) -> list[NDArray[np.float32]]:
+    """The logits of every row: (C,), (P, C) or (L, 2), in the rows' order."""
+    found: list[Any] = [None] * len(rows)
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        for chosen in batches(rows, batch_tokens):
+            batch = rows.batch(chosen).to(device)
+            logits = model(batch).cpu().numpy()
+            if isinstance(rows, TokenRows):
+                cuts = np.cumsum([len(rows.places[i]) for i in chosen])[:-1]
+            elif isinstance(rows, SpanRows):
+                cuts = np.cumsum([len(rows.ids[i]) for i in chosen])[:-1]
+            else:
+                cuts = np.arange(1, len(chosen))
+            parts = np.split(logits, cuts)
+            for i, part in zip(chosen, parts, strict=True):
+                found[i] = part if isinstance(rows, TokenRows | SpanRows) else part[0]
+    return found
+
+
+# ---- classes and numbers ----
+def softmax(logits: NDArray) -> NDArray:
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def classify(
+    model: TaskModel, tokenizer: Tokenizer, examples: Sequence[TextExample]
+) -> list[dict[str, Any]] | list[float]:
+    """``{"label", "score", "scores": {label: probability}}`` of each text or pair; of a regression model the number."""
+    if not examples:
+        return []
+    rows = text_rows(examples, tokenizer, _length(model))
+    logits = np.stack(outputs(model, rows))
+    if model.settings.task == "regression":
+        return [float(number) for number in logits[:, 0]]
+    labels = model.settings.labels
+    return [
+        {
+            "label": labels[int(p.argmax())],
+            "score": float(p.max()),
+            "scores": {name: float(value) for name, value in zip(labels, p, strict=True)},
+        }
+        for p in softmax(logits.astype(np.float64))
+    ]
+
+
+def _length(model: TaskModel) -> int:
+    return min(model.settings.max_length, model.backbone.config.max_position_embeddings)
+
+
+# ---- tags ----
+def tag_words(
+    model: TaskModel, tokenizer: Tokenizer, examples: Sequence[TaggedExample]
+) -> tuple[list[list[str]], list[list[float]]]:
+    """Tags of the words of each example, and their probabilities."""
+    rows = token_rows(examples, tokenizer, _length(model), None)
+    return tags_of_rows(model, rows, examples)
+
+
+def tags_of_rows(
+    model: TaskModel, rows: TokenRows, examples: Sequence[TaggedExample]
+) -> tuple[list[list[str]], list[list[float]]]:
+    """As :func:`tag_words`, of rows that are made already."""
+    labels = model.settings.labels
+    tags = [["O"] * len(e.tokens) for e in examples]
+    scores = [[0.0] * len(e.tokens) for e in examples]
+    for (example, first), logits in zip(rows.origins, outputs(model, rows), strict=True):
+        probabilities = softmax(logits.astype(np.float64))
+        for word, p in enumerate(probabilities, start=first):
+            tags[example][word], scores[example][word] = labels[int(p.argmax())], float(p.max())
+    return tags, scores
+
+
+def entities(
+    text: str, spans: Sequence[tuple[int, int]], tags: Sequence[str], scores: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Runs of B-kind I-kind … as ``{"entity", "text", "start", "end", "score"}``, characters of ``text``.
+
+    An I- without its B- begins an entity, as seqeval reads it; the score is the mean of the words'.
+    """
+    found: list[dict[str, Any]] = []
+    parts: list[float] = []
+    before = "O"
+    for (start, end), tag, score in zip(spans, tags, scores, strict=True):
+        kind = tag[2:] or (tag if tag != "O" else "")
+        if kind and tag.startswith("I-") and before[2:] == kind:
+            parts.append(score)
+            found[-1] |= {"end": end, "text": text[found[-1]["start"] : end], "score": float(np.mean(parts))}
+        elif kind:
+            parts = [score]
+            found.append({"entity": kind, "text": text[start:end], "start": start, "end": end, "score": score})
+        before = tag
+    return found
+
+
+def tag_texts(model: TaskModel, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """Entities of running texts, with character offsets.
+
+    Words are what :func:`word_spans` gives.
+    """
+    examples, spans = [], []
+    for text in texts:
+        words = word_spans(text)
+        spans.append(words)
+        examples.append(TaggedExample("", [text[a:b] for a, b in words]))
+    tags, scores = tag_words(model, tokenizer, examples)
+    return [entities(*one) for one in zip(texts, spans, tags, scores, strict=True)]
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Characters of each word: what stands between white space, marks at its ends being words of their own."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+# ---- questions ----
+def answer(
+    model: TaskModel, tokenizer: Tokenizer, examples: Sequence[QuestionExample], top_k: int = 1
+) -> list[list[dict[str, Any]]]:
+    """The best answers of each question: ``{"answer", "score", "start", "end"}``, characters of the context.
+
+    "" with start = end = 0 says that there is none (models that saw unanswerable questions only).
+    """
+    if not examples:
+        return []
+    settings = model.settings
+    rows = span_rows(examples, tokenizer, _length(model), settings.stride, labelled=False)
+    return answers_of_rows(model, rows, examples, top_k)
+
+
+def answers_of_rows(
+    model: TaskModel, rows: SpanRows, examples: Sequence[QuestionExample], top_k: int = 1
+) -> list[list[dict[str, Any]]]:
+    """As :func:`answer`, of windows that are made already."""
+    candidates: list[list[tuple[float, int, int]]] = [[] for _ in examples]
+    nothing = [float("inf")] * len(examples)  # the least score of "not in this window"
+    for number, offsets, logits in zip(rows.examples, rows.offsets, outputs(model, rows), strict=True):
+        nothing[number] = min(nothing[number], float(logits[0, 0] + logits[0, 1]))
+        candidates[number] += best_spans(logits, offsets)
+    found = []
+    for example, listed, none in zip(examples, candidates, nothing, strict=True):
+        if model.settings.unanswerable or not listed:
+            listed = [*listed, (none, 0, 0)]
+        listed.sort(key=lambda c: -c[0])
+        probabilities = softmax(np.array([score for score, _, _ in listed[:BEST_PLACES]], np.float64))
+        chosen: dict[tuple[int, int], float] = {}
+        for (_, start, end), p in zip(listed[:BEST_PLACES], probabilities, strict=True):
+            chosen[start, end] = chosen.get((start, end), 0.0) + float(p)  # windows overlap
+        ranked = sorted(chosen.items(), key=lambda item: -item[1])[:top_k]
+        found.append([{"answer": example.context[a:b], "score": p, "start": a, "end": b} for (a, b), p in ranked])
+    return found
+
+
+def best_spans(logits: NDArray, offsets: NDArray) -> list[tuple[float, int, int]]:
+    """(score, first character, end) of the likeliest spans of a window."""
+    inside = np.flatnonzero(offsets[:, 0] >= 0)
+    if not len(inside):
+        return []
+    first = inside[np.argsort(-logits[inside, 0], kind="stable")[:BEST_PLACES]]
+    last = inside[np.argsort(-logits[inside, 1], kind="stable")[:BEST_PLACES]]
+    scores = logits[first, 0][:, None] + logits[last, 1][None]
+    length = last[None] - first[:, None]
+    scores = np.where((length >= 0) & (length < LONGEST_ANSWER), scores, -np.inf)
+    best = np.argsort(-scores, axis=None, kind="stable")[:BEST_PLACES]
+    pairs = zip(*np.unravel_index(best, scores.shape), strict=True)
+    return [
+        (float(scores[i, j]), int(offsets[first[i], 0]), int(offsets[last[j], 1]))
+        for i, j in pairs
+        if np.isfinite(scores[i, j])
+    ]
+
+
+# ---- similarity ----
+def embeddings(backbone: Any, tokenizer: Tokenizer, texts: Sequence[str]) -> NDArray[np.float32]:
+    """(B, D) mean-pooled hidden states of length 1."""
+    length = min(512, backbone.config.max_position_embeddings)
+    rows = text_rows([TextExample("", text) for text in texts], tokenizer, length)
+    found: list[Any] = [None] * len(rows)
+    device = next(backbone.parameters()).device
+    with torch.inference_mode():
+        for chosen in batches(rows):
+            batch = rows.batch(chosen).to(device)
+            pooled: Tensor = mean_pooled(backbone.encode(batch), batch.cu_seqlens)
+            for i, row in zip(chosen, torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy(), strict=True):
+                found[i] = row
+    return np.stack(found)
+
+
+def similarity(
+    model: TaskModel | None, backbone: Any, tokenizer: Tokenizer, first: Sequence[str], second: Sequence[str]
+) -> list[float]:
+    """How alike two texts are: the number of a model fine-tuned on pairs, else the cosine of mean-pooled embeddings.
+
+    Raises:
+        InputError: lists of unequal length, or a model of another task.
+    """
+    if len(first) != len(second):
+        raise InputError(f"similarity: {len(first)} first and {len(second)} second texts: give as many of each")
+    if not first:
+        return []
+    if model is not None and model.settings.task == "regression" and model.settings.pairs is not False:
+        pairs = [TextExample("", a, b) for a, b in zip(first, second, strict=True)]
+        return classify(model, tokenizer, pairs)  # type: ignore[return-value]
+    both = embeddings(backbone, tokenizer, [*first, *second])
+    return [float(x) for x in (both[: len(first)] * both[len(first) :]).sum(-1)]

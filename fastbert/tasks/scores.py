@@ -1,0 +1,124 @@
+"""How good predictions are, by the measure each task is judged by. Shares are given from 0 to 1."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbert.errors import InputError
+
+# task -> (measures that are worked out, the one that chooses the best checkpoint)
+MEASURES: dict[str, tuple[tuple[str, ...], str]] = {
+    "classification": (("accuracy", "macro_f1", "f1", "mcc"), "accuracy"),
+    "regression": (("pearson", "spearman", "mse"), "pearson"),
+    "tagging": (("f1", "precision", "recall", "token_accuracy"), "f1"),
+    "qa": (("f1", "exact_match"), "f1"),
+}
+LOWER_IS_BETTER = ("mse", "loss")
+
+
+def confusion(true: NDArray, predicted: NDArray, num_classes: int) -> NDArray[np.int64]:
+    """(C, C) counts, a row for each true class."""
+    return np.bincount(true * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def classification_scores(matrix: NDArray[np.int64]) -> dict[str, float]:
+    """Accuracy, macro F1, Matthews' correlation, and for two classes the F1 of the second.
+
+    Args:
+        matrix: (C, C) counts, a row for each true class.
+
+    Reference: Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient, 2004.
+    """
+    counts = matrix.astype(np.float64)
+    total, right = counts.sum(), np.diag(counts)
+    true, guessed = counts.sum(1), counts.sum(0)
+    f1 = np.divide(2 * right, true + guessed, out=np.zeros_like(right), where=true + guessed > 0)
+    present = true + guessed > 0
+    spread = np.sqrt((total**2 - (guessed**2).sum()) * (total**2 - (true**2).sum()))
+    scores = {
+        "accuracy": right.sum() / total,
+        "macro_f1": f1[present].mean(),
+        "mcc": (right.sum() * total - (true * guessed).sum()) / spread if spread else 0.0,
+    }
+    if len(counts) == 2:
+        scores["f1"] = f1[1]
+    return {name: float(value) for name, value in scores.items()}
+
+
+def regression_scores(true: NDArray, predicted: NDArray) -> dict[str, float]:
+    """Pearson's and Spearman's correlation, mean squared error; a constant correlates with nothing: 0."""
+    true, predicted = true.astype(np.float64), predicted.astype(np.float64)
+    return {
+        "pearson": _correlation(true, predicted),
+        "spearman": _correlation(_ranks(true), _ranks(predicted)),
+        "mse": float(((true - predicted) ** 2).mean()),
+    }
+
+
+def _correlation(x: NDArray, y: NDArray) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    norm = np.sqrt((x**2).sum() * (y**2).sum())
+    return float((x * y).sum() / norm) if norm else 0.0
+
+
+def _ranks(values: NDArray) -> NDArray:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return (last - (counts - 1) / 2)[group]
+
+
+def tagging_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Precision, recall and F1 of whole entities as seqeval (CoNLL-2003's rules) counts them, and token accuracy.
+
+    Raises:
+        InputError: seqeval is not installed.
+    """
+    try:
+        from seqeval.metrics import precision_recall_fscore_support
+    except ImportError:
+        raise InputError('entity F1 needs the package seqeval: `pip install "fastbert[tasks]"`') from None
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        [list(tags) for tags in true], [list(tags) for tags in predicted], average="micro", zero_division=0
+    )
+    flat = [(a, b) for x, y in zip(true, predicted, strict=True) for a, b in zip(x, y, strict=True)]
+    return {
+        "f1": float(f1),
+        "precision": float(precision),
+        "recall": float(recall),
+        "token_accuracy": sum(a == b for a, b in flat) / max(len(flat), 1),
+    }
+
+
+def answer_scores(predicted: Sequence[str], gold: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Exact match and token F1 by SQuAD's rules, the best over the gold answers; no gold answer: "" is right."""
+    from fastbert.metrics import exact_match, token_f1
+
+    most = max(len(texts) for texts in gold)
+    references = [[*texts, *[None] * (most - len(texts))] if texts else ["", *[None] * (most - 1)] for texts in gold]
+    return {
+        "exact_match": exact_match(predicted, references).score / 100,
+        "f1": token_f1(predicted, references).score / 100,
+    }
+
+
+def check_measure(task: str, measure: str | None, num_labels: int = 2) -> str:
+    """The measure that chooses the best checkpoint.
+
+    Raises:
+        InputError: one that the task has not.
+    """
+    known, usual = MEASURES[task]
+    if measure is None:
+        return usual
+    if measure == "f1" and task == "classification" and num_labels != 2:
+        raise InputError("--metric f1 is of two classes: take macro_f1")
+    if measure not in known:
+        raise InputError(f"--metric {measure}: {task} has {', '.join(known)}")
+    return measure
+
+
+def better(measure: str, new: float, old: float | None) -> bool:
+    """Whether a score beats the best so far."""
+    return old is None or (new < old if measure in LOWER_IS_BETTER else new > old)
