@@ -16,47 +16,79 @@ from typing import Any
 
 from fastbert import checkpoint
 from fastbert.errors import InputError
+from fastbert.json_files import Fields, read_object
+from fastbert.lock import NAME as LOCK
+from fastbert.lock import RunLock
 
 RUNS = Path("runs")  # where runs go when no --output is given: runs/001, runs/002 …
+DESCRIPTION_TMP = "run.json.tmp"
 VERSIONED = ("fastbert", "torch", "numpy", "safetensors", "triton", "transformers")
 
 
 class RunDirectory:
-    """A claimed directory; use as a context so that a failed start is cleaned up."""
+    """A claimed directory; use as a context so that a failed start is cleaned up and the lock is freed."""
 
-    def __init__(self, path: Path, created: bool, description: dict[str, Any]):
+    def __init__(self, path: Path, created: bool, description: dict[str, Any], lock: RunLock):
         self.path, self.description = path, description
-        self._created = created
+        self._created, self._lock = created, lock
 
     @classmethod
     def claim(cls, output: str | None, options: Any) -> "RunDirectory":
         """Make a new run's directory; ``options`` is the dataclass to be kept in ``run.json``.
 
         Raises:
-            InputError: the directory holds something already, or cannot be written.
+            InputError: the directory holds something already, another process is at work there, or it cannot be
+                written.
         """
         path = Path(output) if output else next_free(RUNS)
-        if (path / "run.json").exists():
-            raise InputError(f"{path}: already holds a run: continue it with --resume, or choose another --output")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path}: exists and is not an empty directory: choose another --output")
-        created = not path.exists()
+        while True:
+            created = not path.exists()
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                lock = RunLock.acquire(path)
+            except InputError:
+                if output:
+                    raise
+                path = next_free(RUNS)  # another run began in the one we meant to take
+                continue
+            except FileExistsError:
+                raise InputError(f"{path}: exists and is not an empty directory: choose another --output") from None
+            except OSError as error:
+                if created and path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                raise InputError(f"{path}: cannot be written ({error.strerror}): choose another --output") from None
+            if output or created:
+                break
+            lock.release()
+            path = next_free(RUNS)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            run = cls(path, created, describe(options))
+            cls._refuse_occupied(path)
+            run = cls(path, created, describe(options), lock)
             run.write_description()
         except OSError as error:
-            if created and path.is_dir():
+            if created:
                 shutil.rmtree(path, ignore_errors=True)
+            lock.release()
             raise InputError(f"{path}: cannot be written ({error.strerror}): choose another --output") from None
+        except BaseException:
+            lock.release()
+            raise
         return run
+
+    @staticmethod
+    def _refuse_occupied(path: Path) -> None:
+        if (path / "run.json").exists():
+            raise InputError(f"{path}: already holds a run: continue it with --resume, or choose another --output")
+        if {p.name for p in path.iterdir()} - {LOCK, DESCRIPTION_TMP}:
+            (path / LOCK).unlink(missing_ok=True)  # it is not ours to leave a file in
+            raise InputError(f"{path}: exists and is not an empty directory: choose another --output")
 
     @classmethod
     def reopen(cls, output: str | None) -> "RunDirectory":
         """Open an existing run to continue it: ``output``, or the newest in ``runs/``.
 
         Raises:
-            InputError: there is no run there, or its ``run.json`` cannot be read.
+            InputError: there is no run there, its ``run.json`` cannot be read, or another process is at work there.
         """
         if output is None:
             found = sorted(RUNS.glob("*/run.json"), key=lambda p: p.stat().st_mtime)
@@ -65,19 +97,23 @@ class RunDirectory:
             path = found[-1].parent
         else:
             path = Path(output)
+        if not (path / "run.json").exists():
+            raise InputError(f"{path}: holds no run to resume: give the --output of an earlier run")
+        remedy = "restore it, or start a new run"
+        description = read_object(path / "run.json", remedy)
+        options = Fields(description, str(path / "run.json"), remedy).inner("options")
+        if "data" not in options:  # what a run cannot be continued without
+            raise options.refuse("data", "the paths of the text")
         try:
-            description = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            description["options"]["data"]  # what a run cannot be continued without
-        except FileNotFoundError:
-            raise InputError(f"{path}: holds no run to resume: give the --output of an earlier run") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path / 'run.json'}: cannot be read ({error}): restore it, or start a new run") from None
-        return cls(path, False, description)
+            lock = RunLock.acquire(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}): make it writable") from None
+        return cls(path, False, description, lock)
 
     def write_description(self, **news: Any) -> None:
         """Write ``run.json``, with ``news`` added, through a temporary name."""
         self.description |= news
-        temporary = self.path / "run.json.tmp"
+        temporary = self.path / DESCRIPTION_TMP
         temporary.write_text(json.dumps(self.description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         temporary.replace(self.path / "run.json")
 
@@ -85,13 +121,16 @@ class RunDirectory:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if kind is None or checkpoint.list_steps(self.path) or "resumed" in self.description:
-            return
-        # nothing worth keeping: a second try must not stumble over the first
-        for child in self.path.iterdir():
-            shutil.rmtree(child, ignore_errors=True) if child.is_dir() else child.unlink(missing_ok=True)
-        if self._created:
-            self.path.rmdir()
+        try:
+            if kind is None or checkpoint.list_steps(self.path) or "resumed" in self.description:
+                return
+            # nothing worth keeping: a second try must not stumble over the first
+            for child in self.path.iterdir():
+                shutil.rmtree(child, ignore_errors=True) if child.is_dir() else child.unlink(missing_ok=True)
+            if self._created:
+                self.path.rmdir()
+        finally:
+            self._lock.release()
 
 
 def next_free(parent: Path) -> Path:

@@ -74,7 +74,7 @@ def test_every_file_cut_or_changed_is_noticed(tmp_path):
 def test_newest_whole_one_is_found_and_the_damaged_one_named(tmp_path):
     model, optimizers = trained_a_little()
     for step in (1, 2, 3):
-        save(tmp_path, step, model, optimizers, keep_last=2)
+        save(tmp_path, step, model, optimizers, keep=2)
     assert checkpoint.list_steps(tmp_path) == [2, 3]
     (tmp_path / "checkpoints" / "step-3" / "model.safetensors").write_bytes(b"short")
     said = []
@@ -91,11 +91,46 @@ def test_a_failed_save_leaves_the_old_ones_alone(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.interop, "write_safetensors", full)
+    monkeypatch.setattr(checkpoint, "_write_all", full)
     with pytest.raises(OSError, match="No space"):
         save(tmp_path, 2, model, optimizers)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-1"]
     assert checkpoint.load_newest(tmp_path, warn=pytest.fail).step == 1
+
+
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
+    model, optimizers = trained_a_little()
+    save(tmp_path, 1, model, optimizers)
+    with torch.no_grad():
+        model.encoder.layers[0].attention.out.weight[3, 4] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"attention\.out"):
+        save(tmp_path, 2, model, optimizers)
+    assert checkpoint.list_steps(tmp_path) == [1]
+
+
+def test_which_checkpoints_stay(tmp_path):
+    assert checkpoint.Keep(2, 0).dropped([1, 2, 3, 4]) == [1, 2]
+    assert checkpoint.Keep(1, 2).dropped([1, 2, 3, 4, 5]) == [1, 3]
+    assert checkpoint.Keep(0, 0).dropped([1, 2, 3]) == []
+    model, optimizers = trained_a_little()
+    (tmp_path / "checkpoints" / ".step-9.partial").mkdir(parents=True)  # of a process that was killed
+    for step in range(1, 6):
+        save(tmp_path, step, model, optimizers, keep=checkpoint.Keep(last=1, every=2))
+    save(tmp_path, 5, model, optimizers)  # again: in its place
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-4", "step-5"]
+    checkpoint.load(tmp_path / "checkpoints" / "step-5")
+
+
+def test_tensors_of_every_kind_come_back(tmp_path):
+    tensors = {
+        "scalar": torch.tensor(3.5), "half": torch.randn(3).bfloat16(), "empty": torch.zeros(0, 4),
+        "turned": torch.randn(3, 5).T, "bytes": torch.arange(7, dtype=torch.uint8), "long": torch.arange(3),
+    }  # fmt: skip
+    listed = checkpoint.write_tensors(tensors, tmp_path / "t.safetensors")
+    found = checkpoint.interop.read_safetensors(tmp_path / "t.safetensors")
+    assert listed["bytes"] == (tmp_path / "t.safetensors").stat().st_size
+    assert found.keys() == tensors.keys() and all(torch.equal(found[n], t) for n, t in tensors.items())
+    assert all(found[n].dtype == t.dtype for n, t in tensors.items())
 
 
 def test_a_checkpoint_is_a_model_directory(tmp_path):
