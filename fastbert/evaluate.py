@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction
 
-from fastbert.cli import run, unset
+from fastbert.cli import Positional, run, unset
 from fastbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -201,7 +201,110 @@ def show(options: TextOptions, hypotheses: list[str], scores: "dict[str, Score]"
         print(f"  {name}: not measured: {reason}")
 
 
-COMMANDS: dict[str, tuple[Callable[[Any], int], type]] = {"text": (evaluate_text, TextOptions)}
+@dataclass(frozen=True)
+class MakeOptions:
+    """Make a blind, shuffled sheet on which people rate the texts of several systems.
+
+    Writes sheet.html (for a browser, no network needed), sheet.csv (the same for a spreadsheet) and key.json (which
+    text is whose: keep it from the raters).
+    """
+
+    system: UseAppendAction[list[str]]
+    """NAME=FILE of a system's texts, one a line; give the option once for each system."""
+    output: Annotated[str, unset("DIR")]
+    """Directory for the three files."""
+    source: Annotated[str | None, unset("FILE")] = None
+    """File of the inputs, one a line, shown above the texts."""
+    criteria: list[str] = field(default_factory=lambda: ["relevance", "coherence", "fluency", "grammar"])
+    """What is rated."""
+    points: int = 5
+    """Ratings go from 1 to this (2 to 9)."""
+    language: Literal["en", "pt"] = "en"
+    """Language of the page."""
+    title: Annotated[str | None, unset("TEXT")] = None
+    """Title of the page."""
+    sample: Annotated[int | None, unset("N")] = None
+    """Rate so many inputs, drawn at random (default: all)."""
+    seed: int = 0
+    """Seed of the order and of the sample."""
+
+
+def human_make(options: MakeOptions) -> int:
+    """Write the sheet."""
+    from fastbert.human import make_sheet
+
+    systems: dict[str, list[str]] = {}
+    for given in options.system:
+        name, equals, path = given.partition("=")
+        if not equals or not name or not path:
+            raise InputError(f"--system {given}: expected NAME=FILE")
+        if name in systems:
+            raise InputError(f"--system {name}: given twice: each system needs a name of its own")
+        systems[name] = read_lines(path, allow_empty=False)
+    sheet = make_sheet(
+        systems, read_lines(options.source, allow_empty=True) if options.source else None, criteria=options.criteria,
+        points=options.points, language=options.language, title=options.title, sample=options.sample, seed=options.seed,
+    )  # fmt: skip
+    html = sheet.write(options.output)
+    print(
+        f"{len(sheet.items)} texts of {len(systems)} systems, {len(sheet.criteria)} criteria, 1 to {sheet.points}\n"
+        f"  for the raters: {html} (a browser) or {html.with_suffix('.csv')} (a spreadsheet)\n"
+        f"  for you alone:  {html.with_name('key.json')}\n"
+        f"afterwards: python -m fastbert.evaluate human score {options.output} answers-*.json"
+    )
+    return 0
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Means with confidence intervals, agreement of the raters, and which systems differ."""
+
+    key: Positional[str]
+    """Directory of the sheet, or its key.json."""
+    answers: Positional[list[str]]
+    """Files that the raters saved (.json), or sheets they filled in (.csv)."""
+    seed: int = 0
+    """Seed of the resampling."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def human_score(options: ScoreOptions) -> int:
+    """Print what the ratings say."""
+    from fastbert.human import read_answers, read_key, summarize
+
+    key = read_key(options.key)
+    summary = summarize(read_answers(options.answers, key), key, seed=options.seed)
+    if options.json:
+        print(json.dumps(without_nan(summary.record()), ensure_ascii=False, indent=2))
+        return 0
+    print(
+        f"{summary.ratings:,} of {summary.expected_ratings:,} ratings by {len(summary.raters)} raters "
+        f"({', '.join(summary.raters)})"
+    )
+    for mean in summary.means:
+        interval = f"[{mean.low:.2f}, {mean.high:.2f}]" if math.isfinite(mean.low) else "[one input: none]"
+        print(f"  {mean.criterion:<12} {mean.system:<16} {mean.mean:.2f}  {interval}  {mean.ratings} ratings")
+    print("agreement (Krippendorff's alpha)")
+    for agreement in summary.agreements:
+        print(f"  {agreement.criterion:<12} {agreement.reason or format(agreement.alpha, '.3f')}")
+    if summary.differences:
+        print("differences")
+    for d in summary.differences:
+        verdict = "differ" if d.significant else "no difference shown"
+        print(
+            f"  {d.criterion:<12} {d.first} − {d.second} = {d.difference:+.2f}  [{d.low:+.2f}, {d.high:+.2f}]  "
+            f"p = {d.p:.4f}  {verdict}"
+        )
+    print(summary.settings)
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[Any], int], type]] = {
+    "text": (evaluate_text, TextOptions),
+    "human make": (human_make, MakeOptions),
+    "human score": (human_score, ScoreOptions),
+}
 
 
 def main(argv: list[str]) -> int:

@@ -54,6 +54,8 @@ FLOORS = {
     "fastbert.bert": 5,
     "fastbert.by_heart": 5,
     "fastbert.evaluation": 5,
+    "fastbert.page": 1,
+    "fastbert.human": 5,
     "fastbert.metrics": 5,
     "fastbert.metrics.fluency": 5,
     "fastbert.trainer": 5,

@@ -1,0 +1,56 @@
+"""What several test files share: a real browser for the pages that the commands write."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+WIDE, NARROW = (1280, 900), (380, 800)
+
+
+@dataclass
+class Opened:
+    """A page in the browser, and what went wrong or out of it."""
+
+    page: object
+    complaints: list[str] = field(default_factory=list)  # of the console, and errors that nobody caught
+    requests: list[str] = field(default_factory=list)  # beyond the file itself
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium, or a skipped test: `apt-get install chromium` and `pip install playwright` give it."""
+    api = pytest.importorskip("playwright.sync_api", reason="the pages are looked at through playwright")
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    with api.sync_playwright() as playwright:
+        # a container's root needs the first, its small /dev/shm the second
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+        opened = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Callable[..., Opened]:
+    """``open_page(path, size=WIDE, scheme="light")`` → :class:`Opened`."""
+    contexts = []
+
+    def open_page(path: Path, size: tuple[int, int] = WIDE, scheme: str = "light") -> Opened:
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        contexts.append(context)
+        opened = Opened(context.new_page())
+        url = Path(path).resolve().as_uri()
+        opened.page.on("console", lambda message: opened.complaints.append(f"{message.type}: {message.text}"))
+        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        context.on("request", lambda request: request.url != url and opened.requests.append(request.url))
+        opened.page.goto(url)
+        return opened
+
+    yield open_page
+    for context in contexts:
+        context.close()
