@@ -13,6 +13,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 
+def inference_tokens(device: torch.device) -> int:
+    """Tokens of a batch when nothing is trained: on a CPU what its caches hold, on a GPU what keeps it busy."""
+    return 2048 if device.type == "cpu" else 65_536
+
+
 @dataclass(frozen=True)
 class PackedBatch:
     """B sequences laid end to end; sequence b is rows ``cu_seqlens[b]:cu_seqlens[b + 1]``."""

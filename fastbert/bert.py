@@ -221,9 +221,8 @@ class Bert(TaskMethods):
         if unknown := sorted(set(sampling) - set(known)):
             raise InputError(f"{unknown[0]}=…: generate() has no such option: expected {', '.join(known)}")
         self._require_head()
-        rows = generation.canvas(self.tokenizer, prompt, length, samples or 1, DEFAULT_LENGTH, self._limit)
-        if samples is not None and samples < 1:
-            raise InputError(f"samples={samples}: expected at least 1")
+        count = 1 if samples is None else samples
+        rows = generation.canvas(self.tokenizer, prompt, length, count, DEFAULT_LENGTH, self._limit)
         written = generation.generate(self.model, self.tokenizer, rows, generation.Sampling(**sampling))
         texts = [filling.readable_ids(self.tokenizer, ids) for ids in written]
         return texts[0] if samples is None else texts

@@ -17,14 +17,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastbert.batch import PackedBatch, pack_rows
+from fastbert.batch import PackedBatch, inference_tokens, pack_rows
 from fastbert.errors import InputError
 from fastbert.json_files import Fields, read_object
 from fastbert.model import BertForPreTraining
 from fastbert.text import Tokenizer
 
 Pooling = Literal["mean", "cls", "max"]
-BATCH_TOKENS = 16_384
 REMEDY = "copy the file again from its source"
 
 
@@ -50,7 +49,7 @@ def embed_texts(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     settings: EmbeddingSettings,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
 ) -> NDArray[np.float32]:
     """(B, D) float32, in the order of the texts; longer texts are cut at ``settings.max_length``."""
     limit = model.config.max_position_embeddings
@@ -62,7 +61,7 @@ def embed_texts(
     lengths = np.diff(encoded.offsets)
     device = next(model.parameters()).device
     with torch.inference_mode():
-        for chunk in _chunks(lengths, batch_tokens):
+        for chunk in _chunks(lengths, batch_tokens or inference_tokens(device)):
             batch = pack_rows([encoded[i] for i in chunk]).to(device)
             vectors[chunk] = pooled(model, batch, settings).float().cpu().numpy()
     return vectors
@@ -117,10 +116,19 @@ def read_settings(directory: Path) -> EmbeddingSettings | None:
         if Path(folder := kinds["Pooling"]).name != folder:
             raise InputError(f"{path}: the folder {folder!r} leaves the directory: do not use this model")
         pooling, asked = _read_pooling(directory / folder / "config.json")
-    length = None
-    if (limits := directory / "sentence_bert_config.json").is_file():
-        length = Fields(read_object(limits, REMEDY), str(limits), REMEDY).integer("max_seq_length", 0, low=0) or None
+    length = _read_max_length(directory)
     return EmbeddingSettings(pooling, "Normalize" in kinds, length, problem or asked)  # type: ignore[arg-type]
+
+
+def _read_max_length(directory: Path) -> int | None:
+    """Tokens of a text: in a file of its own, or in newer versions where transformers has it."""
+    places = (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length"))
+    for file, name in places:
+        if (path := directory / file).is_file():
+            length = Fields(read_object(path, REMEDY), str(path), REMEDY).number(name, 0.0)
+            if 2 <= length < 2**31:
+                return int(length)
+    return None
 
 
 def _read_pooling(path: Path) -> tuple[str, str]:

@@ -21,12 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastbert.batch import pack_rows
+from fastbert.batch import inference_tokens, pack_rows
 from fastbert.errors import InputError
 from fastbert.model import BertForPreTraining
 from fastbert.text import Tokenizer
 
-BATCH_TOKENS = 16_384
 MAX_ROWS = 2048  # masked rows of a batch: their logits are (M, V)
 MAX_TEMPLATES = 512
 
@@ -78,7 +77,7 @@ def independent(
     """Guess every [MASK] given the text with all its [MASK]s: for each row, for each mask, ``top_k`` dictionaries."""
     answers = []
     with torch.inference_mode():
-        for chunk, index in _chunks(rows, tokenizer.mask_id):
+        for chunk, index in _chunks(rows, tokenizer.mask_id, inference_tokens(_device(model))):
             batch = pack_rows(chunk, index).to(_device(model))
             probabilities = model.predict(batch).float().softmax(-1)
             scores, tokens = probabilities.topk(min(top_k, probabilities.shape[-1]), dim=-1)
@@ -110,14 +109,16 @@ def readable_ids(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     return tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False)
 
 
-def _chunks(rows: Sequence[Sequence[int]], mask_id: int) -> Iterator[tuple[list[Sequence[int]], list[int]]]:
+def _chunks(
+    rows: Sequence[Sequence[int]], mask_id: int, batch_tokens: int
+) -> Iterator[tuple[list[Sequence[int]], list[int]]]:
     """Consecutive rows that make one batch, and where their masks are in it."""
     chunk: list[Sequence[int]] = []
     index: list[int] = []
     size = 0
     for ids in rows:
         masks = [i for i, token in enumerate(ids) if token == mask_id]
-        if chunk and (size + len(ids) > BATCH_TOKENS or len(index) + len(masks) > MAX_ROWS):
+        if chunk and (size + len(ids) > batch_tokens or len(index) + len(masks) > MAX_ROWS):
             yield chunk, index
             chunk, index, size = [], [], 0
         chunk.append(ids)
@@ -283,13 +284,13 @@ def _grow(
     model: BertForPreTraining, fillings: Sequence[Filling], choices: _Choices, branches: int
 ) -> Iterator[list[Filling]]:
     """Fill the surest open place of each filling in the ``branches`` likeliest ways."""
-    start = 0
+    start, batch_tokens = 0, inference_tokens(_device(model))
     with torch.inference_mode():
         while start < len(fillings):
             stop, size, num_rows = start, 0, 0
             while stop < len(fillings) and (
                 stop == start
-                or (size + len(fillings[stop].ids) <= BATCH_TOKENS and num_rows + len(fillings[stop].open) <= MAX_ROWS)
+                or (size + len(fillings[stop].ids) <= batch_tokens and num_rows + len(fillings[stop].open) <= MAX_ROWS)
             ):
                 size, num_rows = size + len(fillings[stop].ids), num_rows + len(fillings[stop].open)
                 stop += 1

@@ -20,13 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastbert.batch import pack_rows
+from fastbert.batch import inference_tokens, pack_rows
 from fastbert.errors import InputError
 from fastbert.model import BertForPreTraining
 from fastbert.text import Tokenizer
 
 Method = Literal["l2r", "pll"]
-BATCH_TOKENS = 8192  # beyond it a batch fills caches and gains nothing
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def score_texts(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     method: Method = "l2r",
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
 ) -> list[TextScore]:
     """Score texts, in their order.
 
@@ -92,7 +91,7 @@ def score_texts(
         model, tokenizer: they belong together; the model has a trained masked-LM head.
         texts: each fits the model; a [CLS], [SEP] or [PAD] written in one is context.
         method: "l2r" or "pll".
-        batch_tokens: most tokens in a packed batch (at least one copy of a text).
+        batch_tokens: most tokens in a packed batch (at least one copy of a text); None: as the device likes it.
 
     Raises:
         InputError: unknown method; a text that is too long or holds [MASK].
@@ -116,7 +115,7 @@ def score_texts(
     answers = [np.zeros(len(question.places)) for question in questions]
     device = next(model.parameters()).device
     with torch.inference_mode():
-        for parts in _batches(questions, batch_tokens):
+        for parts in _batches(questions, batch_tokens or inference_tokens(device)):
             rows, masked, targets = [], [], []
             start = 0
             for index, first, stop in parts:
