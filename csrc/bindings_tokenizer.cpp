@@ -86,24 +86,28 @@ static py::array ids_array(const fastbert::EncodedBatch& batch, int threads) {
   return std::move(ids);
 }
 
-// (ids, offsets, type ids or None, character offsets or None)
-static py::tuple encode_views(fastbert::BatchEncoder& encoder, const std::vector<fastbert::TextView>& texts,
-                              const std::vector<fastbert::TextView>& pairs, const py::kwargs& kwargs) {
+// (ids, offsets, type ids or None, character offsets or None). encode(options) makes the batch, without the GIL.
+template <class Encode>
+static py::tuple encode_batch(const py::kwargs& kwargs, bool has_pairs, Encode&& encode) {
   const fastbert::BatchOptions options = batch_options(kwargs);
-  py::array_t<int64_t> offsets(static_cast<py::ssize_t>(texts.size() + 1));
-  int64_t* offsets_data = offsets.mutable_data();
   fastbert::EncodedBatch batch;
   {
     py::gil_scoped_release release;
-    batch = encoder.encode(texts, pairs, options, offsets_data);
+    batch = encode(options);
+  }
+  py::array_t<int64_t> offsets(static_cast<py::ssize_t>(batch.num_texts() + 1));
+  int64_t* offsets_data = offsets.mutable_data();
+  {
+    py::gil_scoped_release release;
+    batch.copy_offsets(offsets_data, options.threads);
   }
   const bool narrow = kwargs["dtype"].cast<std::string>() == "uint16";
   py::array ids = narrow ? ids_array<uint16_t>(batch, options.threads) : ids_array<int32_t>(batch, options.threads);
   const auto num_tokens = static_cast<py::ssize_t>(batch.num_tokens());
   py::object type_ids = py::none(), char_offsets = py::none();
-  if (!pairs.empty()) {
+  if (has_pairs) {
     py::array_t<int32_t> array(num_tokens);
-    batch.copy_type_ids(array.mutable_data());
+    batch.copy_type_ids(offsets_data, array.mutable_data());
     type_ids = std::move(array);
   }
   if (options.with_offsets) {
@@ -112,6 +116,13 @@ static py::tuple encode_views(fastbert::BatchEncoder& encoder, const std::vector
     char_offsets = std::move(array);
   }
   return py::make_tuple(std::move(ids), std::move(offsets), std::move(type_ids), std::move(char_offsets));
+}
+
+static py::tuple encode_views(fastbert::BatchEncoder& encoder, const std::vector<fastbert::TextView>& texts,
+                              const std::vector<fastbert::TextView>& pairs, const py::kwargs& kwargs) {
+  return encode_batch(kwargs, !pairs.empty(), [&](const fastbert::BatchOptions& options) {
+    return encoder.encode(texts, pairs, options);
+  });
 }
 
 static py::tuple encode_texts(fastbert::BatchEncoder& encoder, const py::list& texts, const py::object& pairs,
@@ -130,12 +141,9 @@ static const uint8_t* bytes_of(const py::buffer_info& info) { return static_cast
 
 static py::tuple encode_lines(fastbert::BatchEncoder& encoder, const py::buffer& data, const py::kwargs& kwargs) {
   const py::buffer_info info = data.request();
-  std::vector<fastbert::TextView> lines;
-  {
-    py::gil_scoped_release release;
-    lines = fastbert::split_lines(bytes_of(info), static_cast<size_t>(info.size * info.itemsize));
-  }
-  return encode_views(encoder, lines, {}, kwargs);
+  return encode_batch(kwargs, false, [&](const fastbert::BatchOptions& options) {
+    return encoder.encode_lines(bytes_of(info), static_cast<size_t>(info.size * info.itemsize), options);
+  });
 }
 
 // bounds: (B + 1,) int64 byte offsets into data, as Arrow's string columns have them.

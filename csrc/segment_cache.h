@@ -50,20 +50,23 @@ class SegmentCache {
     long_ = reinterpret_cast<Long*>(short_ + kShortBuckets * 2);
   }
 
-  // The hashes are the same for every instruction set.
+  // Every bit of the key reaches the low bits: a product carries upwards only, so the high half is folded back. The
+  // hashes are the same for every instruction set.
   static size_t hash(uint64_t a, uint64_t b) {
-    const uint64_t h = (a ^ (b << 32 | b >> 32)) * 0x9E3779B97F4A7C15ull;
-    return static_cast<size_t>((h ^ (b * 0xC2B2AE3D27D4EB4Full)) >> 32);
+    uint64_t h = (a ^ (b << 32 | b >> 32)) * 0x9E3779B97F4A7C15ull;
+    h = (h ^ h >> 32 ^ b) * 0xC2B2AE3D27D4EB4Full;
+    return static_cast<size_t>(h ^ h >> 32);
   }
   Short* bucket(uint64_t a, uint64_t b) { return short_ + (hash(a, b) & (kShortBuckets - 1)) * 2; }
   Long* long_slot(const uint64_t* key) {
     return long_ + (hash(key[0] + key[2] * 0x165667B19E3779F9ull, key[1] ^ key[3]) & (kLongSlots - 1));
   }
 
-  // Puts a segment first in its bucket and moves the one that was there to the second place.
-  static void insert(Short* bucket, const uint64_t* key, const int32_t* ids, size_t count) {
-    bucket[1] = bucket[0];
-    fill(bucket[0], key, ids, count);
+  // Puts a segment into its bucket. Of a full one it takes the second place, the first only now and then: words that are
+  // met early are mostly those that are met often, and stay.
+  void insert(Short* bucket, const uint64_t* key, const int32_t* ids, size_t count) {
+    const bool second = !is_free(bucket[0]) && (is_free(bucket[1]) || ++num_evictions_ % 8);
+    fill(bucket[second], key, ids, count);
   }
   template <class Slot>
   static void fill(Slot& slot, const uint64_t* key, const int32_t* ids, size_t count) {
@@ -73,9 +76,13 @@ class SegmentCache {
   }
 
  private:
+  // the last byte of a key in use is its length
+  static bool is_free(const Short& slot) { return slot.key[1] == 0; }
+
   PageBlock memory_;
   Short* short_;
   Long* long_;
+  uint32_t num_evictions_ = 0;
 };
 
 static_assert(sizeof(SegmentCache<uint16_t>::Short) == 32 && sizeof(SegmentCache<uint32_t>::Short) == 32);

@@ -18,7 +18,7 @@
 namespace fastbert {
 namespace {
 
-constexpr size_t kQueueFull = 64;                    // looked up when so many are waiting, or at the end of the text
+constexpr ptrdiff_t kQueueFull = 64;                    // looked up when so many are waiting, or at the end of the text
 constexpr size_t kQueueSize = kQueueFull + 64 + 1;   // one more block
 constexpr size_t kQueueIds = kQueueSize * 7 + 16;    // they may store at most, the unused places of a slot included
 
@@ -41,7 +41,6 @@ struct SegmentLoop {
   const typename Simd::Tables tables;
   const uint8_t* text_end = nullptr;
   int32_t* out = nullptr;
-  size_t num_waiting = 0;
   Waiting queue[kQueueSize];
 
   FASTBERT_TARGET SegmentLoop(const SegmentClasses& segment_classes, Cache& segment_cache, SegmentEncoder& owner,
@@ -61,7 +60,7 @@ struct SegmentLoop {
 
   __attribute__((noinline)) void encode_short(const Waiting& waiting) {
     const size_t count = encode(waiting.text, waiting.length);
-    if (count <= Short::kMaxIds) Cache::insert(waiting.bucket, waiting.key, out - count, count);
+    if (count <= Short::kMaxIds) cache.insert(waiting.bucket, waiting.key, out - count, count);
   }
 
   __attribute__((noinline)) void encode_long(const uint8_t* p, size_t length) {
@@ -85,8 +84,9 @@ struct SegmentLoop {
     if (count <= Cache::Long::kMaxIds) Cache::fill(*slot, key, out - count, count);
   }
 
-  FASTBERT_TARGET inline __attribute__((always_inline)) void enqueue(const uint8_t* p, size_t length) {
-    Waiting& waiting = queue[num_waiting++];
+  FASTBERT_TARGET inline __attribute__((always_inline)) void enqueue(const uint8_t* p, size_t length,
+                                                                     Waiting*& next) {
+    Waiting& waiting = *next++;
     waiting.text = p;
     waiting.length = length;
     waiting.bucket = nullptr;
@@ -102,33 +102,37 @@ struct SegmentLoop {
     __builtin_prefetch(waiting.bucket);
   }
 
-  FASTBERT_TARGET void look_up() {
+  FASTBERT_TARGET void look_up(const Waiting* end) {
     ids.set_end(out);
     ids.reserve_more(kQueueIds);
-    out = ids.end();
-    for (size_t i = 0; i < num_waiting; ++i) {
-      const Waiting& waiting = queue[i];
-      if (__builtin_expect(waiting.bucket == nullptr, 0)) {
-        encode_long(waiting.text, waiting.length);
+    int32_t* to = ids.end();  // not the member, which every store of ids might change as far as the compiler knows
+    for (const Waiting* waiting = queue; waiting != end; ++waiting) {
+      if (__builtin_expect(waiting->bucket == nullptr, 0)) {
+        out = to;
+        encode_long(waiting->text, waiting->length);
+        to = out;
         continue;
       }
       // no branch on which of the two it is: that cannot be predicted
-      const bool first = Simd::equal(waiting.key, waiting.bucket[0].key);
-      const bool second = Simd::equal(waiting.key, waiting.bucket[1].key);
+      const bool first = Simd::equal(waiting->key, waiting->bucket[0].key);
+      const bool second = Simd::equal(waiting->key, waiting->bucket[1].key);
       if (__builtin_expect(!(first | second), 0)) {
-        encode_short(waiting);
+        out = to;
+        encode_short(*waiting);
+        to = out;
         continue;
       }
-      const Short& slot = waiting.bucket[second];
-      Simd::store_ids(out, slot);
-      out += slot.count;
+      const Short& slot = waiting->bucket[second];
+      Simd::store_ids(to, slot);
+      to += slot.count;
     }
-    num_waiting = 0;
+    out = to;
   }
 
   FASTBERT_TARGET void run(const uint8_t* text, size_t num_bytes) {
     text_end = text + num_bytes;
     out = ids.end();
+    Waiting* next = queue;           // the first free place
     const uint8_t* begin = nullptr;  // of the segment that is going on
     uint64_t inside = 0;             // 1 when the byte before the block is part of one
     for (size_t offset = 0; offset < num_bytes; offset += 64) {
@@ -149,7 +153,7 @@ struct SegmentLoop {
       inside = part >> 63;
       if (begin) {
         if (!ends) continue;
-        enqueue(begin, static_cast<size_t>(block + __builtin_ctzll(ends) - begin));
+        enqueue(begin, static_cast<size_t>(block + __builtin_ctzll(ends) - begin), next);
         begin = nullptr;
       }
       for (uint64_t left = starts; left;) {
@@ -160,13 +164,16 @@ struct SegmentLoop {
           begin = block + start;
           break;
         }
-        enqueue(block + start, static_cast<size_t>(__builtin_ctzll(ends) - start));
+        enqueue(block + start, static_cast<size_t>(__builtin_ctzll(ends) - start), next);
       }
-      if (num_waiting >= kQueueFull) look_up();
+      if (next - queue >= kQueueFull) {
+        look_up(next);
+        next = queue;
+      }
     }
     // a text that fills its last block; the padding ends a segment otherwise
-    if (begin) enqueue(begin, static_cast<size_t>(text + num_bytes - begin));
-    look_up();
+    if (begin) enqueue(begin, static_cast<size_t>(text + num_bytes - begin), next);
+    look_up(next);
     ids.set_end(out);
   }
 };

@@ -1,6 +1,7 @@
 #include "tokenizer_batch.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "input_error.h"
@@ -10,7 +11,7 @@ namespace fastbert {
 namespace {
 
 // A chunk of work: large enough to hide the handing out, small enough to share among threads.
-constexpr size_t kChunkUnits = 256 << 10;
+constexpr size_t kChunkUnits = 64 << 10;
 // Above it memory comes in large pages.
 constexpr size_t kLargeUnits = 4 << 20;
 constexpr size_t kKeptBytes = 16 << 20;
@@ -91,11 +92,21 @@ void EncodedBatch::copy_ids(Id* out, int threads) const {
 template void EncodedBatch::copy_ids(int32_t* out, int threads) const;
 template void EncodedBatch::copy_ids(uint16_t* out, int threads) const;
 
-void EncodedBatch::copy_type_ids(int32_t* out) const {
+void EncodedBatch::copy_offsets(int64_t* out, int threads) const {
+  out[0] = 0;
+  parallel_for(chunks_.size(), threads, [&](size_t index, int) {
+    const Chunk& chunk = chunks_[index];
+    int64_t* to = out + chunk.first;
+    int64_t end = chunk.token_begin;
+    for (const int64_t length : chunk.lengths) *++to = end += length;
+  });
+}
+
+void EncodedBatch::copy_type_ids(const int64_t* offsets, int32_t* out) const {
   for (const Chunk& chunk : chunks_) {
     for (size_t i = chunk.first; i < chunk.last; ++i) {
-      int32_t* begin = out + offsets_[i];
-      int32_t* end = out + offsets_[i + 1];
+      int32_t* begin = out + offsets[i];
+      int32_t* end = out + offsets[i + 1];
       int32_t* second = chunk.second_begins.empty() ? end : begin + chunk.second_begins[i - chunk.first];
       std::fill(begin, second, 0);
       std::fill(second, end, 1);
@@ -191,24 +202,15 @@ void BatchEncoder::encode_pair(const TextView& text, const TextView* pair, Worke
   }
 }
 
-void BatchEncoder::encode_chunk(const std::vector<TextView>& texts, const std::vector<TextView>& pairs,
-                                const BatchOptions& options, Worker& worker, EncodedBatch::Chunk& chunk,
-                                int64_t* lengths) const {
-  worker.ids.clear();
-  size_t i = chunk.first;
-  try {
-    for (; i < chunk.last; ++i) {
-      const size_t begin = worker.ids.size();
-      if (pairs.empty() && !options.with_offsets) {
-        encode_one(texts[i], worker, options);
-      } else {
-        encode_pair(texts[i], pairs.empty() ? nullptr : &pairs[i], worker, options, chunk);
-      }
-      lengths[i] = static_cast<int64_t>(worker.ids.size() - begin);
-    }
-  } catch (const InputError& error) {
-    throw InputError("text " + std::to_string(i) + ": " + error.what());
+void BatchEncoder::encode_text(const TextView& text, const TextView* pair, Worker& worker, const BatchOptions& options,
+                               EncodedBatch::Chunk& chunk) const {
+  const size_t begin = worker.ids.size();
+  if (pair || options.with_offsets) {
+    encode_pair(text, pair, worker, options, chunk);
+  } else {
+    encode_one(text, worker, options);
   }
+  chunk.lengths.push_back(static_cast<int64_t>(worker.ids.size() - begin));
 }
 
 // Copies ids of a chunk to where they wait.
@@ -219,11 +221,38 @@ static const void* keep_ids(const IdBuffer& ids, IdArena& arena) {
   return kept;
 }
 
-EncodedBatch BatchEncoder::encode(const std::vector<TextView>& texts, const std::vector<TextView>& pairs,
-                                  const BatchOptions& options, int64_t* offsets) {
-  EncodedBatch batch;
-  batch.offsets_ = offsets;
+template <class EncodeChunk>
+void BatchEncoder::encode_chunks(EncodedBatch& batch, size_t size, const BatchOptions& options,
+                                 EncodeChunk&& encode_chunk) {
   batch.narrow_ = tokenizer_->has_narrow_ids();
+  const int threads = options.threads > 0 ? options.threads : hardware_threads();
+  std::vector<std::unique_ptr<Worker>> workers(static_cast<size_t>(threads));
+  batch.arenas_.resize(workers.size());
+  parallel_for(batch.chunks_.size(), threads, [&](size_t index, int worker_index) {
+    EncodedBatch::Chunk& chunk = batch.chunks_[index];
+    std::unique_ptr<Worker>& worker = workers[static_cast<size_t>(worker_index)];
+    std::unique_ptr<IdArena>& arena = batch.arenas_[static_cast<size_t>(worker_index)];
+    if (!worker) worker = take_worker();
+    if (!arena) arena = std::make_unique<IdArena>(size > kLargeUnits);
+    worker->ids.clear();
+    encode_chunk(index, *worker, chunk);
+    chunk.num_ids = worker->ids.size();
+    chunk.ids = batch.narrow_ ? keep_ids<uint16_t>(worker->ids, *arena) : keep_ids<int32_t>(worker->ids, *arena);
+  });
+  for (auto& worker : workers)
+    if (worker) give_back(std::move(worker));
+  size_t num_texts = 0;
+  for (EncodedBatch::Chunk& chunk : batch.chunks_) {
+    chunk.first = num_texts;
+    chunk.last = num_texts += chunk.lengths.size();
+    chunk.token_begin = batch.num_tokens_;
+    batch.num_tokens_ += static_cast<int64_t>(chunk.num_ids);
+  }
+}
+
+EncodedBatch BatchEncoder::encode(const std::vector<TextView>& texts, const std::vector<TextView>& pairs,
+                                  const BatchOptions& options) {
+  EncodedBatch batch;
   size_t total_units = 0;
   for (size_t first = 0, i = 0, units = 0; i < texts.size(); ++i) {
     units += texts[i].length + (pairs.empty() ? 0 : pairs[i].length) + 1;
@@ -234,27 +263,43 @@ EncodedBatch BatchEncoder::encode(const std::vector<TextView>& texts, const std:
     total_units += units;
     units = 0;
   }
-  const int threads = options.threads > 0 ? options.threads : hardware_threads();
-  std::vector<std::unique_ptr<Worker>> workers(static_cast<size_t>(threads));
-  batch.arenas_.resize(workers.size());
-  parallel_for(batch.chunks_.size(), threads, [&](size_t index, int worker_index) {
-    EncodedBatch::Chunk& chunk = batch.chunks_[index];
-    std::unique_ptr<Worker>& worker = workers[static_cast<size_t>(worker_index)];
-    std::unique_ptr<IdArena>& arena = batch.arenas_[static_cast<size_t>(worker_index)];
-    if (!worker) worker = take_worker();
-    if (!arena) arena = std::make_unique<IdArena>(total_units > kLargeUnits);
-    encode_chunk(texts, pairs, options, *worker, chunk, offsets + 1);
-    chunk.num_ids = worker->ids.size();
-    chunk.ids = batch.narrow_ ? keep_ids<uint16_t>(worker->ids, *arena) : keep_ids<int32_t>(worker->ids, *arena);
+  encode_chunks(batch, total_units, options, [&](size_t, Worker& worker, EncodedBatch::Chunk& chunk) {
+    chunk.lengths.reserve(chunk.last - chunk.first);
+    size_t i = chunk.first;
+    try {
+      for (; i < chunk.last; ++i) encode_text(texts[i], pairs.empty() ? nullptr : &pairs[i], worker, options, chunk);
+    } catch (const InputError& error) {
+      throw InputError("text " + std::to_string(i) + ": " + error.what());
+    }
   });
-  for (auto& worker : workers)
-    if (worker) give_back(std::move(worker));
-  offsets[0] = 0;
-  for (EncodedBatch::Chunk& chunk : batch.chunks_) {
-    chunk.token_begin = offsets[chunk.first];
-    for (size_t i = chunk.first; i < chunk.last; ++i) offsets[i + 1] += offsets[i];
-  }
-  batch.num_tokens_ = offsets[texts.size()];
+  return batch;
+}
+
+EncodedBatch BatchEncoder::encode_lines(const uint8_t* data, size_t size, const BatchOptions& options) {
+  EncodedBatch batch;
+  batch.chunks_.resize((size + kChunkUnits - 1) / kChunkUnits);
+  const uint8_t* const data_end = data + size;
+  encode_chunks(batch, size, options, [&](size_t index, Worker& worker, EncodedBatch::Chunk& chunk) {
+    // A line belongs to the chunk it begins in. Only that one looks further than its own end, so that a long line is
+    // not looked through again and again.
+    const uint8_t* const begin = data + index * kChunkUnits;
+    const uint8_t* const end = std::min(begin + kChunkUnits, data_end);
+    const uint8_t* p = begin;
+    if (index > 0 && begin[-1] != '\n') {
+      const void* newline = std::memchr(begin, '\n', static_cast<size_t>(end - begin));
+      p = newline ? static_cast<const uint8_t*>(newline) + 1 : end;
+    }
+    try {
+      while (p < end) {
+        const void* newline = std::memchr(p, '\n', static_cast<size_t>(data_end - p));
+        const uint8_t* const line_end = newline ? static_cast<const uint8_t*>(newline) : data_end;
+        encode_text({p, static_cast<size_t>(line_end - p), TextView::kUtf8}, nullptr, worker, options, chunk);
+        p = line_end + 1;
+      }
+    } catch (const InputError& error) {
+      throw InputError("text " + std::to_string(std::count(data, p, '\n')) + ": " + error.what());
+    }
+  });
   return batch;
 }
 

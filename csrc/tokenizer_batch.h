@@ -49,19 +49,23 @@ class IdArena {
 // Ids of B sequences, still in the threads' own memory.
 class EncodedBatch {
  public:
+  size_t num_texts() const { return chunks_.empty() ? 0 : chunks_.back().last; }
   size_t num_tokens() const { return static_cast<size_t>(num_tokens_); }
+  // Where the tokens of each text begin: num_texts() + 1 numbers.
+  void copy_offsets(int64_t* out, int threads) const;
   // Id is int32_t or uint16_t; `out` holds num_tokens(). The caller checks that the ids fit.
   template <class Id>
   void copy_ids(Id* out, int threads) const;
-  // 0 for [CLS] A [SEP], 1 for B [SEP].
-  void copy_type_ids(int32_t* out) const;
+  // 0 for [CLS] A [SEP], 1 for B [SEP]. offsets: from copy_offsets.
+  void copy_type_ids(const int64_t* offsets, int32_t* out) const;
   // (begin, end) of every token, in characters of its text; (0, 0) for the special tokens that were added.
   void copy_char_offsets(int32_t* out) const;
 
  private:
   friend class BatchEncoder;
   struct Chunk {
-    size_t first = 0, last = 0;  // sequences
+    size_t first = 0, last = 0;           // texts
+    std::vector<int64_t> lengths;         // of each text, in tokens
     const void* ids = nullptr;  // uint16_t or int32_t, see narrow_
     size_t num_ids = 0;
     std::vector<uint32_t> second_begins;  // with pairs, by sequence: where its second text begins
@@ -72,7 +76,6 @@ class EncodedBatch {
   std::vector<std::unique_ptr<IdArena>> arenas_;  // by worker
   bool narrow_ = false;
   int64_t num_tokens_ = 0;
-  const int64_t* offsets_ = nullptr;
 };
 
 // Keeps the threads' scratch memory, hence their caches, from one batch to the next. Safe to call from several threads.
@@ -80,10 +83,12 @@ class BatchEncoder {
  public:
   explicit BatchEncoder(std::shared_ptr<const Tokenizer> tokenizer) : tokenizer_(std::move(tokenizer)) {}
 
-  // pairs is empty or as long as texts. Writes texts.size() + 1 token offsets; they must outlive the result.
-  // InputError names the index of the text at fault.
+  // pairs is empty or as long as texts. InputError names the index of the text at fault.
   EncodedBatch encode(const std::vector<TextView>& texts, const std::vector<TextView>& pairs,
-                      const BatchOptions& options, int64_t* offsets);
+                      const BatchOptions& options);
+
+  // Every line of a UTF-8 text, as split_lines finds them. The threads look for the lines too.
+  EncodedBatch encode_lines(const uint8_t* data, size_t size, const BatchOptions& options);
 
   // See Tokenizer::encode_aligned.
   void encode_aligned(const ByteSpan& text, bool split_special_tokens, AlignedTokens& tokens);
@@ -102,8 +107,11 @@ class BatchEncoder {
   std::unique_ptr<Worker> take_worker();
   void give_back(std::unique_ptr<Worker> worker);
 
-  void encode_chunk(const std::vector<TextView>& texts, const std::vector<TextView>& pairs, const BatchOptions& options,
-                    Worker& worker, EncodedBatch::Chunk& chunk, int64_t* lengths) const;
+  // Has encode_chunk(index, worker, chunk) fill chunk.lengths and worker.ids for every chunk, on several threads.
+  template <class EncodeChunk>
+  void encode_chunks(EncodedBatch& batch, size_t size, const BatchOptions& options, EncodeChunk&& encode_chunk);
+  void encode_text(const TextView& text, const TextView* pair, Worker& worker, const BatchOptions& options,
+                   EncodedBatch::Chunk& chunk) const;
   void encode_one(const TextView& text, Worker& worker, const BatchOptions& options) const;
   void encode_pair(const TextView& text, const TextView* pair, Worker& worker, const BatchOptions& options,
                    EncodedBatch::Chunk& chunk) const;

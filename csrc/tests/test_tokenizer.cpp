@@ -87,12 +87,47 @@ TEST_CASE("tokenizer batch: chunks and threads do not show") {
   for (int threads : {1, 2, 5}) {
     options.threads = threads;
     std::vector<int64_t> offsets(texts.size() + 1);
-    const EncodedBatch batch = encoder.encode(views, {}, options, offsets.data());
+    const EncodedBatch batch = encoder.encode(views, {}, options);
+    batch.copy_offsets(offsets.data(), threads);
     std::vector<int32_t> ids(batch.num_tokens());
     batch.copy_ids(ids.data(), threads);
     CHECK(offsets.back() == static_cast<int64_t>(ids.size()));
     if (threads == 1) first = ids;
     CHECK(ids == first);
+  }
+}
+
+TEST_CASE("tokenizer batch: lines are found wherever chunks begin") {
+  std::mt19937 random(5);
+  BatchEncoder encoder(std::make_shared<const Tokenizer>(make(best_simd_level())));
+  BatchOptions options;
+  options.cls_id = 2;
+  options.sep_id = 3;
+  std::string newlines_only(200000, '\n'), one_line(300000, 'a'), exact(65535, ' ');
+  std::string mixed;
+  while (mixed.size() < 1000000) {
+    const int kind = static_cast<int>(random() % 8);
+    mixed += kind == 0 ? std::string(random() % 150000, ' ') : kind == 1 ? std::string(random() % 9, '\n') : "ab, a";
+    if (random() % 3 == 0) mixed += '\n';
+  }
+  exact += "\na\n" + std::string(65533, ' ') + "\nab";  // newlines around the first and second boundary
+  for (const std::string& text : {std::string(), std::string("\n"), newlines_only, one_line, exact, mixed}) {
+    const std::vector<TextView> lines = split_lines(bytes(text), text.size());
+    options.threads = 1;
+    const EncodedBatch expected = encoder.encode(lines, {}, options);
+    std::vector<int64_t> offsets(lines.size() + 1);
+    expected.copy_offsets(offsets.data(), 1);
+    std::vector<int32_t> ids(expected.num_tokens());
+    expected.copy_ids(ids.data(), 1);
+    for (options.threads = 1; options.threads <= 3; ++options.threads) {
+      const EncodedBatch got = encoder.encode_lines(bytes(text), text.size(), options);
+      REQUIRE(got.num_texts() == lines.size());
+      std::vector<int64_t> got_offsets(lines.size() + 1);
+      got.copy_offsets(got_offsets.data(), options.threads);
+      std::vector<int32_t> got_ids(got.num_tokens());
+      got.copy_ids(got_ids.data(), options.threads);
+      CHECK((got_offsets == offsets && got_ids == ids));
+    }
   }
 }
 
