@@ -140,6 +140,7 @@ class Parts:
     measured_on: str  # what the final figures are of, for a reader
     final_batches: Callable[[float], Iterable[PackedBatch]]  # of the share of the last evaluation's tokens
     sentences: list[list[int]]  # of the evaluation text, for examples
+    store: TokenStore
 
 
 def assemble(
@@ -217,7 +218,7 @@ def assemble(
     def final_batches(share: float) -> Iterable[PackedBatch]:
         return batches(max(int(share * FINAL_EVALUATION_TOKENS), options.max_length))()
 
-    return Parts(trainer, measured_on, final_batches, sentences_of(store, heldout, limit=2000))
+    return Parts(trainer, measured_on, final_batches, sentences_of(store, heldout, limit=2000), store)
 
 
 def build_model(options: TrainOptions, tokenizer: Tokenizer) -> BertForPreTraining:

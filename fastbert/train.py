@@ -72,6 +72,7 @@ def train(run: "RunDirectory", options: TrainOptions) -> int:
 
 def finish(run: "RunDirectory", parts: "Parts", monitor: "Monitor") -> None:
     """The last evaluation, the model in the run directory, the picture, and what it can do."""
+    from fastbert import probes
     from fastbert.bert import Bert
     from fastbert.evaluation import fill_examples, readable
     from fastbert.monitor import clock, draw_curves
@@ -89,9 +90,21 @@ def finish(run: "RunDirectory", parts: "Parts", monitor: "Monitor") -> None:
         f"\ntrained {trainer.step:,} steps on {trainer.tokens:,} tokens in {clock(trainer.budget.training_s)}\n"
         f"{parts.measured_on} ({result.masked_tokens:,} hidden tokens): {result}\n"
     )
-    examples = fill_examples(Bert(trainer.model, Tokenizer.load(run.path)), parts.sentences)
+    bert = Bert(trainer.model, Tokenizer.load(run.path))
+    examples = fill_examples(bert, parts.sentences)
     for example in examples:
         monitor.say(str(example))
+    found = probes.probe(
+        bert,
+        parts.final_batches(min(probes.SHARE, trainer.final_evaluation_share)),
+        parts.sentences,
+        probes.token_counts(parts.store, len(bert.tokenizer)),
+        seconds=probes.seconds_allowed(trainer.budget.minutes),
+        autocast=trainer.autocast(),
+    )
+    monitor.record("probe", trainer.step, tokens=trainer.tokens, **found.scalars())
+    run.write_description(probes=found.record(), examples=[asdict(example) for example in examples])
+    monitor.say(f"\n{found}" if str(found) else "")
     to_try = readable(examples[0].text) if examples else "[MASK]"
     monitor.say(
         f"\nsaved in {run.path} (Hugging Face layout; curves: {curves}). Try it:\n"

@@ -28,7 +28,7 @@ from fastbert.run_directory import RunDirectory
 SMOOTHING = 0.95  # of the loss shown, per step
 PERFECT_ENOUGH = 2  # evaluations in a row without a wrong answer: the text is known by heart, and not by luck
 RECORD_EVERY = 10  # steps between lines of metrics.jsonl
-ENDING_S = 5.0  # seconds for the last checkpoint, the model, the picture and the examples
+ENDING_S = 8.0  # seconds for the last checkpoint, the model, the picture, the examples and the probes
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ FLOORS = {
     "fastbert.human": 5,
     "fastbert.metrics": 5,
     "fastbert.metrics.fluency": 5,
+    "fastbert.probes": 5,
     "fastbert.trainer": 5,
     "fastbert.assembly": 5,
     "fastbert.train": 6,
@@ -87,7 +88,7 @@ SAME_FLOOR = (
         "by_heart",
         "evaluation",
     ),
-    *("trainer", "assembly"),
+    *("probes", "trainer", "assembly"),
 )
 
 
