@@ -24,5 +24,6 @@ PYBIND11_MODULE(_C, m) {
   bind_vocab(m);
   bind_batches(m);
   bind_cpu(m);
+  bind_attention(m);
   bind_rows(m);
 }

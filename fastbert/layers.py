@@ -93,12 +93,9 @@ class MultiHeadAttention(nn.Module):
         ``rows`` (M,) int64, packed call only: give these rows of the answer, (M, D).
         """
         qkv = self.qkv(hidden).unflatten(-1, (3, self.num_heads, self.head_dim))  # (…, 3, N, H)
-        q, k, v = qkv.unbind(-3)
-        if rotary is not None:
-            q, k = ops.rotary(q, *rotary, impl=self.impl), ops.rotary(k, *rotary, impl=self.impl)
-        context = ops.attention(
-            q, k, v, cu_seqlens, max_seqlen,
-            attention_mask=attention_mask, window=self.window, bias=bias,
+        context = ops.qkv_attention(
+            qkv, cu_seqlens, max_seqlen,
+            rotary=rotary, attention_mask=attention_mask, window=self.window, bias=bias,
             dropout_p=self.dropout_p if self.training else 0.0, impl=self.impl,
         )  # fmt: skip
         context = context.flatten(-2)

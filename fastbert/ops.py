@@ -7,6 +7,7 @@ prints op → implementation → why.
 Legend: B sequences, L padded length, T packed tokens, N heads, H head_dim, D hidden_size, V vocabulary, M masked rows.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fastbert import reference
+from fastbert.cpu_kernels import dispatch as cpu_dispatch
 from fastbert.kernels import dispatch
 
 Impl = Literal["auto", "reference", "triton", "cpp"]
@@ -29,8 +31,10 @@ def choose(
     """Return ``(implementation, why)`` for an op on these tensors (argument name → tensor or None).
 
     Rule: a name given by the caller or by ``FASTBERT_IMPL`` is taken or refused. Otherwise ("auto") the Triton kernel
-    serves CUDA tensors that it can take, and the reference everything else. Without ``tensors`` the answer is for
-    tensors that a kernel can take, on this machine's CUDA device if it has one.
+    serves CUDA tensors that it can take, the C++ kernel CPU tensors that it can take where it was measured quicker, and
+    the reference everything else. Without ``tensors`` the answer is for tensors that a kernel can take, on this
+    machine's CUDA device if it has one. ``FASTBERT_IMPL=cpp`` rules the text engine too, so an op without a C++ kernel
+    for its arguments then takes the reference.
 
     Raises:
         ValueError: unknown implementation name.
@@ -43,16 +47,11 @@ def choose(
         raise ValueError(f"{asked}={impl!r}: expected one of {', '.join(get_args(Impl))}")
     if impl == "reference":
         return "reference", f"{asked} says so"
-    if impl == "cpp" and asked == "FASTBERT_IMPL":
-        return "reference", "FASTBERT_IMPL=cpp rules the text engine; this op has no C++ kernel in this build"
-    if impl == "cpp":
-        raise RuntimeError(f"{asked}={impl!r}: no {impl} kernel for {op!r} in this build. Remedy: impl='reference'")
-    if impl == "auto":
-        on_cuda = (
-            torch.cuda.is_available() if tensors is None else any(x is not None and x.is_cuda for x in tensors.values())
-        )
-        if not on_cuda:
-            return "reference", "the kernels serve CUDA tensors" if tensors is not None else "there is no CUDA device"
+    on_cuda = (
+        torch.cuda.is_available() if tensors is None else any(x is not None and x.is_cuda for x in tensors.values())
+    )
+    if impl == "cpp" or (impl == "auto" and not on_cuda):
+        return _choose_cpp(op, impl, asked, tensors, options)
     why = dispatch.refusal(op, tensors, **options) if tensors is not None else None
     if why is None:
         return "triton", f"{asked} says so" if impl == "triton" else "a kernel takes these CUDA tensors"
@@ -61,16 +60,32 @@ def choose(
     return "reference", why
 
 
+def _choose_cpp(op: str, impl: str, asked: str, tensors, options: Mapping[str, object]) -> tuple[str, str]:
+    why = cpu_dispatch.refusal(op, tensors or {}, **options)
+    if why is None and impl == "auto":
+        why = cpu_dispatch.slower(op, tensors)
+    if why is None:
+        return "cpp", f"{asked} says so" if impl == "cpp" else "a C++ kernel takes these CPU tensors"
+    if impl == "cpp" and asked != "FASTBERT_IMPL":
+        raise RuntimeError(f"{asked}='cpp': {op}: {why}")
+    return "reference", why
+
+
 def _implementation(op: str, impl: str, tensors: Mapping[str, Tensor | None], **options: object) -> Callable[..., Any]:
     """The function that :func:`choose` names; triton is imported when it is first needed."""
-    if choose(op, impl, tensors, **options)[0] == "triton":
+    chosen = choose(op, impl, tensors, **options)[0]
+    if chosen == "triton":
         from fastbert.kernels import public
 
         return getattr(public, op)
+    if chosen == "cpp":
+        from fastbert.cpu_kernels import public as cpu_public
+
+        return getattr(cpu_public, op)
     return getattr(reference, op)
 
 
-def _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, dropout_p) -> None:
+def _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, bias, dropout_p) -> None:
     if q.shape != k.shape or q.shape != v.shape:
         raise ValueError(
             f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}: expected one shape"
@@ -82,16 +97,35 @@ def _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, dr
             raise ValueError("max_seqlen is missing: with cu_seqlens give the longest sequence's length")
         if attention_mask is not None:
             raise ValueError("attention_mask and cu_seqlens exclude each other: packed sequences have no padding")
+        _check_cu_seqlens(cu_seqlens, max_seqlen, q)
     elif q.ndim != 4:
         raise ValueError(
             f"q has shape {tuple(q.shape)}: expected padded (batch, length, heads, head_dim), or give cu_seqlens"
         )
     elif attention_mask is not None and attention_mask.shape != q.shape[:2]:
         raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)}: expected {tuple(q.shape[:2])}")
+    length = q.shape[1] if cu_seqlens is None else max_seqlen
+    if bias is not None and (bias.ndim not in (3, 4) or bias.shape[-3] != q.shape[-2] or min(bias.shape[-2:]) < length):
+        raise ValueError(f"bias has shape {tuple(bias.shape)}: expected (…, {q.shape[-2]} heads, {length}, {length})")
     if window is not None and window < 0:
         raise ValueError(f"window={window}: expected None or a distance >= 0 in tokens")
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p={dropout_p}: expected a probability in [0, 1)")
+
+
+def _check_cu_seqlens(cu_seqlens: Tensor, max_seqlen: int, q: Tensor) -> None:
+    """Values are read on the CPU only: on a GPU that waits for the device, and the kernels cut what does not fit."""
+    if cu_seqlens.ndim != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64) or not cu_seqlens.numel():
+        kind, shape = cu_seqlens.dtype, tuple(cu_seqlens.shape)
+        raise ValueError(f"cu_seqlens is {kind} of shape {shape}: expected torch.int32, (sequences + 1,)")
+    if cu_seqlens.device.type != "cpu" or torch.compiler.is_compiling() or type(cu_seqlens) is not Tensor:
+        return
+    ends = cu_seqlens.tolist()
+    if ends[0] != 0 or ends[-1] != q.shape[0]:
+        raise ValueError(f"cu_seqlens goes from {ends[0]} to {ends[-1]}: expected 0 to q's {q.shape[0]} tokens")
+    lengths = [b - a for a, b in itertools.pairwise(ends)]
+    if lengths and (min(lengths) < 0 or max(lengths) > max_seqlen):
+        raise ValueError(f"sequences of {min(lengths)} to {max(lengths)} tokens: expected 0 to max_seqlen={max_seqlen}")
 
 
 def attention(
@@ -132,18 +166,60 @@ def attention(
 
     Reference: Vaswani et al., Attention Is All You Need, 2017; Dao et al., FlashAttention, 2022.
     """
-    _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, dropout_p)
-    op = _implementation("attention", impl, {"q": q, "k": k, "v": v, "bias": bias}, scale=scale)
+    _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, bias, dropout_p)
+    tensors = {"q": q, "k": k, "v": v, "bias": bias, "attention_mask": attention_mask}
+    op = _implementation("attention", impl, tensors, scale=scale, dropout_p=dropout_p)
     return op(
         q, k, v, cu_seqlens, max_seqlen,
         attention_mask=attention_mask, window=window, bias=bias, scale=scale, dropout_p=dropout_p, seed=seed,
     )  # fmt: skip
 
 
+def qkv_attention(
+    qkv: Tensor,
+    cu_seqlens: Tensor | None = None,
+    max_seqlen: int | None = None,
+    *,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    attention_mask: Tensor | None = None,
+    window: int | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    seed: int | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """:func:`attention` of the fused projection qkv, (T, 3, N, H) or (B, L, 3, N, H), q and k turned by ``rotary``.
+
+    The C++ kernel does both without a copy; the others are :func:`rotary` and :func:`attention` one after the other.
+
+    Args:
+        rotary: None, or (cos, sin), each (…, H / 2).
+        others: as in :func:`attention`.
+    """
+    q, k, v = qkv.unbind(-3)
+    _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, bias, dropout_p)
+    options = {"window": window, "bias": bias, "scale": scale, "dropout_p": dropout_p, "seed": seed}
+    cos, sin = rotary or (None, None)
+    tensors = {"qkv": qkv, "bias": bias, "attention_mask": attention_mask, "cos": cos, "sin": sin}
+    if (impl in ("auto", "cpp")) and choose("attention", impl, tensors, scale=scale, dropout_p=dropout_p)[0] == "cpp":
+        from fastbert.cpu_kernels import public as cpu_public
+
+        return cpu_public.qkv_attention(
+            qkv, cu_seqlens, max_seqlen, rotary=rotary, attention_mask=attention_mask, **options
+        )
+    if rotary is not None:
+        q, k = (_rotary(x, *rotary, impl=impl) for x in (q, k))
+    return attention(q, k, v, cu_seqlens, max_seqlen, attention_mask=attention_mask, **options, impl=impl)
+
+
 def rotary(x: Tensor, cos: Tensor, sin: Tensor, *, impl: str = "auto") -> Tensor:
     """Rotate each head of x (…, N, H) by its position's angles, cos and sin (…, H / 2): pairs are (i, i + H/2)."""
     op = _implementation("rotary", impl, {"x": x, "cos": cos, "sin": sin})
     return op(x, cos, sin)
+
+
+_rotary = rotary  # an argument of qkv_attention has the name
 
 
 def add_layer_norm(
@@ -236,9 +312,14 @@ def masked_lm_loss(
     labels: Tensor,
     *,
     vocab_size: int | None = None,
+    row_weights: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
     """Mean cross-entropy of the masked rows against a tied decoder; see :func:`reference.masked_lm_loss`."""
+    if row_weights is not None:
+        if impl not in ("auto", "reference"):
+            raise RuntimeError(f"impl={impl!r}: masked_lm_loss: no kernel takes row_weights. Remedy: impl='auto'")
+        return reference.masked_lm_loss(hidden, weight, bias, labels, vocab_size=vocab_size, row_weights=row_weights)
     tensors = {"hidden": hidden, "weight": weight, "bias": bias, "labels": labels}
     op = _implementation("masked_lm_loss", impl, tensors)
     return op(hidden, weight, bias, labels, vocab_size=vocab_size)

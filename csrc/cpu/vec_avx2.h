@@ -84,6 +84,37 @@ struct Vec {
     const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     return _mm256_and_ps(kept, _mm256_mul_ps(x, _mm256_castsi256_ps(exponent)));
   }
+
+  // the same for n in [-126, 127], not tested
+  static T scale_in_range(T x, T n) {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(x, _mm256_castsi256_ps(exponent));
+  }
+  // lane l of x where first <= at + l < end, else 0
+  static T between(T x, size_t at, size_t begin, size_t end) {
+    const size_t below = begin > at ? begin - at : 0, stop = end > at ? end - at : 0;
+    return _mm256_castsi256_ps(_mm256_andnot_si256(first(std::min(below, kWidth)),
+                                                   _mm256_and_si256(first(std::min(stop, kWidth)), _mm256_castps_si256(x))));
+  }
+
+  static constexpr int kTileRows = 6, kTileVecs = 2;  // of a matrix product: 12 of 16 registers; see panels.h
+  static void transpose(T* rows) {  // 8 x 8
+    T a[8], b[8];
+    for (int i = 0; i < 4; ++i) {
+      a[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+      a[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; ++i) {
+      b[4 * i] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0x44);
+      b[4 * i + 1] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0xEE);
+      b[4 * i + 2] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0x44);
+      b[4 * i + 3] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0xEE);
+    }
+    for (int i = 0; i < 4; ++i) {
+      rows[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+      rows[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+  }
 };
 
 }  // namespace

@@ -74,6 +74,38 @@ struct Vec {
   static T scale_by_power(T x, T n) {
     return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, set(-126.0f), _CMP_GE_OQ), x, n);
   }
+
+  // the same for n in [-126, 127], not tested
+  static T scale_in_range(T x, T n) { return _mm512_scalef_ps(x, n); }
+  // lane l of x where begin <= at + l < end, else 0
+  static T between(T x, size_t at, size_t begin, size_t end) {
+    const size_t below = begin > at ? begin - at : 0, stop = end > at ? end - at : 0;
+    return _mm512_maskz_mov_ps(static_cast<__mmask16>(first(std::min(stop, kWidth)) & ~first(std::min(below, kWidth))), x);
+  }
+
+  static constexpr int kTileRows = 6, kTileVecs = 4;  // of a matrix product: 24 of 32 registers; see panels.h
+  static void transpose(T* rows) {  // 16 x 16
+    T a[16], b[16];
+    for (int i = 0; i < 8; ++i) {
+      a[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+      a[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+    for (int i = 0; i < 4; ++i) {
+      b[4 * i] = _mm512_shuffle_ps(a[4 * i], a[4 * i + 2], 0x44);
+      b[4 * i + 1] = _mm512_shuffle_ps(a[4 * i], a[4 * i + 2], 0xEE);
+      b[4 * i + 2] = _mm512_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0x44);
+      b[4 * i + 3] = _mm512_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0xEE);
+    }
+    for (int i = 0; i < 4; ++i) {  // b[4 g + i]: column 4 l + i in lane l of rows 4 g .. 4 g + 3
+      const T low01 = _mm512_shuffle_f32x4(b[i], b[4 + i], 0x44), high01 = _mm512_shuffle_f32x4(b[i], b[4 + i], 0xEE);
+      const T low23 = _mm512_shuffle_f32x4(b[8 + i], b[12 + i], 0x44);
+      const T high23 = _mm512_shuffle_f32x4(b[8 + i], b[12 + i], 0xEE);
+      rows[i] = _mm512_shuffle_f32x4(low01, low23, 0x88);
+      rows[4 + i] = _mm512_shuffle_f32x4(low01, low23, 0xDD);
+      rows[8 + i] = _mm512_shuffle_f32x4(high01, high23, 0x88);
+      rows[12 + i] = _mm512_shuffle_f32x4(high01, high23, 0xDD);
+    }
+  }
 };
 
 }  // namespace

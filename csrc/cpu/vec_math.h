@@ -20,5 +20,30 @@ inline Vec::T exp(Vec::T x) {
   return Vec::scale_by_power(p, n);
 }
 
+// 2^x for x <= 0, never below 2^-126: what softmax needs and no more. Relative error of the polynomial below 2e-7, with
+// kCoarse (results to be rounded to bf16) 4e-6. For x > 0 anything, without a trap.
+template <bool kCoarse>
+Vec::T exp2_softmax(Vec::T x) {
+  x = Vec::max(x, Vec::set(-126.0f));
+  const Vec::T n = Vec::round(x), r = x - n;
+  Vec::T p;
+  if constexpr (kCoarse) {
+    p = Vec::set(0.00957010143f);
+    p = Vec::fma(p, r, Vec::set(0.0559178603f));
+    p = Vec::fma(p, r, Vec::set(0.240247448f));
+    p = Vec::fma(p, r, Vec::set(0.693121815f));
+    p = Vec::fma(p, r, Vec::set(0.999999261f));
+  } else {
+    p = Vec::set(0.000153533618f);
+    p = Vec::fma(p, r, Vec::set(0.00133988744f));
+    p = Vec::fma(p, r, Vec::set(0.00961843736f));
+    p = Vec::fma(p, r, Vec::set(0.0555033247f));
+    p = Vec::fma(p, r, Vec::set(0.240226479f));
+    p = Vec::fma(p, r, Vec::set(0.693147203f));
+    p = Vec::fma(p, r, Vec::set(1.0f));
+  }
+  return Vec::scale_in_range(p, n);
+}
+
 }  // namespace
 }  // namespace fastbert

@@ -32,6 +32,14 @@ struct Vec {
   static T round(T x) { return std::nearbyint(x); }
   // x · 2^n for whole n in [-126, 127]; 0 for n below
   static T scale_by_power(T x, T n) { return n < -126.0f ? 0.0f : std::ldexp(x, static_cast<int>(n)); }
+
+  // the same for n in [-126, 127], not tested
+  static T scale_in_range(T x, T n) { return scale_by_power(x, n); }
+  // lane l of x where first <= at + l < end, else 0
+  static T between(T x, size_t at, size_t first, size_t end) { return first <= at && at < end ? x : 0.0f; }
+
+  static constexpr int kTileRows = 4, kTileVecs = 4;  // of a matrix product: see panels.h
+  static void transpose(T*) {}
 };
 
 }  // namespace

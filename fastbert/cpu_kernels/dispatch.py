@@ -1,0 +1,90 @@
+"""Why a C++ kernel cannot run on these tensors, in one line that names the argument and the remedy; and where it loses.
+
+``fastbert.ops`` asks here before it calls a kernel.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from fastbert.native import compute, status
+
+_REMEDY = "Remedy: impl='reference'"
+_DTYPES = (torch.float32, torch.bfloat16)
+Tensors = Mapping[str, Tensor | None]
+
+
+@functools.cache
+def _core_refusal() -> str | None:
+    there, why = status()
+    return None if there else f"the C++ core cannot be loaded: {why}. {_REMEDY}"
+
+
+def _common_refusal(tensors: Tensors) -> str | None:
+    for name, x in tensors.items():
+        if x is None:
+            continue
+        if x.device.type != "cpu":
+            return f"{name} is on {x.device}: the C++ kernels run on the CPU. {_REMEDY}"
+        if x.is_floating_point() and x.dtype not in _DTYPES:
+            return f"{name} is {x.dtype}: the C++ kernels take float32 and bfloat16. {_REMEDY}"
+    return None
+
+
+def _attention_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
+    given = {name: x for name in ("q", "k", "v", "qkv") if (x := tensors.get(name)) is not None}
+    for name, x in given.items():
+        first = next(iter(given.values()))
+        if x.dtype != first.dtype:
+            return f"{name} is {x.dtype}, the queries are {first.dtype}: expected one dtype"
+        if x.shape[-1] % 16 or not 16 <= x.shape[-1] <= 128:
+            return f"{name} has head_dim {x.shape[-1]}: the kernel takes multiples of 16 up to 128. {_REMEDY}"
+        if x.stride(-1) != 1 and x.numel():
+            return f"{name} has last stride {x.stride(-1)}: the kernel reads rows. Remedy: {name}.contiguous()"
+    if tensors.get("bias") is not None:
+        return f"bias was given: the kernel adds none to the scores. {_REMEDY}"
+    if options.get("dropout_p"):
+        return f"dropout_p={options['dropout_p']}: the kernel drops no attention weights. {_REMEDY}, or dropout_p=0"
+    scale = options.get("scale")
+    if isinstance(scale, (int, float)) and not scale > 0:
+        return f"scale={scale}: the kernel takes a positive scale. {_REMEDY}"
+    mask = tensors.get("attention_mask")
+    if mask is not None:
+        if torch.compiler.is_compiling():
+            return f"attention_mask under torch.compile: the kernel must look at its values first. {_REMEDY}"
+        real = mask != 0
+        if bool((real[:, 1:] & ~real[:, :-1]).any()):
+            return f"attention_mask has a real token after padding: the kernel takes padding at the end. {_REMEDY}"
+    for name in ("cos", "sin"):
+        table = tensors.get(name)
+        if table is not None and table.requires_grad:
+            return f"{name} asks for a gradient, which the kernel does not give. Remedy: {name}.detach()"
+    return None
+
+
+# op → what else it refuses
+_REFUSALS: dict[str, Callable[[Tensors, Mapping[str, object]], str | None]] = {
+    "attention": _attention_refusal,
+}
+
+
+def refusal(op: str, tensors: Tensors, **options: object) -> str | None:
+    """Return why the C++ kernel of ``op`` cannot take these arguments, or None when it can.
+
+    Args:
+        op: a name in :data:`fastbert.ops.OPS`.
+        tensors: argument name → tensor or None, as :mod:`fastbert.ops` spells them.
+        options: the op's other arguments that decide (``scale`` and ``dropout_p`` of attention).
+    """
+    if op not in _REFUSALS:
+        return f"there is no C++ kernel for {op!r}. {_REMEDY}"
+    return _core_refusal() or _common_refusal(tensors) or _REFUSALS[op](tensors, options)
+
+
+def slower(op: str, tensors: Tensors | None) -> str | None:
+    """Why "auto" leaves ``op`` to PyTorch although a kernel could run, or None; measured, csrc/cpu/README.md."""
+    if compute().cpu_isa() == "scalar":
+        return "no AVX2 here: the plain loops are slower than PyTorch"
+    return None
