@@ -148,7 +148,7 @@ class BertForPreTraining(nn.Module):
         losses = []
         if batch.labels is not None:
             assert batch.masked_index is not None
-            losses.append(self._masked_lm_loss(hidden, batch.masked_index, batch.labels))
+            losses.append(self._masked_lm_loss(hidden, batch.masked_index, batch.labels, batch.label_weights))
         if batch.next_sentence_label is not None:
             losses.append(self._next_sentence_loss(out.seq_relationship_logits, batch.next_sentence_label))
         out.loss = torch.stack(losses).sum() if losses else None
@@ -157,14 +157,17 @@ class BertForPreTraining(nn.Module):
             out.prediction_logits = self.decode(rows)
         return out
 
-    def _masked_lm_loss(self, hidden: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+    def _masked_lm_loss(
+        self, hidden: Tensor, rows: Tensor, labels: Tensor, row_weights: Tensor | None = None
+    ) -> Tensor:
         return ops.masked_lm_loss(
             self.head(hidden.index_select(0, rows)),
             self.embeddings.word.weight,
             self.head.bias,
             labels,
             vocab_size=self.config.vocab_size,
-            impl=self.impl,
+            row_weights=row_weights,
+            impl=self.impl if row_weights is None else "auto",  # an impl asked for by name rules what has kernels
         )
 
     def _relationship(self, hidden: Tensor, batch: PackedBatch) -> Tensor | None:

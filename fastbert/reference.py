@@ -191,7 +191,13 @@ def embed_layer_norm(
 
 
 def masked_lm_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *, vocab_size: int | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    *,
+    vocab_size: int | None = None,
+    row_weights: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy of ``hidden @ weightᵀ + bias`` against ``labels``, over the masked rows only.
 
@@ -200,9 +206,14 @@ def masked_lm_loss(
         weight: (V, D) tied embedding; rows from ``vocab_size`` on are padding and take no part.
         bias: (V,) or None.
         labels: (M,) int64; -100 is ignored. No label at all gives 0, not NaN.
+        row_weights: (M,) factor of each row's cross-entropy; the sum is still divided by the number of labels.
     """
     logits = F.linear(hidden, weight, bias)
     if vocab_size is not None and vocab_size < logits.shape[-1]:
         logits = logits[:, :vocab_size]
-    total = F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, labels, reduction="sum")
+    logits = logits.float() if logits.dtype != torch.float64 else logits
+    if row_weights is None:
+        total = F.cross_entropy(logits, labels, reduction="sum")
+    else:
+        total = (F.cross_entropy(logits, labels, reduction="none") * row_weights).sum()
     return total / (labels != -100).sum().clamp(min=1)

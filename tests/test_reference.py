@@ -169,3 +169,18 @@ def test_masked_lm_loss_ignores_padding_rows_and_minus_100():
     torch.testing.assert_close(loss, wanted)
     none = ops.masked_lm_loss(hidden, weight, bias, torch.full((6,), -100), vocab_size=11)
     assert none == 0.0 and ops.masked_lm_loss(hidden[:0], weight, bias, labels[:0]) == 0.0
+
+
+def test_masked_lm_loss_weighs_its_rows():
+    hidden = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    weight, labels = torch.randn(16, 4, dtype=torch.float64), torch.tensor([0, 10, -100, 3, 15])
+    row_weights = torch.tensor([1.0, 10.0, 5.0, 0.0, 2.5], dtype=torch.float64)
+    loss = ops.masked_lm_loss(hidden, weight, None, labels, row_weights=row_weights)
+    each = F.cross_entropy(hidden @ weight.T, labels, reduction="none")
+    torch.testing.assert_close(loss, (each[0] + 10 * each[1] + 2.5 * each[4]) / 4)
+    loss.backward()
+    assert (hidden.grad[[2, 3]] == 0).all() and hidden.grad[0].any()
+    equal = ops.masked_lm_loss(hidden, weight, None, labels, row_weights=torch.ones(5))
+    torch.testing.assert_close(equal, ops.masked_lm_loss(hidden, weight, None, labels))
+    with pytest.raises(RuntimeError, match="no kernel takes row_weights"):
+        ops.masked_lm_loss(hidden, weight, None, labels, row_weights=row_weights, impl="triton")
