@@ -2,24 +2,30 @@
 
     pytest benchmarks/test_tokenizer.py          pytest-benchmark's tables
     python benchmarks/test_tokenizer.py [MB]     one interleaved run; MB per second and ratios of medians
+    python benchmarks/test_tokenizer.py --threads [MB]    two threads against one, wall clock: needs a quiet machine
 
 The text is that of FASTBERT_SHARED/data/text (or ../shared beside the checkout), else the bundled corpora, one text a
 line, empty lines left out. English is encoded uncased with bert-base-uncased, Portuguese cased with
 bert-base-portuguese-cased where these vocabularies are beside the text, else with vocabularies trained on the text.
-MB are 10^6 bytes of UTF-8. A time is CPU seconds of the process on one thread (wall-clock seconds on several), which
-neighbours on the machine disturb less.
+MB are 10^6 bytes of UTF-8. A time is CPU seconds of the process on one thread, which neighbours on the machine disturb
+less; with --threads, wall-clock seconds.
 
 "first pass" makes a new tokenizer before every pass: its caches are empty. "again" repeats the pass. The peers run the
 same `list[str]`; Hugging Face is not asked for its `.ids`, which would cost it about 6 % more.
 
+tensorflow-text brings tensorflow and its own numpy, so it runs in an environment of its own: FASTBERT_TFTEXT_PYTHON
+names the interpreter of one (`python -m venv tf && tf/bin/pip install tensorflow-text`), else it is left out.
+
 Before anything is timed, every line's ids are compared with Hugging Face's; flash-tokenizer and tensorflow-text may
-differ, and the number of lines on which they do is shown (tensorflow-text: of tokens).
+differ, and the number of lines on which they do is shown.
 """
 
 import lzma
 import os
 import statistics
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,14 +112,41 @@ def flash(text: Corpus, folder: Path) -> Any:
     return module.BertTokenizerFlash(str(path), do_lower_case=text.lowercase)
 
 
-def tensorflow_text(text: Corpus) -> Callable[[list[str]], Any]:
-    tf_text = pytest.importorskip("tensorflow_text", reason="tensorflow-text is not installed")
-    tf = pytest.importorskip("tensorflow")
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tokenizer = tf_text.FastBertTokenizer(
-        vocab=text.vocab, lower_case_nfd_strip_accents=text.lowercase, token_out_type=tf.int32
-    )
-    return lambda lines: tokenizer.tokenize(lines).flat_values.numpy()
+class TensorflowText:
+    """tensorflow-text's FastBertTokenizer in a process of its own, which measures its own CPU time."""
+
+    def __init__(self, text: Corpus, folder: Path):
+        python = os.environ.get("FASTBERT_TFTEXT_PYTHON")
+        if not python:
+            pytest.skip("FASTBERT_TFTEXT_PYTHON does not name an interpreter that has tensorflow-text")
+        vocab, lines, ids = folder / "tf_vocab.txt", folder / "tf_lines.txt", folder / "tf_ids.npz"
+        vocab.write_text("\n".join(text.vocab) + "\n", encoding="utf-8", newline="\n")
+        lines.write_text("\n".join(text.lines), encoding="utf-8", newline="\n")
+        worker = Path(__file__).with_name("tensorflow_text_worker.py")
+        self.process = subprocess.Popen(
+            [python, str(worker), str(vocab), str(lines), str(int(text.lowercase)), str(ids)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.versions = self.process.stdout.readline().strip()
+        if not self.versions:
+            pytest.skip(f"{python} {worker.name}: failed (status {self.process.wait()})")
+        self.rows: list[Any] = []
+        with np.load(ids) as result:
+            self.rows = np.split(result["ids"], np.cumsum(result["lengths"])[:-1])
+
+    def cpu_s(self, source: str) -> float:
+        """CPU seconds of one pass over "list" or "tensor"."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(source + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.communicate()
 
 
 def check(text: Corpus) -> None:
@@ -173,13 +206,14 @@ def test_python_twin(benchmark, language):
 
 
 def clocked(run: Callable[[], Any], clock: Callable[[], float]) -> float:
+    """Seconds of a run, or what it says it took (another process's CPU time)."""
     begin = clock()
-    run()
-    return clock() - begin
+    result = run()
+    return result if isinstance(result, float) else clock() - begin
 
 
-def differing_lines(ids: list[Any], text: Corpus) -> int:
-    expected = ours(text).encode_batch(text.lines)
+def differing_lines(ids: list[Any], text: Corpus, add_special_tokens: bool = True) -> int:
+    expected = ours(text).encode_batch(text.lines, add_special_tokens=add_special_tokens)
     return sum(list(map(int, row)) != expected[i].tolist() for i, row in enumerate(ids))
 
 
@@ -200,10 +234,12 @@ def peers(text: Corpus, folder: Path) -> dict[str, tuple[Callable[[], Any], floa
     except pytest.skip.Exception as skipped:
         print(f"  flash-tokenizer: {skipped}")
     try:
-        encode = tensorflow_text(small)
-        wanted = len(ours(small).encode_batch(small.lines, add_special_tokens=False).input_ids)
-        remark = f"{len(encode(small.lines)) - wanted:+d} tokens"
-        result["tensorflow-text"] = (lambda: encode(small.lines), small.num_bytes / 1e6, remark)
+        tensorflow = TensorflowText(small, folder)
+        remark = f"{differing_lines(tensorflow.rows, small, False)} of {len(small.lines)} lines differ"
+        print(f"  {tensorflow.versions}")
+        for source in ("list", "tensor"):
+            run = lambda s=source: tensorflow.cpu_s(s)  # noqa: E731
+            result[f"tensorflow-text, {source}"] = (run, small.num_bytes / 1e6, remark)
     except pytest.skip.Exception as skipped:
         print(f"  tensorflow-text: {skipped}")
     return result
@@ -229,30 +265,76 @@ def compare(language: str, megabytes: float, folder: Path) -> None:
         **peers(text, folder),
     }
     cpu: dict[str, list[float]] = {name: [] for name in one}
-    wall: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(ROUNDS):
         for name, (run, megabyte, _remark) in one.items():
             if "first pass" in name:
                 renew()
             cpu[name].append(megabyte / clocked(run, time.process_time))
-        for threads, rates in wall.items():
-            many = lambda n=threads: state["tokenizer"].encode_file(path, threads=n)  # noqa: E731
-            rates.append(size / clocked(many, time.perf_counter))
     base = statistics.median(cpu["tokenizers encode_batch_fast"])
     for name, (_run, _megabyte, remark) in one.items():
         median = statistics.median(cpu[name])
         print(f"  {name:32} {median:8.1f} MB per CPU second  {median / base:6.1f}x  {remark}")
-    ratio = statistics.median(wall[2]) / statistics.median(wall[1])
-    print(f"  file, again, two threads / one, wall clock: {ratio:.2f}")
+
+
+def compare_threads(language: str, megabytes: float, folder: Path) -> None:
+    """Wall-clock speed of two threads against one, in turns, beside what the machine gives two runs at once."""
+    text = corpus(language, megabytes)
+    lines = text.lines * max(1, round(megabytes * 1e6 / text.num_bytes))
+    path = folder / f"{language}.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    size = path.stat().st_size / 1e6
+    tokenizer, other = ours(text), ours(text)
+    one, two = (tokenizer.encode_file(path, threads=n) for n in (1, 2))
+    assert np.array_equal(one.input_ids, two.input_ids) and np.array_equal(one.offsets, two.offsets)
+    other.encode_file(path, threads=1)
+
+    def at_once() -> None:
+        threads = [
+            threading.Thread(target=t.encode_file, args=(path,), kwargs={"threads": 1}) for t in (tokenizer, other)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    runs: dict[str, tuple[Callable[[int], Any], bool]] = {
+        "file, first pass": (lambda n: tokenizer.encode_file(path, threads=n), True),
+        "file, again": (lambda n: tokenizer.encode_file(path, threads=n), False),
+        "list[str], first pass": (lambda n: tokenizer.encode_batch(lines, threads=n), True),
+        "list[str], again": (lambda n: tokenizer.encode_batch(lines, threads=n), False),
+    }
+    times: dict[tuple[str, int], list[float]] = {}
+    both: list[float] = []
+    for _ in range(2 * ROUNDS):
+        for name, (run, first_pass) in runs.items():
+            for threads in (1, 2):
+                if first_pass:
+                    tokenizer = ours(text)
+                times.setdefault((name, threads), []).append(clocked(lambda: (run(threads), 0), time.perf_counter))  # noqa: B023
+        both.append(clocked(at_once, time.perf_counter))
+    print(f"{language}: {size:.1f} MB, {len(lines):,} lines, wall clock, median and best of {2 * ROUNDS}")
+    alone = times["file, again", 1]
+    ceiling = 2 * statistics.median(alone) / statistics.median(both), 2 * min(alone) / min(both)
+    print(f"  two separate runs at once, beside one alone: {ceiling[0]:.2f} (best {ceiling[1]:.2f})")
+    for name in runs:
+        a, b = times[name, 1], times[name, 2]
+        print(
+            f"  {name:24} one {size / statistics.median(a):6.1f} MB/s, two {size / statistics.median(b):6.1f} MB/s: "
+            f"{statistics.median(a) / statistics.median(b):.2f} (best {min(a) / min(b):.2f})"
+        )
 
 
 def main() -> None:
     import tempfile
 
-    megabytes = float(sys.argv[1]) if len(sys.argv) > 1 else 12.0
+    threads = "--threads" in sys.argv
+    sizes = [float(argument) for argument in sys.argv[1:] if argument != "--threads"]
     with tempfile.TemporaryDirectory() as folder:
         for language in VOCABULARIES:
-            compare(language, megabytes, Path(folder))
+            if threads:
+                compare_threads(language, sizes[0] if sizes else 60.0, Path(folder))
+            else:
+                compare(language, sizes[0] if sizes else 12.0, Path(folder))
 
 
 if __name__ == "__main__":
