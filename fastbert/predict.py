@@ -1,10 +1,12 @@
 """``python -m fastbert.predict MODEL "O [MASK] é azul."``: ask a trained model."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastbert.cli import Positional, run, unset
 from fastbert.errors import InputError
@@ -12,23 +14,32 @@ from fastbert.errors import InputError
 if TYPE_CHECKING:
     from fastbert.bert import Bert
 
+Record = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Guess the [MASK]s of texts, or whether one sentence follows another.
+    """Ask a model what it was trained for: fill the [MASK]s of texts, or give classes, numbers, entities or answers.
 
-    MODEL is a trained run or a Hugging Face directory (BERT or ModernBERT). Without a text, lines are read from
-    standard input.
+    MODEL is a trained or fine-tuned run or a Hugging Face directory (BERT, RoFormer or ModernBERT); its head decides.
+    Without a text, lines are read from standard input. A single text that names a file stands for what is in it: lines
+    of a .txt, or JSON lines and CSV with the fields of fine-tuning, without labels.
     """
 
     model: Positional[str]
     """Directory of the model."""
     texts: Positional[list[str]] = field(default_factory=list)
-    """Texts, each with one or more [MASK]; "-" reads lines from standard input."""
-    top_k: int = 5
-    """Guesses for each [MASK]."""
+    """Texts, or one file; "-" reads lines from standard input. A tab separates the two texts of a pair."""
+    top_k: Annotated[int | None, unset("N")] = None
+    """Guesses for each [MASK] (default: 5), answers to each question (default: 1)."""
     next: Annotated[str | None, unset("SENTENCE")] = None
     """A sentence: print the probability that it follows each text (models trained with mlm+nsp)."""
+    pair: Annotated[str | None, unset("TEXT")] = None
+    """The second text of a pair, for models fine-tuned on pairs."""
+    question: Annotated[str | None, unset("TEXT")] = None
+    """The question; the texts are its contexts (models fine-tuned on questions)."""
+    output: Annotated[str | None, unset("FILE")] = None
+    """Write JSON lines to this file, when all is done."""
     json: bool = False
     """One JSON object a line instead of text."""
     device: Annotated[str | None, unset("NAME")] = None
@@ -36,49 +47,184 @@ class PredictOptions:
 
 
 def main(options: PredictOptions) -> int:
-    if options.top_k < 1:
+    if options.top_k is not None and options.top_k < 1:
         raise InputError(f"--top-k {options.top_k}: expected at least 1")
     from fastbert.bert import load
 
     bert = load(options.model, device=options.device)
-    for text in read_texts(options.texts):
-        print(follow(bert, text, options) if options.next is not None else fill(bert, text, options), flush=True)
+    head = bert.task_model
+    records: Iterator[Record]
+    if options.next is not None:
+        records = (follow(bert, text, options.next) for text in texts_of(options))
+    elif head is None:
+        refuse_extras(options, "fills masks")
+        records = (fill(bert, text, options.top_k or 5) for text in texts_of(options))
+    else:
+        records = ask(bert, options)
+    if options.output is not None:
+        write(Path(options.output), records)
+        return 0
+    for record in records:
+        print(json.dumps(record, ensure_ascii=False) if options.json else readable(record), flush=True)
     return 0
 
 
-def read_texts(texts: list[str]) -> Iterator[str]:
-    """The texts given, or the non-empty lines of standard input."""
-    if texts and texts != ["-"]:
-        yield from texts
-        return
+def write(path: Path, records: Iterator[Record]) -> None:
+    """JSON lines, through a temporary name; nothing is left of a failure."""
+    temporary = path.with_name(path.name + ".tmp")
     try:
-        for line in sys.stdin:
-            if line.strip():
-                yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input is not UTF-8 (byte {error.start} of a block): re-encode it") from None
+        with temporary.open("w", encoding="utf-8") as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def fill(bert: "Bert", text: str, options: PredictOptions) -> str:
-    answer = bert.fill_mask(text, top_k=options.top_k)
-    masks = [answer] if isinstance(answer[0], dict) else answer
-    if options.json:
-        return json.dumps({"text": text, "masks": masks}, ensure_ascii=False)
-    lines = [text]
-    for number, guesses in enumerate(masks, start=1):
-        if len(masks) > 1:
-            lines.append(f"  [MASK] {number} of {len(masks)}")
-        lines += [f"  {guess['score']:6.1%}  {guess['token_str']:<16}  {guess['sequence']}" for guess in guesses]
+def refuse_extras(options: PredictOptions, what: str, *allowed: str) -> None:
+    for name in ("pair", "question"):
+        if getattr(options, name) is not None and name not in allowed:
+            raise InputError(f"--{name}: this model {what}: leave it out, or give a model fine-tuned for it")
+
+
+# ---- what is asked ----
+def file_of(options: PredictOptions) -> str | None:
+    """The file that a single argument names."""
+    single = options.texts[0] if len(options.texts) == 1 else ""
+    return single if single != "-" and single and len(single) < 4096 and os.path.isfile(single) else None
+
+
+def texts_of(options: PredictOptions) -> Iterator[str]:
+    """The texts given, those of the file, or the non-empty lines of standard input."""
+    if path := file_of(options):
+        from fastbert.tasks.examples import read_examples
+
+        yield from (example.text for example in read_examples(path, "classification", labelled=False))
+    elif options.texts and options.texts != ["-"]:
+        yield from options.texts
+    else:
+        try:
+            for line in sys.stdin:
+                if line.strip():
+                    yield line.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"standard input is not UTF-8 (byte {error.start} of a block): re-encode it") from None
+
+
+def ask(bert: "Bert", options: PredictOptions) -> Iterator[Record]:
+    """The answers of a fine-tuned model, in the order of the questions."""
+    from fastbert.tasks.examples import QuestionExample, TextExample, plain_example, read_examples
+
+    assert bert.task_model is not None
+    task = bert.task_model.settings.task
+    refuse_extras(options, f"was fine-tuned for {task}", *{"qa": ["question"], "tagging": []}.get(task, ["pair"]))
+    examples: list[Any]
+    if (path := file_of(options)) and not (task == "qa" and options.question is not None):
+        examples = read_examples(path, task, labelled=False)  # type: ignore[arg-type]
+    elif task == "qa":
+        if options.question is None:
+            raise InputError("this model answers questions: give --question and the context, or a file of both")
+        examples = [QuestionExample("", str(i), options.question, t) for i, t in enumerate(contexts(options), start=1)]
+    elif options.pair is not None:
+        examples = [TextExample("", text, options.pair) for text in texts_of(options)]
+    else:
+        examples = [plain_example(text, "", task) for text in texts_of(options)]  # type: ignore[arg-type]
+    if task == "qa":
+        yield from answer(bert, examples, options.top_k or 1)
+    elif task == "tagging":
+        yield from tag(bert, examples)
+    else:
+        yield from classify(bert, examples)
+
+
+def contexts(options: PredictOptions) -> Iterator[str]:
+    """A text file is one context, with all its lines."""
+    if path := file_of(options):
+        try:
+            yield Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: byte {error.start} is not UTF-8 text: re-save the file as UTF-8") from None
+    else:
+        yield from texts_of(options)
+
+
+# ---- the answers ----
+def fill(bert: "Bert", text: str, top_k: int) -> Record:
+    answer = bert.fill_mask(text, top_k=top_k)
+    return {"text": text, "masks": [answer] if isinstance(answer[0], dict) else answer}
+
+
+def follow(bert: "Bert", text: str, sentence: str) -> Record:
+    return {"text": text, "next": sentence, "follows": bert.next_sentence(text, sentence)}
+
+
+def classify(bert: "Bert", examples: list[Any]) -> Iterator[Record]:
+    pairs = [example.pair for example in examples]
+    for example in examples:
+        if (example.pair is None) != (pairs[0] is None):
+            where = f"{example.where}: " if example.where else ""
+            raise InputError(f"{where}one text among pairs, or a pair among texts: give all alike")
+    listed = None if not pairs or pairs[0] is None else pairs
+    answers = bert.classify([example.text for example in examples], listed)
+    for example, given in zip(examples, answers, strict=True):
+        said = {"text": example.text} if example.pair is None else {"text_a": example.text, "text_b": example.pair}
+        yield said | (given if isinstance(given, dict) else {"predicted": given})
+
+
+def tag(bert: "Bert", examples: list[Any]) -> Iterator[Record]:
+    from fastbert.tasks import prediction
+    from fastbert.tasks.examples import word_spans
+
+    assert bert.task_model is not None
+    tags, scores = prediction.tag_words(bert.task_model, bert.tokenizer, examples)
+    for example, mine, sure in zip(examples, tags, scores, strict=True):
+        if example.text is None:
+            yield {"tokens": example.tokens, "tags": mine, "scores": [round(score, 4) for score in sure]}
+        else:
+            found = prediction.entities(example.text, word_spans(example.text), mine, sure)
+            yield {"text": example.text, "entities": found}
+
+
+def answer(bert: "Bert", examples: list[Any], top_k: int) -> Iterator[Record]:
+    from fastbert.tasks import prediction
+
+    assert bert.task_model is not None
+    answers = prediction.answer(bert.task_model, bert.tokenizer, examples, top_k)
+    for example, found in zip(examples, answers, strict=True):
+        yield {"id": example.id, "question": example.question, "answers": found}
+
+
+def readable(record: Record) -> str:
+    """A record as lines for people."""
+    text = "\t".join(record[name] for name in ("text", "text_a", "text_b") if name in record)
+    lines = [text] if text else []
+    if "masks" in record:
+        for number, guesses in enumerate(record["masks"], start=1):
+            if len(record["masks"]) > 1:
+                lines.append(f"  [MASK] {number} of {len(record['masks'])}")
+            lines += [f"  {guess['score']:6.1%}  {guess['token_str']:<16}  {guess['sequence']}" for guess in guesses]
+    elif "follows" in record:
+        verdict = "follows" if record["follows"] > 0.5 else "does not follow"
+        lines.append(f"  {record['follows']:6.1%}  {verdict}: {record['next']}")
+    elif "scores" in record and "label" in record:
+        ranked = sorted(record["scores"].items(), key=lambda item: -item[1])[:5]
+        lines += [f"  {score:6.1%}  {label}" for label, score in ranked]
+    elif "predicted" in record:
+        lines.append(f"  {record['predicted']:.3f}")
+    elif "entities" in record:
+        lines += [
+            f"  {e['score']:6.1%}  {e['entity']:<16}  {e['text']}  ({e['start']}–{e['end']})"
+            for e in record["entities"]
+        ] or ["  nothing found"]
+    elif "tags" in record:
+        lines.append("  ".join(f"{token}/{tag}" for token, tag in zip(record["tokens"], record["tags"], strict=True)))
+    elif "answers" in record:
+        lines.append(record["question"])
+        lines += [
+            f"  {a['score']:6.1%}  {a['answer'] or 'the text does not say'}  ({a['start']}–{a['end']})"
+            for a in record["answers"]
+        ]
     return "\n".join(lines)
-
-
-def follow(bert: "Bert", text: str, options: PredictOptions) -> str:
-    assert options.next is not None
-    probability = bert.next_sentence(text, options.next)
-    if options.json:
-        return json.dumps({"text": text, "next": options.next, "follows": probability}, ensure_ascii=False)
-    verdict = "follows" if probability > 0.5 else "does not follow"
-    return f"{text}\n  {probability:6.1%}  {verdict}: {options.next}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from fastbert.errors import InputError
 from fastbert.tasks.records import Record, is_table, read_lines, read_records
@@ -14,7 +14,7 @@ PAIR_NAMES = ("text_b", "text_pair", "sentence2", "hypothesis")
 LABEL_NAMES = ("label", "score")
 TAGS_NAMES = ("tags", "ner_tags", "labels")
 _BIO = re.compile(r"O|[BI]-\S+")
-T = TypeVar("T")
+_WORD = re.compile(r"[^\W_](?:\S*[^\W_])?|\S")
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,12 @@ class TextExample:
 
 @dataclass(frozen=True)
 class TaggedExample:
-    """Words with a tag each: O, B-kind, I-kind."""
+    """Words with a tag each: O, B-kind, I-kind; ``text`` where the words were found in running text."""
 
     where: str
     tokens: list[str]
     tags: list[str] | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,19 @@ def read_examples(
 def plain_example(text: str, where: str, task: Task) -> TextExample | TaggedExample:
     """A line of plain text as an example without a label; a tab separates the two texts of a pair."""
     if task == "tagging":
-        return TaggedExample(where, text.split())
+        return tagged_text(text, where)
     first, _, second = text.partition("\t")
     return TextExample(where, first, second or None)
+
+
+def tagged_text(text: str, where: str = "") -> TaggedExample:
+    """The words of running text, without tags."""
+    return TaggedExample(where, [text[a:b] for a, b in word_spans(text)], None, text)
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Characters of each word: what stands between white space, marks at its ends being words of their own."""
+    return [match.span() for match in _WORD.finditer(text)]
 
 
 def has_pairs(examples: Sequence[TextExample]) -> bool:
@@ -206,7 +217,7 @@ def _words(value: Any, where: str, name: str) -> list[str]:
 
 def _tagged_example(where: str, record: Record, fields: FieldNames, labelled: bool) -> TaggedExample:
     if not labelled and "tokens" not in record and isinstance(record.get("text"), str):
-        return TaggedExample(where, record["text"].split())
+        return tagged_text(record["text"], where)
     tokens = _words(_value(record, where, fields.text, ("tokens", "words"), "text"), where, "tokens")
     if not tokens:
         raise InputError(f"{where}: has no tokens: drop the record")

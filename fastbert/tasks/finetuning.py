@@ -94,6 +94,8 @@ def read_data(
     pairs_wanted = task == "pairs"
     if pairs_wanted:
         task = "regression" if looks_like_numbers(train, fields) else "classification"
+    if task == "tagging":
+        scores.require_seqeval()
     files = {name: path for name, path in (("train", train), ("eval", eval), ("test", test)) if path}
     read = {name: read_examples(path, task, fields=fields, notes=notes) for name, path in files.items()}  # type: ignore[arg-type]
     for line in notes.lines():

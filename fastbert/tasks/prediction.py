@@ -3,7 +3,6 @@
 Everything runs packed, longest rows together, in float32, and comes back in the order it was asked in.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastbert.errors import InputError
-from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample
+from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample, tagged_text, word_spans
 from fastbert.tasks.features import Rows, SpanRows, TokenRows, span_rows, text_rows, token_rows
 from fastbert.tasks.model import TaskModel, mean_pooled
 from fastbert.text import Tokenizer
@@ -21,7 +20,6 @@ from fastbert.text import Tokenizer
 BATCH_TOKENS = 8192
 BEST_PLACES = 20  # first and last tokens that are combined into answers
 LONGEST_ANSWER = 60  # tokens
-_WORD = re.compile(r"[^\W_](?:\S*[^\W_])?|\S")
 
 
 def batches(rows: Rows, batch_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
@@ -136,22 +134,10 @@ def entities(
 
 
 def tag_texts(model: TaskModel, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """Entities of running texts, with character offsets.
-
-    Words are what :func:`word_spans` gives.
-    """
-    examples, spans = [], []
-    for text in texts:
-        words = word_spans(text)
-        spans.append(words)
-        examples.append(TaggedExample("", [text[a:b] for a, b in words]))
+    """Entities of running texts, with character offsets; words are what :func:`word_spans` gives."""
+    examples = [tagged_text(text) for text in texts]
     tags, scores = tag_words(model, tokenizer, examples)
-    return [entities(*one) for one in zip(texts, spans, tags, scores, strict=True)]
-
-
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Characters of each word: what stands between white space, marks at its ends being words of their own."""
-    return [match.span() for match in _WORD.finditer(text)]
+    return [entities(text, word_spans(text), a, b) for text, a, b in zip(texts, tags, scores, strict=True)]
 
 
 # ---- questions ----

@@ -1,5 +1,6 @@
 """How good predictions are, by the measure each task is judged by. Shares are given from 0 to 1."""
 
+import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,10 +76,9 @@ def tagging_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
     Raises:
         InputError: seqeval is not installed.
     """
-    try:
-        from seqeval.metrics import precision_recall_fscore_support
-    except ImportError:
-        raise InputError('entity F1 needs the package seqeval: `pip install "fastbert[tasks]"`') from None
+    require_seqeval()
+    from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+
     precision, recall, f1, _ = precision_recall_fscore_support(
         [list(tags) for tags in true], [list(tags) for tags in predicted], average="micro", zero_division=0
     )
@@ -89,6 +89,16 @@ def tagging_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
         "recall": float(recall),
         "token_accuracy": sum(a == b for a, b in flat) / max(len(flat), 1),
     }
+
+
+def require_seqeval() -> None:
+    """Refuse to tag without the package that counts entities; asked before an hour of training, not after.
+
+    Raises:
+        InputError: seqeval is not installed.
+    """
+    if importlib.util.find_spec("seqeval") is None:
+        raise InputError('entity F1 needs the package seqeval: `pip install "fastbert[tasks]"`')
 
 
 def answer_scores(predicted: Sequence[str], gold: Sequence[Sequence[str]]) -> dict[str, float]:
