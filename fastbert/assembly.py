@@ -1,19 +1,24 @@
 """From options to the parts of a run: corpus, vocabulary, token store, model, loader, trainer."""
 
-from collections.abc import Callable, Iterable
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fastbert import by_heart
 from fastbert.batch import PackedBatch
 from fastbert.budget import Budget
+from fastbert.checkpoint import Keep
 from fastbert.config import Arch, BertConfig
 from fastbert.data import BatchLoader, Corpus, TokenStore, split_documents, write_store
 from fastbert.data.split import Split
+from fastbert.distributed import World, replicate
 from fastbert.errors import InputError
 from fastbert.interop import read_config
 from fastbert.masking import RateSchedule
@@ -25,6 +30,9 @@ from fastbert.run_directory import RunDirectory
 from fastbert.text import Tokenizer
 from fastbert.trainer import LoopOptions, Trainer
 
+if TYPE_CHECKING:
+    from fastbert.sharded import ShardFiles
+
 TINY_CORPUS_TOKENS = 50_000  # below: preset tiny, one thread
 SMALL_CORPUS_BYTES = 100_000  # below: every word seen once may have a piece of its own
 DEFAULT_MINUTES = 5.0
@@ -35,8 +43,10 @@ QUICK_EVALUATION_TOKENS = 16_384  # during the run
 FINAL_EVALUATION_TOKENS = 131_072
 
 
-def choose_device(options: TrainOptions) -> torch.device:
+def choose_device(options: TrainOptions, world: World | None = None) -> torch.device:
     name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and world is not None and world.joined:
+        name = f"cuda:{world.local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -127,9 +137,10 @@ def settle(options: TrainOptions, store: TokenStore, device: torch.device) -> Tr
     return replace(options, **chosen)
 
 
-def set_threads(options: TrainOptions) -> None:
-    if options.threads:
-        torch.set_num_threads(options.threads)
+def set_threads(options: TrainOptions, world: World) -> None:
+    """--threads for each rank, or its share of the cores (torchrun gives every rank one)."""
+    if options.threads or world.local_size > 1:
+        torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // world.local_size))
 
 
 @dataclass
@@ -150,23 +161,26 @@ def assemble(
     store: TokenStore,
     monitor: Monitor,
     device: torch.device,
+    world: World | None = None,
 ) -> Parts:
     """Split, loader, model, optimizers, budget: everything the loop needs."""
+    world = world or World()
     torch.manual_seed(options.seed)
     split = split_documents(store, fraction=options.heldout_fraction)
     questions = ask_by_heart(options, store, split, tokenizer)
     if len(split.heldout) == 0:
         monitor.say(f"evaluation: on the training text itself ({split.reason})")
     model = build_model(options, tokenizer).to(device)
+    engine, optimizers, shards = distribute(options, model, world, device)
+    if world.rank:
+        torch.manual_seed(options.seed + (world.rank << 40))  # dropout is each rank's own
     loader = make_loader(options, store, split.train, tokenizer)
     heldout = split.heldout if len(split.heldout) else split.train
 
     def batches(max_tokens: int) -> Callable[[], Iterable[PackedBatch]]:
         if questions is not None:
             return lambda: [questions]
-        return lambda: make_loader(options, store, heldout, tokenizer, shuffle=False).evaluation_batches(
-            EVALUATION_RATE, seed=EVALUATION_SEED, max_tokens=max_tokens
-        )
+        return lambda: evaluation_batches(options, store, heldout, tokenizer, max_tokens)
 
     minutes, steps = options.minutes, options.steps
     free = minutes is None and steps is None
@@ -178,14 +192,7 @@ def assemble(
     trainer = Trainer(
         run,
         model,
-        Optimizers(
-            model,
-            optimizer=options.optimizer,
-            learning_rate=options.learning_rate,
-            muon_learning_rate=options.muon_learning_rate,
-            weight_decay=options.weight_decay,
-            clip_norm=options.clip_norm,
-        ),
+        optimizers,
         Schedule(options.warmup, options.decay),
         Budget(minutes=minutes, steps=steps),
         loader,
@@ -195,19 +202,25 @@ def assemble(
             mask_rate=RateSchedule.parse(options.mask_rate),
             evaluations=options.evaluations * (2 if questions is not None else 1),
             checkpoint_every=options.checkpoint_every,
+            keep=Keep(options.keep_last, options.keep_every),
             stop_after=options.stop_after,
             stop_when_perfect=free and questions is not None,
             bf16=bf16,
             final_evaluation_scale=1.0 if questions is not None else FINAL_EVALUATION_TOKENS / QUICK_EVALUATION_TOKENS,
+            micro_batches=micro_batches(options, world),
+            identity=" ".join([tokenizer.fingerprint(), *(file.crc32 for file in store.manifest.files)][:100]),
         ),
         device,
+        world,
+        engine,
+        shards,
     )
     budget = f"{steps:,} steps" if steps else f"{minutes:g} minutes"
     parameters = sum(p.numel() for p in model.parameters())
     monitor.say(
         f"model: {options.arch} {options.preset}, {parameters / 1e6:.1f} million parameters; {budget} on "
         f"{device.type}{'' if device.type == 'cuda' else f', threads: {torch.get_num_threads()}'}, "
-        f"{'bf16' if bf16 else 'fp32'}; run directory {run.path}"
+        f"{'bf16' if bf16 else 'fp32'}{_ranks(world, options)}; run directory {run.path}"
     )
     if questions is not None:
         measured_on = "on the training text, every word hidden in turn"
@@ -219,6 +232,52 @@ def assemble(
         return batches(max(int(share * FINAL_EVALUATION_TOKENS), options.max_length))()
 
     return Parts(trainer, measured_on, final_batches, sentences_of(store, heldout, limit=2000), store)
+
+
+def _ranks(world: World, options: TrainOptions) -> str:
+    return "" if world.size == 1 else f", {world.size} ranks{', sharded' if options.shard else ''}"
+
+
+def micro_batches(options: TrainOptions, world: World) -> int:
+    """Forward passes that a rank makes for one step."""
+    assert options.batch_tokens is not None
+    part = options.batch_tokens / world.size
+    return 1 if options.micro_batch_tokens is None else max(1, math.ceil(part / options.micro_batch_tokens))
+
+
+def distribute(
+    options: TrainOptions, model: BertForPreTraining, world: World, device: torch.device
+) -> "tuple[nn.Module, Optimizers, ShardFiles | None]":
+    """What runs forward, its optimizers, and where sharded optimizer state is saved."""
+    settings: dict[str, Any] = {
+        "optimizer": options.optimizer,
+        "learning_rate": options.learning_rate,
+        "muon_learning_rate": options.muon_learning_rate,
+        "weight_decay": options.weight_decay,
+        "clip_norm": options.clip_norm,
+    }
+    if options.shard:
+        from fastbert.sharded import ShardedOptimizers, ShardFiles, shard
+
+        shard(model, world, device)
+        return model, ShardedOptimizers(model, **settings), ShardFiles(world)
+    if world.size > 1:
+        unused = () if options.next_sentence else ("pooler.", "next_sentence.")
+        return replicate(model, world, unused), Optimizers(model, **settings), None
+    return model, Optimizers(model, **settings), None
+
+
+def gather_model(trainer: Trainer) -> None:
+    """After training with shards: give rank 0 the whole model, for all that comes after."""
+    if trainer.shards is None:
+        return
+    from fastbert.sharded import full_state
+
+    state = full_state(trainer.model, keep=trainer.world.main)
+    if trainer.world.main:
+        model = BertForPreTraining(trainer.model.config)
+        model.load_state_dict(state)
+        trainer.model = model.to(trainer.device)
 
 
 def build_model(options: TrainOptions, tokenizer: Tokenizer) -> BertForPreTraining:
@@ -276,6 +335,17 @@ def make_loader(
         shuffle=shuffle,
         mask_unit=options.mask_unit if shuffle else "token",
     )
+
+
+def evaluation_batches(
+    options: TrainOptions, store: TokenStore, spans: np.ndarray, tokenizer: Tokenizer, max_tokens: int
+) -> Iterator[PackedBatch]:
+    """BERT's questions, the same for every objective; of diffusion half of the tokens are masked as in training."""
+    diffusion = options.objective == "diffusion"
+    for asked in (replace(options, objective="mlm"), options) if diffusion else (options,):
+        loader = make_loader(asked, store, spans, tokenizer, shuffle=False)
+        share = max(max_tokens // 2, options.max_length) if diffusion else max_tokens
+        yield from loader.evaluation_batches(EVALUATION_RATE, seed=EVALUATION_SEED, max_tokens=share)
 
 
 def quick_at_bf16(device: torch.device) -> bool:

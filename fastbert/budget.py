@@ -11,18 +11,22 @@ class Budget:
     """Fraction of the budget spent.
 
     Minutes count from the start of the process, data preparation included, and ``reserve_s`` is kept back for the last
-    evaluation and saving, so that the whole command ends on time. A resumed run goes on from ``spent_s``.
+    evaluation and saving, so that the whole command ends on time. A resumed run goes on from ``spent_s``, its schedule
+    from the ``prepared_s`` of its first sitting.
     """
 
     minutes: float | None = None
     steps: int | None = None
     reserve_s: float = 10.0  # seconds kept for what follows the last step
     spent_s: float = 0.0  # seconds of training in earlier sittings of this run
+    prepared_s: float | None = None  # seconds before training began, of the first sitting; set by start()
     _began_s: float = field(default=0.0, init=False)  # monotonic clock
 
     def start(self) -> None:
         """Training begins now; what went before in this process counts against the minutes as well."""
         self._began_s = time.monotonic()
+        if self.prepared_s is None:
+            self.prepared_s = self._began_s - fastbert.IMPORTED_AT_S
 
     @property
     def training_s(self) -> float:
@@ -32,9 +36,8 @@ class Budget:
     @property
     def total_s(self) -> float:
         """Seconds of training that the minutes allow."""
-        assert self.minutes is not None
-        prepared_s = self._began_s - fastbert.IMPORTED_AT_S
-        return max(self.minutes * 60.0 - prepared_s - self.reserve_s, 1.0)
+        assert self.minutes is not None and self.prepared_s is not None
+        return max(self.minutes * 60.0 - self.prepared_s - self.reserve_s, 1.0)
 
     def progress(self, step: int) -> float:
         """Spent fraction in [0, 1] before step number ``step`` (from 0)."""

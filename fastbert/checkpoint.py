@@ -42,6 +42,7 @@ class Checkpoint:
     model: dict[str, Tensor]  # under our names
     tensors: dict[str, Tensor]  # optimizer and random state
     state: dict
+    config: BertConfig
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Keep:
 
 def folder(run: Path) -> Path:
     return run / "checkpoints"
+
+
+def partial_folder(run: Path, step: int) -> Path:
+    """Where a checkpoint is until it is whole."""
+    return folder(run) / f".step-{step}.partial"
 
 
 def list_steps(run: Path) -> list[int]:
@@ -94,7 +100,7 @@ def save(
     """
     _refuse_not_finite({**model, **tensors})
     final = folder(run) / f"step-{step}"
-    partial = folder(run) / f".step-{step}.partial"
+    partial = partial_folder(run, step)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -170,7 +176,8 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict:
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
     with path.open("wb", buffering=0) as file:
-        for part in (len(text).to_bytes(8, "little"), text, *(_bytes_of(tensors[name]) for name in order)):
+        parts: list[bytes | memoryview] = [len(text).to_bytes(8, "little"), text]
+        for part in (*parts, *(_bytes_of(tensors[name]) for name in order)):
             digest.update(part)
             _write_all(file, part)
         os.fsync(file.fileno())
@@ -178,8 +185,8 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+def _bytes_of(tensor: Tensor) -> bytes | memoryview:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _write_all(file, data) -> None:
@@ -224,7 +231,12 @@ def load(directory: Path) -> Checkpoint:
             raise InputError(f"{file}: cut short or changed since it was written (checksum differs): {remedy}")
     config = interop.read_config(directory)
     model = interop.state_dict_from_hf(interop.read_weights(directory), config)
-    return Checkpoint(directory, step, model, interop.read_safetensors(directory / OPTIMIZER), dict(state.values))
+    tensors = interop.read_safetensors(directory / OPTIMIZER)
+    if (directory / SHARDS).is_dir():
+        from fastbert.sharded import read_shards  # imports much of torch.distributed
+
+        tensors |= read_shards(directory / SHARDS)
+    return Checkpoint(directory, step, model, tensors, dict(state.values), config)
 
 
 def load_newest(run: Path, warn: Callable[[str], None]) -> Checkpoint:

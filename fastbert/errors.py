@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     Commands print it as ``error: …`` and exit with code 2 (see :func:`fastbert.cli.run`).
     """
+
+
+class AllRanksFail(InputError):
+    """A fault that every rank of a run meets at once: only rank 0 says it."""

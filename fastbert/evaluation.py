@@ -6,13 +6,14 @@ Legend: B sequences, V vocabulary, M masked positions.
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fastbert.batch import PackedBatch
 from fastbert.bert import Bert
@@ -28,6 +29,8 @@ class Evaluation:
     masked_tokens: int
     next_sentence_accuracy: float | None = None
     sentence_pairs: int = 0
+    # objective diffusion: nats per token of text, an upper bound on the negative log-likelihood (Sahoo et al. 2024)
+    diffusion_bound: float | None = None
 
     @property
     def perplexity(self) -> float:
@@ -40,6 +43,8 @@ class Evaluation:
         text = f"loss {self.loss:.3f}  perplexity {self.perplexity:,.1f}  masked accuracy {self.accuracy:.1%}"
         if self.next_sentence_accuracy is not None:
             text += f"  next-sentence accuracy {self.next_sentence_accuracy:.1%}"
+        if self.diffusion_bound is not None:
+            text += f"  diffusion bound {self.diffusion_bound:.3f}"
         return text
 
 
@@ -49,11 +54,21 @@ def evaluate(
     batches: Iterable[PackedBatch],
     autocast: AbstractContextManager | None = None,
     device: torch.device | str = "cpu",
+    total: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> Evaluation:
-    """Score masked batches; the model is left in the mode it was in."""
+    """Score masked batches; the model is left in the mode it was in.
+
+    Args:
+        model: to be scored.
+        batches: masked; of several ranks each has its part. Those with label weights are for the diffusion bound only.
+        autocast: the arithmetic.
+        device: of the model.
+        total: adds up the seven sums, float64, over the ranks.
+    """
     was_training = model.training
     model.eval()
     loss, right, count, pairs_right, pairs = 0.0, 0, 0, 0, 0
+    bound, weight = 0.0, 0.0
     for batch in batches:
         batch = batch.to(device)
         assert batch.labels is not None
@@ -61,6 +76,11 @@ def evaluate(
         with autocast or nullcontext():
             out = model(dataclasses.replace(batch, labels=None, next_sentence_label=None))
         logits = out.prediction_logits.float()  # (M, V)
+        if batch.label_weights is not None:
+            each = F.cross_entropy(logits, batch.labels, reduction="none")
+            bound += (each * batch.label_weights).sum().item()
+            weight += batch.label_weights.sum().item()
+            continue
         loss += F.cross_entropy(logits, batch.labels, reduction="sum").item()
         right += int((logits.argmax(-1) == batch.labels).sum())
         count += batch.labels.shape[0]
@@ -70,12 +90,15 @@ def evaluate(
             pairs_right += int((said == batch.next_sentence_label)[asked].sum())
             pairs += int(asked.sum())
     model.train(was_training)
+    sums = total(torch.tensor([loss, bound, weight, right, count, pairs_right, pairs], dtype=torch.float64)).tolist()
+    (loss, bound, weight), (right, count, pairs_right, pairs) = sums[:3], map(int, sums[3:])
     return Evaluation(
         loss=loss / max(count, 1),
         accuracy=right / max(count, 1),
         masked_tokens=count,
         next_sentence_accuracy=pairs_right / pairs if pairs else None,
         sentence_pairs=pairs,
+        diffusion_bound=bound / weight if weight else None,
     )
 
 

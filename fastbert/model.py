@@ -23,6 +23,8 @@ class PreTrainingOutput:
     """What a forward pass gives. Logits are None where nobody asked for them."""
 
     loss: Tensor | None = None  # (): masked-LM + next-sentence loss
+    masked_lm_loss: Tensor | None = None  # (): the one part, packed call
+    next_sentence_loss: Tensor | None = None  # (): the other
     prediction_logits: Tensor | None = None  # (B, L, V) padded call, (M, V) or (T, V) packed call
     seq_relationship_logits: Tensor | None = None  # (B, 2), classic only: [B follows A, it does not]
 
@@ -145,12 +147,13 @@ class BertForPreTraining(nn.Module):
     def _forward_packed(self, batch: PackedBatch, return_logits: bool | None) -> PreTrainingOutput:
         hidden = self.encode(batch)
         out = PreTrainingOutput(seq_relationship_logits=self._relationship(hidden, batch))
-        losses = []
         if batch.labels is not None:
             assert batch.masked_index is not None
-            losses.append(self._masked_lm_loss(hidden, batch.masked_index, batch.labels, batch.label_weights))
+            out.masked_lm_loss = self._masked_lm_loss(hidden, batch.masked_index, batch.labels, batch.label_weights)
         if batch.next_sentence_label is not None:
-            losses.append(self._next_sentence_loss(out.seq_relationship_logits, batch.next_sentence_label))
+            labels = batch.next_sentence_label
+            out.next_sentence_loss = self._next_sentence_loss(out.seq_relationship_logits, labels)
+        losses = [x for x in (out.masked_lm_loss, out.next_sentence_loss) if x is not None]
         out.loss = torch.stack(losses).sum() if losses else None
         if return_logits or (return_logits is None and not losses):
             rows = hidden if batch.masked_index is None else hidden.index_select(0, batch.masked_index)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,29 @@ def clock(seconds: float) -> str:
 
 
 class Monitor:
-    """One for a run; use as a context. ``say`` prints a line without disturbing the bar."""
+    """One for a run; use as a context. ``say`` prints a line without disturbing the bar.
 
-    def __init__(self, run: Path, *, first_step: int = 0, console: Console | None = None):
-        self.console = console or Console(highlight=False, soft_wrap=True)
-        self._metrics = run / "metrics.jsonl"
-        self._forget_after(first_step)
+    Args:
+        run: directory of the run.
+        first_step: the run goes on from here.
+        metrics_bytes: size that metrics.jsonl had then; None: not known, lines of later steps go.
+        main: False on ranks that neither write nor speak.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        first_step: int = 0,
+        metrics_bytes: int | None = None,
+        main: bool = True,
+        console: Console | None = None,
+    ):
+        self.console = console or Console(highlight=False, soft_wrap=True, quiet=not main)
+        self._metrics = run / "metrics.jsonl" if main else Path(os.devnull)
+        self._main = main
+        if main:
+            self._forget_after(first_step, metrics_bytes)
         self._file = self._metrics.open("a", encoding="utf-8")
         self._events: Any = None
         self._events_directory = run / "tensorboard"
@@ -48,6 +66,8 @@ class Monitor:
 
     def record(self, kind: str, step: int, **values: float | int | None) -> None:
         """Append one line to metrics.jsonl and the same scalars to TensorBoard."""
+        if not self._main:
+            return
         known = {name: value for name, value in values.items() if value is not None}
         self._file.write(json.dumps({"kind": kind, "step": step, **known}) + "\n")
         self._file.flush()
@@ -60,6 +80,8 @@ class Monitor:
 
     def show(self, progress: float, step: int, loss: float, tokens_per_s: float, left_s: float) -> None:
         """Move the bar, or now and then print a line where there is no terminal."""
+        if not self._main:
+            return
         text = f"step {step:,}  loss {loss:.3f}  {tokens_per_s:,.0f} tokens/s  {clock(left_s)} left"
         if not self.console.is_terminal:
             if time.monotonic() - self._last_line_s >= PLAIN_EVERY_S:
@@ -80,18 +102,34 @@ class Monitor:
             self._progress.stop()
             self._progress = None
 
-    def _forget_after(self, step: int) -> None:
+    @property
+    def metrics_bytes(self) -> int:
+        """Size of metrics.jsonl, for a checkpoint."""
+        return self._file.tell()
+
+    def _forget_after(self, step: int, size: int | None) -> None:
         """A resumed run writes its steps again: drop what the interrupted one recorded past the checkpoint."""
         if not self._metrics.exists():
             return
-        kept = [line for line in self._metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        if size is not None and self._metrics.stat().st_size >= size:
+            os.truncate(self._metrics, size)
+            return
+        lines = self._metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
         self._metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; lines that a crash or a damaged disk has broken are left out."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [json.loads(line) for line in lines if _step_of(line) < math.inf]
 
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        record = json.loads(line)
+        return float(record["step"]) if {"kind", "tokens"} <= record.keys() else math.inf
+    except (ValueError, KeyError, TypeError, AttributeError):
         return math.inf  # a line cut short by a crash goes too
 
 
@@ -102,7 +140,7 @@ def draw_curves(run: Path) -> Path:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = read_metrics(run / "metrics.jsonl")
     train = [r for r in records if r["kind"] == "train"]
     held = [r for r in records if r["kind"] == "heldout"]
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")

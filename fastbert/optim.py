@@ -88,13 +88,21 @@ class Optimizers:
 
     def step(self, factor: float) -> Tensor:
         """Clip, update at ``factor`` × the peak rates, clear the gradients; returns the norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.clipped, self.clip_norm or float("inf"))
+        norm = self.clip()
+        self.update(factor)
+        return norm
+
+    def clip(self) -> Tensor:
+        """Bound the gradients of the parameters that AdamW turns; returns their norm before that."""
+        return nn.utils.clip_grad_norm_(self.clipped, self.clip_norm or float("inf"))
+
+    def update(self, factor: float) -> None:
+        """Update at ``factor`` × the peak rates and clear the gradients."""
         for optimizer, peak in self.parts.values():
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return norm
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every state tensor under ``optimizer/parameter/key``, for a checkpoint."""

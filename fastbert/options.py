@@ -32,8 +32,9 @@ class TrainOptions:
     arch: Annotated[Literal["classic", "roformer", "modern"] | None, unset("classic|roformer|modern")] = None
     """classic is BERT exactly; roformer is BERT with rotary positions; modern has rotary positions, pre-norm and GeGLU
     in ModernBERT's layout (default: modern; classic for mlm+nsp)."""
-    objective: Literal["mlm", "mlm+nsp"] = "mlm"
-    """Masked words, or masked words and next-sentence prediction (classic only)."""
+    objective: Literal["mlm", "mlm+nsp", "diffusion"] = "mlm"
+    """Masked words; masked words and next-sentence prediction (classic only); or diffusion, for a model that writes:
+    each sequence is masked at a rate of its own, from nearly none to all of it."""
     init: Annotated[str | None, unset("DIR")] = None
     """Start from this run's or Hugging Face directory's weights (and its vocabulary, unless --tokenizer is given)."""
 
@@ -53,7 +54,10 @@ class TrainOptions:
     steps: Annotated[int | None, unset("N")] = None
     """Optimizer steps, instead of minutes; such a run is repeatable bit for bit."""
     batch_tokens: Annotated[int | None, unset("N")] = None
-    """Tokens in a step (default: 2048 on a CPU, 65536 on a GPU)."""
+    """Tokens in a step, of all ranks together (default: 2048 on a CPU, 65536 on a GPU)."""
+    micro_batch_tokens: Annotated[int | None, unset("N")] = None
+    """About how many tokens go through the model at once on a device; a larger batch is taken in several passes, whose
+    gradients are added up (default: a rank's whole part of the batch)."""
     max_length: int = 128
     """Tokens of the longest sequence, special tokens included."""
     mask_rate: str = "0.3"
@@ -83,8 +87,13 @@ class TrainOptions:
 
     evaluations: int = 10
     """Evaluations during the run, evenly spread."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints (0: only at the end)."""
+    checkpoint_every: Annotated[int | None, unset("N")] = None
+    """Steps between checkpoints (default: 500, further apart where that would cost over 1 % of the time; 0: only at the
+    end)."""
+    keep_last: int = 2
+    """Newest checkpoints to keep (0: all)."""
+    keep_every: int = 0
+    """Keep checkpoints at multiples of this step for good, too (0: none)."""
     stop_after: Annotated[int | None, unset("N")] = None
     """Save and stop after this step, as Ctrl-C does; --resume goes on."""
     seed: int = 0
@@ -97,6 +106,8 @@ class TrainOptions:
     """cpu, cuda, cuda:1 … (default: a GPU if there is one)."""
     impl: Literal["auto", "reference", "triton", "cpp"] = "auto"
     """Implementation of the ops; see `python -m fastbert.info`."""
+    shard: bool = False
+    """Share weights and optimizer state out over the ranks of torchrun (FSDP2), for a model too large for one."""
 
     @property
     def next_sentence(self) -> bool:
@@ -105,8 +116,8 @@ class TrainOptions:
 
 # a resumed run may change these; everything else belongs to what the run is
 CHANGEABLE = (
-    "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "stop_after", "threads", "device",
-    "impl",
+    "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "keep_last", "keep_every", "stop_after",
+    "threads", "device", "impl", "shard", "micro_batch_tokens",
 )  # fmt: skip
 
 
@@ -121,19 +132,32 @@ def check(options: TrainOptions) -> None:
         raise InputError("--minutes and --steps exclude each other: give one")
     if options.arch not in (None, "classic") and options.next_sentence:
         raise InputError(f"--objective mlm+nsp needs --arch classic: {options.arch} has no next-sentence head")
-    for option in ("minutes", "steps", "batch_tokens", "vocab_size", "min_frequency", "threads", "stop_after"):
+    if options.objective == "diffusion" and options.mask_unit == "span":
+        raise InputError("--objective diffusion needs --mask-unit token or word: spans have one rate for all sequences")
+    for option in (
+        "minutes",
+        "steps",
+        "batch_tokens",
+        "micro_batch_tokens",
+        "vocab_size",
+        "min_frequency",
+        "threads",
+        "stop_after",
+    ):
         value = getattr(options, option)
         if value is not None and value <= 0:
             refuse(option, "a positive number")
     for option in (
         "evaluations",
+        "keep_last",
+        "keep_every",
         "checkpoint_every",
         "learning_rate",
         "muon_learning_rate",
         "weight_decay",
         "clip_norm",
     ):
-        if getattr(options, option) < 0:
+        if (getattr(options, option) or 0) < 0:
             refuse(option, "0 or more")
     for option in ("dropout", "warmup", "decay", "heldout_fraction"):
         if not 0.0 <= getattr(options, option) <= 1.0:
@@ -142,6 +166,10 @@ def check(options: TrainOptions) -> None:
         refuse("seed", "0 or more, below 2^63")
     if options.max_length < 8:
         refuse("max_length", "at least 8 tokens")
+    if options.micro_batch_tokens is not None and options.micro_batch_tokens < options.max_length:
+        refuse(
+            "micro_batch_tokens", f"at least --max-length ({options.max_length}): whole sequences go through the model"
+        )
     if options.batch_tokens is not None and options.batch_tokens < options.max_length:
         refuse("batch_tokens", f"at least --max-length ({options.max_length}): a batch holds whole sequences")
 

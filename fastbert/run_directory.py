@@ -3,6 +3,7 @@
 A run that fails before its first checkpoint leaves nothing behind; a directory that holds another run is never touched.
 """
 
+import hashlib
 import json
 import platform
 import shutil
@@ -28,13 +29,13 @@ VERSIONED = ("fastbert", "torch", "numpy", "safetensors", "triton", "transformer
 class RunDirectory:
     """A claimed directory; use as a context so that a failed start is cleaned up and the lock is freed."""
 
-    def __init__(self, path: Path, created: bool, description: dict[str, Any], lock: RunLock):
+    def __init__(self, path: Path, created: bool, description: dict[str, Any], lock: RunLock | None):
         self.path, self.description = path, description
         self._created, self._lock = created, lock
 
     @classmethod
-    def claim(cls, output: str | None, options: Any) -> "RunDirectory":
-        """Make a new run's directory; ``options`` is the dataclass to be kept in ``run.json``.
+    def claim(cls, output: str | None, options: Any, job: str | None = None) -> "RunDirectory":
+        """Make a new run's directory; ``options`` is the dataclass to be kept in ``run.json``, ``job`` torchrun's name.
 
         Raises:
             InputError: the directory holds something already, another process is at work there, or it cannot be
@@ -63,7 +64,7 @@ class RunDirectory:
             path = next_free(RUNS)
         try:
             cls._refuse_occupied(path)
-            run = cls(path, created, describe(options), lock)
+            run = cls(path, created, describe(options) | ({"job": job} if job else {}), lock)
             run.write_description()
         except OSError as error:
             if created:
@@ -104,23 +105,49 @@ class RunDirectory:
         options = Fields(description, str(path / "run.json"), remedy).inner("options")
         if "data" not in options:  # what a run cannot be continued without
             raise options.refuse("data", "the paths of the text")
+        if description.get("options_sha256", (own := _digest(dict(options.values)))) != own:
+            raise InputError(f"{path / 'run.json'}: the options were changed since the run began: {remedy}")
         try:
             lock = RunLock.acquire(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror}): make it writable") from None
         return cls(path, False, description, lock)
 
+    @staticmethod
+    def of_job(output: str | None, job: str | None) -> Path | None:
+        """The run that an earlier start of the same torchrun job began: ``output``, or the newest of that job."""
+        if output is not None:
+            return Path(output) if (Path(output) / "run.json").exists() else None
+        for path in sorted(RUNS.glob("*/run.json"), key=lambda p: p.stat().st_mtime, reverse=True):
+            if read_object(path, "remove it").get("job") == job:
+                return path.parent
+        return None
+
+    @classmethod
+    def follow(cls, path: Path, description: dict[str, Any]) -> "RunDirectory":
+        """The directory as ranks other than 0 see it: to be read, not written."""
+        return cls(path, False, description, None)
+
     def write_description(self, **news: Any) -> None:
         """Write ``run.json``, with ``news`` added, through a temporary name."""
+        if self._lock is None:
+            return
         self.description |= news
+        self.description["options_sha256"] = _digest(self.description["options"])
         temporary = self.path / DESCRIPTION_TMP
         temporary.write_text(json.dumps(self.description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         temporary.replace(self.path / "run.json")
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> "RunDirectory":
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        if self._lock is None:
+            return
         try:
             if kind is None or checkpoint.list_steps(self.path) or "resumed" in self.description:
                 return
@@ -130,7 +157,12 @@ class RunDirectory:
             if self._created:
                 self.path.rmdir()
         finally:
-            self._lock.release()
+            self.release()
+
+
+def _digest(options: Any) -> str:
+    """Of what the run is: a changed digit in a learning rate must not go unnoticed."""
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
 
 def next_free(parent: Path) -> Path:

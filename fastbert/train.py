@@ -4,74 +4,156 @@ The options are in :mod:`fastbert.options`, the parts are put together in :mod:`
 :mod:`fastbert.trainer`; torch is imported only when there is something to do with it.
 """
 
+import os
 import shlex
+import socket
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fastbert.cli import run as run_command
+from fastbert.errors import AllRanksFail, InputError
 from fastbert.options import TrainOptions, check, stored_options
 
 if TYPE_CHECKING:
     from fastbert.assembly import Parts
+    from fastbert.checkpoint import Checkpoint
+    from fastbert.data import TokenStore
+    from fastbert.distributed import World
+    from fastbert.evaluation import Evaluation
     from fastbert.monitor import Monitor
     from fastbert.run_directory import RunDirectory
+    from fastbert.text import Tokenizer
 
 
 def main(options: TrainOptions) -> int:
     check(options)
     from fastbert.masking import RateSchedule
-    from fastbert.run_directory import RunDirectory
 
     RateSchedule.parse(options.mask_rate)
+    from fastbert.distributed import World
+    from fastbert.run_directory import RunDirectory
 
-    if options.resume:
-        run = RunDirectory.reopen(options.output)
+    world = World.join(cuda=options.device is None or options.device.startswith("cuda"))
+    if options.shard and not world.joined:
+        raise InputError("--shard: shares a model out over the processes of torchrun: start it with torchrun")
+    claimed: list[RunDirectory] = []
+
+    def begin() -> dict[str, Any]:
+        run, settled = claim(options)
+        claimed.append(run)
+        return {"path": str(run.path), "options": asdict(settled), "description": run.description}
+
+    begun = world.from_main(begin)
+    run = claimed[0] if claimed else RunDirectory.follow(Path(begun["path"]), begun["description"])
+    try:
+        with run:
+            code = train(run, TrainOptions(**begun["options"]), world)
+    except InputError as error:
+        if world.main:
+            raise
+        if isinstance(error, AllRanksFail):
+            return 2  # rank 0 says it
+        raise InputError(f"rank {world.rank} on {socket.gethostname()}: {error}") from None
+    world.leave()
+    return code
+
+
+def claim(options: TrainOptions) -> "tuple[RunDirectory, TrainOptions]":
+    """The directory of a new run or of one to be continued, locked, and the options that hold there."""
+    from fastbert.run_directory import RunDirectory
+
+    job = os.environ.get("TORCHELASTIC_RUN_ID")
+    # torchrun has started everything again after a death: go on with the run this job began
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    if restarted and not options.resume and (path := RunDirectory.of_job(options.output, job)):
+        options = replace(options, resume=True, output=str(path))
+    if not options.resume:
+        return RunDirectory.claim(options.output, options, job=job), options
+    run = RunDirectory.reopen(options.output)
+    try:
         options = stored_options(str(run.path), run.description["options"], options)
-        run.description["resumed"] = run.description.get("resumed", 0) + 1
-    else:
-        run = RunDirectory.claim(options.output, options)
-    with run:
-        return train(run, options)
+    except BaseException:
+        run.release()
+        raise
+    run.description["resumed"] = run.description.get("resumed", 0) + 1
+    run.description["options"] = asdict(replace(options, resume=False, stop_after=None))
+    return run, options
 
 
-def train(run: "RunDirectory", options: TrainOptions) -> int:
+def newest_checkpoint(run: "RunDirectory", world: "World") -> "Checkpoint | None":
+    """The newest whole checkpoint, the same on every rank; None where a run was killed before its first."""
+    from fastbert import checkpoint
+
+    found: list[Checkpoint] = []
+
+    def look() -> int | None:
+        checkpoint.remove_leftovers(run.path)
+        if not checkpoint.list_steps(run.path):
+            return None
+        found.append(checkpoint.load_newest(run.path, warn=lambda line: print(f"warning: {line}", file=sys.stderr)))
+        return found[0].step
+
+    step = world.from_main(look)
+    if step is None or found:
+        return found[0] if found else None
+    return checkpoint.load(checkpoint.folder(run.path) / f"step-{step}")
+
+
+def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
     """Prepare, train, evaluate, save, show."""
-    from fastbert import assembly, checkpoint
+    from fastbert import assembly
     from fastbert.monitor import Monitor
 
     saved = None
     if options.resume:
-        saved = checkpoint.load_newest(run.path, warn=lambda line: print(f"warning: {line}", file=sys.stderr))
-    with Monitor(run.path, first_step=saved.step if saved else 0) as monitor:
-        device = assembly.choose_device(options)
-        corpus = assembly.open_corpus(options)
-        tokenizer = assembly.get_tokenizer(run.path, options, corpus, monitor)
-        store = assembly.get_store(run.path, options, corpus, tokenizer, monitor)
+        saved = newest_checkpoint(run, world)
+    first_step, metrics_bytes = (saved.step, saved.state.get("metrics_bytes")) if saved else (0, None)
+    with Monitor(run.path, first_step=first_step, metrics_bytes=metrics_bytes, main=world.main) as monitor:
+        if options.resume and saved is None:
+            monitor.say("the run has no checkpoint yet: it begins at its first step")
+        device = assembly.choose_device(options, world)
+
+        def prepare() -> "tuple[Tokenizer, TokenStore]":
+            corpus = assembly.open_corpus(options)
+            tokenizer = assembly.get_tokenizer(run.path, options, corpus, monitor)
+            return tokenizer, assembly.get_store(run.path, options, corpus, tokenizer, monitor)
+
+        tokenizer, store = world.main_first(prepare)
         options = assembly.settle(options, store, device)
-        assembly.set_threads(options)
-        parts = assembly.assemble(run, options, tokenizer, store, monitor, device)
+        assembly.set_threads(options, world)
+        parts = assembly.assemble(run, options, tokenizer, store, monitor, device, world)
         trainer = parts.trainer
+        if world.main:
+            trainer.store_check.submit(store.verify)
         if saved is not None:
             trainer.restore(saved)
             monitor.say(f"continuing at step {saved.step:,} from {saved.directory}")
         run.write_description(model=asdict(trainer.model.config), used_options=asdict(options))
         try:
             trainer.train()
-        finally:
-            trainer.loader.close()
+            if not trainer.stopped:
+                (share,) = world.agree(trainer.final_evaluation_share)
+                result = trainer.evaluate(parts.final_batches(share))
+        except BaseException:
+            trainer.abandon()
+            raise
+        trainer.close()
         if trainer.stopped:
             monitor.say(
                 f"stopped after step {trainer.step:,}; everything is saved. Go on with:\n"
                 f"  python -m fastbert.train --resume --output {run.path}"
             )
             return 128 + trainer.stop_signal if trainer.stop_signal else 0
-        finish(run, parts, monitor)
+        assembly.gather_model(trainer)
+        if world.main:
+            finish(run, parts, monitor, result)
         return 0
 
 
-def finish(run: "RunDirectory", parts: "Parts", monitor: "Monitor") -> None:
-    """The last evaluation, the model in the run directory, the picture, and what it can do."""
+def finish(run: "RunDirectory", parts: "Parts", monitor: "Monitor", result: "Evaluation") -> None:
+    """The model in the run directory, the last evaluation's result, the picture, and what the model can do."""
     from fastbert import probes
     from fastbert.bert import Bert
     from fastbert.evaluation import fill_examples, readable
@@ -80,7 +162,6 @@ def finish(run: "RunDirectory", parts: "Parts", monitor: "Monitor") -> None:
     from fastbert.trainer import PERFECT_ENOUGH
 
     trainer = parts.trainer
-    result = trainer.evaluate(parts.final_batches(trainer.final_evaluation_share))
     trainer.model.save_pretrained(run.path)
     run.write_description(result=result.record() | {"steps": trainer.step, "tokens": trainer.tokens})
     curves = draw_curves(run.path)

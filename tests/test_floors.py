@@ -41,6 +41,10 @@ FLOORS = {
     "fastbert.optim": 4,
     "fastbert.budget": 4,
     "fastbert.lock": 4,
+    "fastbert.background": 4,
+    "fastbert.distributed": 4,
+    "fastbert.divergence": 4,
+    "fastbert.sharded": 5,
     "fastbert.checkpoint": 5,
     "fastbert.run_directory": 5,
     "fastbert.monitor": 5,
@@ -75,7 +79,7 @@ COMMANDS = {name for name, floor in FLOORS.items() if floor == 6}
 # within one floor, in this order
 SAME_FLOOR = (
     *("errors", "json_files", "config", "cli", "options", "_C", "native", "cpu_kernels", "drop_in_huggingface"),
-    *("drop_in_torch", "model", "muon", "optim", "data", "checkpoint", "run_directory", "monitor"),
+    *("drop_in_torch", "model", "muon", "optim", "data", "sharded", "checkpoint", "run_directory", "monitor"),
     *("metrics", "tasks", "scoring"),
     *(
         "filling",

@@ -1,0 +1,70 @@
+"""Work beside the training loop, one piece at a time: a thread whose errors come back to the loop."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+
+class Background:
+    """One slot: :meth:`submit` waits for the piece before, and every call raises what a piece has failed with."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.cpu_s = 0.0  # processor time of the last finished piece
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def submit(self, work: Callable[[], object]) -> None:
+        self.wait()
+        self._thread = threading.Thread(target=self._run, args=(work,), name=f"fastbert-{self.name}")
+        self._thread.start()
+
+    def _run(self, work: Callable[[], object]) -> None:
+        began_s = time.thread_time()
+        try:
+            work()
+        except BaseException as error:  # handed to the loop
+            self._error = error
+        self.cpu_s = time.thread_time() - began_s
+
+    @property
+    def busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def check(self) -> None:
+        """Raise what the last piece failed with, if it has; does not wait."""
+        if not self.busy:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the slot is free; raise what the last piece failed with."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+
+class HostCopy:
+    """Copies of tensors in host memory that is allocated once: what a thread saves while the originals change."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copy; the copies of the call before are overwritten, so whoever reads them must be done."""
+        taken, on_gpu = {}, False
+        for name, tensor in tensors.items():
+            buffer = self._buffers.get(name)
+            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                self._buffers[name] = buffer
+            taken[name] = buffer.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+            on_gpu |= tensor.is_cuda
+        if on_gpu:
+            torch.cuda.synchronize()
+        return taken
