@@ -100,6 +100,7 @@ def read_data(
     read = {name: read_examples(path, task, fields=fields, notes=notes) for name, path in files.items()}  # type: ignore[arg-type]
     for line in notes.lines():
         say(line)
+    labels = labels_of(task, read["train"])  # of the whole file, whatever is held out of it
     shuffled = np.random.Generator(np.random.Philox(ORDER_SEED)).permutation(len(read["train"]))
     if eval is None:
         if len(shuffled) < 2:
@@ -116,7 +117,7 @@ def read_data(
             raise InputError(f"{read['train'][0].where}: has one text, and --task pairs needs two: text_a and text_b")
     settings = TaskSettings(
         task,
-        labels_of(task, read["train"]),
+        labels,
         pairs,
         max_length=min(max_length or DEFAULT_LENGTH.get(task, USUAL_LENGTH), positions),
         stride=stride,
