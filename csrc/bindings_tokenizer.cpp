@@ -1,12 +1,15 @@
 // The tokenizer for Python (used by fastbert/text only).
 #include "bindings.h"
 
+#include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "input_error.h"
 #include "normalizer.h"
+#include "parallel.h"
 #include "tokenizer_batch.h"
 
 static py::list normalized_words(py::str text, const fastbert::NormalizerOptions& options) {
@@ -28,6 +31,14 @@ static py::list aligned_words(py::str text, const fastbert::NormalizerOptions& o
   return result;
 }
 
+static bool is_ready_str(PyObject* object) {
+#if PY_VERSION_HEX < 0x030C0000
+  return PyUnicode_Check(object) && PyUnicode_IS_READY(object);
+#else
+  return PyUnicode_Check(object);
+#endif
+}
+
 // A str as it lies in memory, whatever its width: no UTF-8 copy is made nor cached in the object.
 static fastbert::TextView text_view(py::handle text, size_t index) {
   PyObject* object = text.ptr();
@@ -45,12 +56,23 @@ static fastbert::TextView text_view(py::handle text, size_t index) {
   return {PyUnicode_DATA(object), static_cast<size_t>(PyUnicode_GET_LENGTH(object)), kind};
 }
 
-// Views of the items of a list of str. The list is our own copy: nobody else can free its items meanwhile.
-static std::vector<fastbert::TextView> text_views(const py::list& texts) {
-  std::vector<fastbert::TextView> views;
-  views.reserve(texts.size());
-  for (size_t i = 0; i < texts.size(); ++i)
-    views.push_back(text_view(PyList_GET_ITEM(texts.ptr(), static_cast<Py_ssize_t>(i)), i));
+// Views of the items of a list of str. The list is our own copy: nobody else can free its items meanwhile. Every str is
+// likely far away in memory, so several threads look at them; they only read, while this one holds the GIL.
+static std::vector<fastbert::TextView> text_views(const py::list& texts, int threads) {
+  constexpr size_t kShare = 1024;
+  std::vector<fastbert::TextView> views(texts.size());
+  PyObject** const items = PySequence_Fast_ITEMS(texts.ptr());
+  std::atomic<bool> ordinary{true};
+  fastbert::parallel_for((views.size() + kShare - 1) / kShare, threads, [&](size_t share, int) {
+    for (size_t i = share * kShare; i < std::min(views.size(), (share + 1) * kShare); ++i) {
+      if (is_ready_str(items[i])) {
+        views[i] = text_view(items[i], i);
+      } else {
+        ordinary = false;
+      }
+    }
+  });
+  for (size_t i = 0; !ordinary && i < views.size(); ++i) views[i] = text_view(items[i], i);
   return views;
 }
 
@@ -132,7 +154,8 @@ static py::tuple encode_texts(fastbert::BatchEncoder& encoder, const py::list& t
   const py::list own_pairs =
       has_pairs ? py::list(pairs[py::slice(0, static_cast<py::ssize_t>(py::len(pairs)), 1)]) : py::list();
   if (has_pairs && own_pairs.size() != own_texts.size()) throw py::value_error("texts and pairs differ in length");
-  py::tuple result = encode_views(encoder, text_views(own_texts), text_views(own_pairs), kwargs);
+  const int threads = kwargs["threads"].cast<int>();
+  py::tuple result = encode_views(encoder, text_views(own_texts, threads), text_views(own_pairs, threads), kwargs);
   if (has_pairs && own_texts.empty()) result[2] = py::array_t<int32_t>(0);
   return result;
 }

@@ -42,8 +42,12 @@ class SegmentCache {
  public:
   using Short = SegmentSlot<Id, 16, 32>;  // up to 15 bytes; 7 ids of 16 bits or 3 of 32
   using Long = SegmentSlot<Id, 32, 64>;   // up to 31 bytes
+#ifdef FASTBERT_SMALL_CACHES  // for the fuzz targets: full at once
+  static constexpr size_t kShortBuckets = 4, kLongSlots = 4;
+#else
   static constexpr size_t kShortBuckets = size_t{1} << 17;  // of two slots, which share a cache line
   static constexpr size_t kLongSlots = size_t{1} << 13;
+#endif
 
   SegmentCache() : memory_(kShortBuckets * 2 * sizeof(Short) + kLongSlots * sizeof(Long)) {
     short_ = static_cast<Short*>(memory_.get());
