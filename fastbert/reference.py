@@ -170,6 +170,47 @@ def feed_forward(
     return x + (F.dropout(out, dropout_p) if dropout_p else out)
 
 
+def self_attention(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    *,
+    num_heads: int,
+    window: int | None = None,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    rows: Tensor | None = None,
+    norm: str = "post",
+    eps: float = 1e-12,
+) -> Tensor:
+    """The attention half of a layer as one op, packed.
+
+    ``norm="post"``: LayerNorm(x + W_o attention(W_qkv x + b_qkv) + b_o);  ``norm="pre"``: x + W_o attention(W_qkv
+    LayerNorm(x) + b_qkv) + b_o, without a LayerNorm where ``norm_weight`` is None. ``rotary``: (cos, sin), each (T, H / 2).
+    ``rows`` (M,): only these rows of the result, (M, D).
+    """
+    inner = x if norm == "post" or norm_weight is None else add_layer_norm(x, None, norm_weight, norm_bias, eps)
+    q, k, v = F.linear(inner, qkv_weight, qkv_bias).unflatten(-1, (3, num_heads, -1)).unbind(-3)
+    if rotary is not None:
+        q, k = (turned(z, *rotary) for z in (q, k))
+    context = attention(q, k, v, cu_seqlens, max_seqlen, window=window).flatten(-2)
+    if rows is not None:
+        context, x = context.index_select(0, rows), x.index_select(0, rows)
+    out = F.linear(context, out_weight, out_bias)
+    if norm == "pre":
+        return x + out
+    assert norm_weight is not None
+    return add_layer_norm(out, x, norm_weight, norm_bias, eps)
+
+
+turned = rotary  # an argument above has the name
+
+
 def embed_layer_norm(
     input_ids: Tensor,
     position_ids: Tensor | None,
@@ -206,14 +247,14 @@ def masked_lm_loss(
         weight: (V, D) tied embedding; rows from ``vocab_size`` on are padding and take no part.
         bias: (V,) or None.
         labels: (M,) int64; -100 is ignored. No label at all gives 0, not NaN.
-        row_weights: (M,) factor of each row's cross-entropy; the sum is still divided by the number of labels.
+        row_weights: (M,) the weight of each row in the mean; None: all are 1.
     """
     logits = F.linear(hidden, weight, bias)
     if vocab_size is not None and vocab_size < logits.shape[-1]:
         logits = logits[:, :vocab_size]
     logits = logits.float() if logits.dtype != torch.float64 else logits
+    asked = labels != -100
     if row_weights is None:
-        total = F.cross_entropy(logits, labels, reduction="sum")
-    else:
-        total = (F.cross_entropy(logits, labels, reduction="none") * row_weights).sum()
-    return total / (labels != -100).sum().clamp(min=1)
+        return F.cross_entropy(logits, labels, reduction="sum") / asked.sum().clamp(min=1)
+    total = (F.cross_entropy(logits, labels, reduction="none") * row_weights).sum()
+    return total / (row_weights * asked).sum().clamp(min=torch.finfo(row_weights.dtype).tiny)

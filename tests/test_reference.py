@@ -177,10 +177,11 @@ def test_masked_lm_loss_weighs_its_rows():
     row_weights = torch.tensor([1.0, 10.0, 5.0, 0.0, 2.5], dtype=torch.float64)
     loss = ops.masked_lm_loss(hidden, weight, None, labels, row_weights=row_weights)
     each = F.cross_entropy(hidden @ weight.T, labels, reduction="none")
-    torch.testing.assert_close(loss, (each[0] + 10 * each[1] + 2.5 * each[4]) / 4)
+    torch.testing.assert_close(loss, (each[0] + 10 * each[1] + 2.5 * each[4]) / 13.5)
     loss.backward()
     assert (hidden.grad[[2, 3]] == 0).all() and hidden.grad[0].any()
-    equal = ops.masked_lm_loss(hidden, weight, None, labels, row_weights=torch.ones(5))
+    assert ops.masked_lm_loss(hidden, weight, None, labels, row_weights=torch.zeros(5)) == 0.0
+    equal = ops.masked_lm_loss(hidden, weight, None, labels, row_weights=torch.full((5,), 3.0))
     torch.testing.assert_close(equal, ops.masked_lm_loss(hidden, weight, None, labels))
     with pytest.raises(RuntimeError, match="no kernel takes row_weights"):
         ops.masked_lm_loss(hidden, weight, None, labels, row_weights=row_weights, impl="triton")
