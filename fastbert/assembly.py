@@ -55,18 +55,26 @@ def choose_device(options: TrainOptions, world: World | None = None) -> torch.de
     return device
 
 
-def open_corpus(options: TrainOptions) -> Corpus:
-    return Corpus(options.data, text_field=options.text_field)
+def ready_store(options: TrainOptions) -> Path | None:
+    """The directory that ``python -m fastbert.tokenize`` made, when ``--data`` is one."""
+    path = Path(options.data[0])
+    return path if len(options.data) == 1 and (path / "manifest.json").is_file() else None
 
 
-def get_tokenizer(run: Path, options: TrainOptions, corpus: Corpus, monitor: Monitor) -> Tokenizer:
+def open_corpus(options: TrainOptions) -> Corpus | None:
+    """The text, None when ``--data`` is a token store."""
+    return None if ready_store(options) else Corpus(options.data, text_field=options.text_field)
+
+
+def get_tokenizer(run: Path, options: TrainOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
     """The run's own (resumed), the one asked for, or a new one trained on the corpus; saved in the run."""
     if (run / "vocab.txt").is_file():
         return Tokenizer.load(run)
-    if source := options.tokenizer or options.init:
+    if source := options.tokenizer or options.init or ready_store(options):
         tokenizer = Tokenizer.load(source)
         monitor.say(f"vocabulary: {len(tokenizer):,} pieces from {source}")
     else:
+        assert corpus is not None
         frequency = options.min_frequency or (1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2)
         tokenizer = Tokenizer.train(
             corpus.text_chunks(),
@@ -108,13 +116,18 @@ def corpus_bytes(corpus: Corpus) -> int:
     return total
 
 
-def get_store(run: Path, options: TrainOptions, corpus: Corpus, tokenizer: Tokenizer, monitor: Monitor) -> TokenStore:
-    """The corpus as token shards in ``tokens/`` of the run, written once."""
-    directory = run / "tokens"
-    if (directory / "manifest.json").is_file():
+def get_store(
+    run: Path, options: TrainOptions, corpus: Corpus | None, tokenizer: Tokenizer, monitor: Monitor
+) -> TokenStore:
+    """The token store that ``--data`` is, or the corpus as token shards in ``tokens/`` of the run, written once."""
+    directory = ready_store(options) or run / "tokens"
+    if corpus is None or (directory / "manifest.json").is_file():
         store = TokenStore.open(directory)
         if store.fingerprint != tokenizer.fingerprint():
-            raise InputError(f"{directory}: was made with another vocabulary than {run}/vocab.txt: start a new run")
+            used, remedy = str(run / "vocab.txt"), "start a new run"
+            if corpus is None:
+                used, remedy = options.tokenizer or options.init or used, "--tokenizer the one it was made with"
+            raise InputError(f"{directory}: was made with another vocabulary than {used}: {remedy}")
     else:
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
     monitor.say(

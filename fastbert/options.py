@@ -18,7 +18,8 @@ class TrainOptions:
 
     data: list[str] = field(default_factory=lambda: ["bundled:pt"])
     """Files, globs, directories, URLs, "-" (standard input), bundled:pt or bundled:en. .txt has a blank line between
-    documents; .jsonl, .csv, .tsv and .parquet need --text-field; each also .gz, .xz, .bz2 or .zst."""
+    documents; .jsonl, .csv, .tsv and .parquet need --text-field; each also .gz, .xz, .bz2 or .zst. Or one directory
+    that `python -m fastbert.tokenize` made: its tokens and vocabulary are taken as they are."""
     text_field: Annotated[str | None, unset("NAME")] = None
     """Field that holds the text in .jsonl, .csv, .tsv and .parquet (default: "text")."""
     output: Annotated[str | None, unset("DIR")] = None

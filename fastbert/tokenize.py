@@ -16,7 +16,7 @@ from fastbert.errors import InputError
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """Turn text into a token store, which training reads without tokenizing again.
+    """Turn text into a token store, which `python -m fastbert.train --data STORE` reads without tokenizing again.
 
     An interrupted run goes on where it stopped when the same command is repeated. With --shard i/n, n such commands
     (on any machines, in any order) each make a part, OUTPUT/part-i-of-n; --merge makes one store of them.
@@ -74,7 +74,9 @@ def tokenize(options: TokenizeOptions) -> TokenStore:
     tokenizer = Tokenizer.load(options.tokenizer)
     output = options.output if count == 1 else options.output / f"part-{index + 1}-of-{count}"
     with Corpus(options.data, options.text_field) as corpus, shown_progress() as progress:
-        return write_store(output, corpus, tokenizer, threads=options.threads, progress=progress, shard=(index, count))
+        store = write_store(output, corpus, tokenizer, threads=options.threads, progress=progress, shard=(index, count))
+    tokenizer.save(output)  # so that the store says what its ids mean, and training needs nothing else
+    return store
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -241,6 +241,38 @@ def test_bad_data_is_refused_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_token_store_is_taken_as_it_is(tmp_path, finished_run):
+    """No text is read and nothing is tokenized again: the text is gone."""
+    from fastbert.text import Tokenizer
+    from fastbert.tokenize import TokenizeOptions
+    from fastbert.tokenize import main as tokenize
+
+    run, _ = finished_run
+    corpus = write_corpus(tmp_path / "corpus.txt")
+    tokenize(TokenizeOptions(output=tmp_path / "store", data=(str(corpus),), tokenizer=run))
+    corpus.unlink()
+    arguments = ("--data", "store", "--evaluations", 1, *SMALL)
+    done = train(*arguments, "--output", "out", "--steps", 4, "--stop-after", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = train("--resume", "--output", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "out" / "tokens").exists()
+    assert Tokenizer.load(tmp_path / "out").fingerprint() == Tokenizer.load(run).fingerprint()
+    # the same text, tokenized by the run itself, trains alike
+    write_corpus(corpus)
+    same = train("--data", corpus, "--tokenizer", run, "--evaluations", 1, *SMALL, "--output", "same", "--steps", 4,
+                 cwd=tmp_path)  # fmt: skip
+    assert same.returncode == 0, same.stderr
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "same")]
+    assert weights[0] == weights[1]
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n", encoding="utf-8")
+    done = train(*arguments, "--tokenizer", other, "--output", "refused", "--steps", 2, cwd=tmp_path)
+    assert done.returncode == 2 and "another vocabulary" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
 def test_bad_output_directories(tmp_path, finished_run):
     run, _ = finished_run
     corpus = write_corpus(tmp_path / "corpus.txt")

@@ -15,6 +15,8 @@ from fastbert.data.writer import write_file, writing
 from fastbert.errors import InputError
 
 _CHUNK = 1 << 20
+# `python -m fastbert.tokenize` puts them beside the tokens
+_TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
 
 def merge_stores(directories: Sequence[str | Path], output: str | Path) -> TokenStore:
@@ -60,6 +62,9 @@ def merge_stores(directories: Sequence[str | Path], output: str | Path) -> Token
             sentences=_write_offsets(output / SENTENCES, [store.sentence_offsets for store in stores]),
             documents=_write_offsets(output / DOCUMENTS, [store.document_offsets for store in stores]),
         )
+        for name in _TOKENIZER_FILES:
+            if (first.directory / name).is_file():
+                shutil.copyfile(first.directory / name, output / name)
         write_file(output / MANIFEST, manifest.to_json())
     return TokenStore(output, manifest)
 
