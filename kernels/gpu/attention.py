@@ -145,8 +145,9 @@ def attention(
 ):
     """Attention in Triton; arguments and semantics of :func:`fastbert.reference.attention`.
 
-    Accumulates in float32. Every token must belong to a sequence: ``cu_seqlens[-1] == T`` and ``max_seqlen`` at least
-    the longest length are not checked, which would wait for the device.
+    Accumulates in float32. Every token must belong to a sequence (``cu_seqlens[-1] == T``, ``max_seqlen`` at least the
+    longest length): :func:`fastbert.ops.attention` checks it on the CPU; on a GPU that would wait for the device, so
+    there the kernels cut lengths to fit: nothing outside is read or written, and rows of no sequence hold no result.
 
     Returns:
         The shape of ``q``, contiguous; with ``return_lse`` also LSE (N, T) float32 in log2 units.

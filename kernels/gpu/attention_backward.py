@@ -92,7 +92,7 @@ def attention_backward_keys_kernel(
     bh = pid // num_tiles
     b = bh // N
     n = bh % N
-    start, length = sequence_bounds(CU_SEQLENS, b, L, PACKED)
+    start, length = sequence_bounds(CU_SEQLENS, b, L, T, PACKED)
     j0 = tile * BLOCK_N
     if j0 >= length:
         return
@@ -151,7 +151,7 @@ def attention_backward_queries_kernel(
     bh = pid // num_tiles
     b = bh // N
     n = bh % N
-    start, length = sequence_bounds(CU_SEQLENS, b, L, PACKED)
+    start, length = sequence_bounds(CU_SEQLENS, b, L, T, PACKED)
     i0 = tile * BLOCK_M
     if i0 >= length:
         return
@@ -203,7 +203,7 @@ def attention_backward_one_block_kernel(
     bh = tl.program_id(0)
     b = bh // N
     n = bh % N
-    start, length = sequence_bounds(CU_SEQLENS, b, L, PACKED)
+    start, length = sequence_bounds(CU_SEQLENS, b, L, T, PACKED)
     j = tl.arange(0, BLOCK_N)
     h = tl.arange(0, H)
     real = j[:, None] < length

@@ -42,7 +42,7 @@ def attention_bias_gradient_kernel(
         end = B
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for b in range(first, end):
-        start, length = sequence_bounds(CU_SEQLENS, b, L, PACKED)
+        start, length = sequence_bounds(CU_SEQLENS, b, L, T, PACKED)
         real_i = i[:, None] < length
         real_j = j[:, None] < length
         q = tl.load(Q + (start + i[:, None]) * stride_qt + n * stride_qn + h[None, :], mask=real_i, other=0.0)

@@ -18,7 +18,7 @@ import triton.language as tl
 from fastbert.kernels.attention_tile import bias_tile, live_pairs, sequence_bounds
 from fastbert.kernels.attention_tiles import config_of
 from fastbert.kernels.dropout import tile_dropout
-from fastbert.kernels.launch import arch_of, cdiv, launch
+from fastbert.kernels.launch import BIG_SHARED_MEMORY, arch_of, cdiv, launch
 
 
 @triton.jit
@@ -68,13 +68,14 @@ def attention_forward_kernel(
     stride_bb, stride_bn, stride_bi,
     H: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PACKED: tl.constexpr, HAS_MASK: tl.constexpr,
     HAS_WINDOW: tl.constexpr, HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
+    PEEL: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     tile = pid % num_tiles
     bh = pid // num_tiles
     b = bh // N
     n = bh % N
-    start, length = sequence_bounds(CU_SEQLENS, b, L, PACKED)
+    start, length = sequence_bounds(CU_SEQLENS, b, L, T, PACKED)
     i0 = tile * BLOCK_M
     if i0 >= length:
         return
@@ -99,7 +100,7 @@ def attention_forward_kernel(
     if HAS_WINDOW:
         first = tl.maximum(i0 - window, 0) // BLOCK_N * BLOCK_N
         end = tl.minimum(i0 + BLOCK_M + window, length)
-    if not (HAS_MASK or HAS_WINDOW):
+    if PEEL:
         first = length // BLOCK_N * BLOCK_N
         for j0 in range(0, first, BLOCK_N):
             m, norm, acc = _forward_block(
@@ -136,7 +137,11 @@ def launch_forward(q, k, v, o, lse, geometry, options) -> None:
     config = config_of("forward", arch_of(q), q.element_size(), q.shape[2], geometry["max_seqlen"], options)
     assert config is not None
     num_tiles = cdiv(geometry["max_seqlen"], config.blocks["BLOCK_M"])
+    # both loops of a peeled kernel hold Q in registers, float32 as three tf32 parts: at 128 that spills before Hopper
+    crowded = q.element_size() == 4 and q.shape[2] > 64 and arch_of(q) not in BIG_SHARED_MEMORY
+    peel = not (options["HAS_MASK"] or options["HAS_WINDOW"] or crowded)
     launch(
         attention_forward_kernel, num_tiles * geometry["num_sequences"] * q.shape[1], config,
-        Q=q, K=k, V=v, OUT=o, LSE=lse, num_tiles=num_tiles, stride_ot=o.stride(0), stride_on=o.stride(1), **options,
+        Q=q, K=k, V=v, OUT=o, LSE=lse, num_tiles=num_tiles, stride_ot=o.stride(0), stride_on=o.stride(1), PEEL=peel,
+        **options,
     )  # fmt: skip

@@ -19,18 +19,27 @@ from fastbert.kernels.launch import launch
 
 
 @triton.jit
+def _table_row(TABLE, IDS, t, num_rows, d, D: tl.constexpr):
+    """Row IDS[t] of a table, or NaN where there is no such row: loud, and nothing outside is read."""
+    row = tl.load(IDS + t).to(tl.int64)
+    safe = tl.maximum(tl.minimum(row, num_rows - 1), 0)
+    values = tl.load(TABLE + safe * D + d, mask=d < D, other=0.0).to(tl.float32)
+    return tl.where(row == safe, values, float("nan"))
+
+
+@triton.jit
 def embed_layer_norm_kernel(
-    INPUT_IDS, POSITION_IDS, TYPE_IDS, WORD, POSITION, TYPE, WEIGHT, BIAS, Y, SUM, MEAN, RSTD, eps,
-    D: tl.constexpr, BLOCK: tl.constexpr,
+    INPUT_IDS, POSITION_IDS, TYPE_IDS, WORD, POSITION, TYPE, WEIGHT, BIAS, Y, SUM, MEAN, RSTD, eps, num_words,
+    num_positions, num_types, D: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     t = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     real = d < D
-    s = tl.load(WORD + tl.load(INPUT_IDS + t).to(tl.int64) * D + d, mask=real, other=0.0).to(tl.float32)
+    s = _table_row(WORD, INPUT_IDS, t, num_words, d, D)
     if POSITION is not None:
-        s += tl.load(POSITION + tl.load(POSITION_IDS + t).to(tl.int64) * D + d, mask=real, other=0.0).to(tl.float32)
+        s += _table_row(POSITION, POSITION_IDS, t, num_positions, d, D)
     if TYPE is not None:
-        s += tl.load(TYPE + tl.load(TYPE_IDS + t).to(tl.int64) * D + d, mask=real, other=0.0).to(tl.float32)
+        s += _table_row(TYPE, TYPE_IDS, t, num_types, d, D)
     tl.store(SUM + t * D + d, s.to(SUM.dtype.element_ty), mask=real)
     mean = tl.sum(s, 0) / D
     centred = tl.where(real, s - mean, 0.0)
@@ -54,7 +63,9 @@ def forward(
     launch(
         embed_layer_norm_kernel, num_tokens, norm.row_config("embed_layer_norm", word, width),
         INPUT_IDS=input_ids, POSITION_IDS=position_ids, TYPE_IDS=type_ids, WORD=word, POSITION=position,
-        TYPE=token_type, WEIGHT=weight, BIAS=bias, Y=y, SUM=total, MEAN=mean, RSTD=rstd, eps=eps, D=width,
+        TYPE=token_type, WEIGHT=weight, BIAS=bias, Y=y, SUM=total, MEAN=mean, RSTD=rstd, eps=eps,
+        num_words=word.shape[0], num_positions=0 if position is None else position.shape[0],
+        num_types=0 if token_type is None else token_type.shape[0], D=width,
     )  # fmt: skip
     return y, total, mean, rstd
 
@@ -115,7 +126,7 @@ def embed_layer_norm(
 ) -> Tensor:
     """Embeddings + LayerNorm in Triton; semantics of :func:`fastbert.reference.embed_layer_norm`.
 
-    Ids are not checked: one beyond its table reads beyond it, as every GPU gather does.
+    Ids are not looked at on the host, which would wait for the device: one that its table has no row for gives NaN.
     """
     shape = input_ids.shape
     if position is None or position_ids is None:

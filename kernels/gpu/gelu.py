@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastbert.kernels import configs
-from fastbert.kernels.launch import Config, arch_of, cdiv, launch
+from fastbert.kernels.launch import Config, arch_of, cdiv, launch, next_power_of_2
 
 ROW_GROUPS = 64
 
@@ -106,10 +106,10 @@ def gelu_config(op: str, x: Tensor, num_columns: int) -> Config:
     arch = arch_of(x)
     if arch == "interpreter":
         static = Config({"BLOCK_T": 16, "BLOCK_F": 64})
-    elif op == "gelu_forward":
-        static = Config({"BLOCK_T": 4, "BLOCK_F": 512}, 4, 2)
     else:
-        static = Config({"BLOCK_T": 4, "BLOCK_F": 256}, 4, 2)
+        # eight elements a thread, 16 bytes; the backward keeps fewest registers when they are all of one row
+        block = 256 if op == "gelu_forward" else max(16, min(1024, next_power_of_2(num_columns)))
+        static = Config({"BLOCK_T": 1024 // block, "BLOCK_F": block}, 4, 2)
     return configs.pick(op, arch, x.element_size(), num_columns, static)
 
 
@@ -138,7 +138,9 @@ def backward(
     config = gelu_config("gelu_backward", x, num_columns)
     column_blocks = cdiv(num_columns, config.blocks["BLOCK_F"])
     block_t = config.blocks["BLOCK_T"]
-    rows_per_group = cdiv(max(cdiv(num_rows, ROW_GROUPS), 1), block_t) * block_t
+    rows_per_group = block_t
+    if bias_needs_grad:  # a group's partial sums are worth walking many rows
+        rows_per_group = cdiv(max(cdiv(num_rows, ROW_GROUPS), 1), block_t) * block_t
     groups = cdiv(num_rows, rows_per_group)
     parts = torch.empty((groups, width if bias_needs_grad else 0), dtype=torch.float32, device=x.device)
     if grad_y.stride(-1) != 1:

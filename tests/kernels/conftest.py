@@ -9,9 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-TRITON = importlib.util.find_spec("triton") is not None
 
 collect_ignore_glob = ["test_*.py"] if INTERPRETED else ["interpreted/*"]
 
@@ -27,13 +25,3 @@ if mutant := os.environ.get("FASTBERT_KERNELS_MUTANT"):
     sys.modules["fastbert.kernels"] = module
     fastbert.kernels = module
     spec.loader.exec_module(module)
-
-
-def pytest_collection_modifyitems(config, items):
-    """The slow proofs run when asked for (``-m slow``), not in the ordinary run."""
-    if "slow" in (config.option.markexpr or ""):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow") and HERE in item.path.parents]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]

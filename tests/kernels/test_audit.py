@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton", reason="triton is not installed: pip install 'fastbert[gpu]'")
 from fastbert.kernels.audit import TARGETS, audit  # noqa: E402
@@ -71,6 +72,28 @@ def test_layer_norm_is_no_heavier_than_liger():
     forward, backward = (reports[f"add_layer_norm_{way}_kernel"] for way in ("forward", "backward"))
     assert forward.registers <= 32 and forward.resident_blocks == 16
     assert backward.registers <= 64 and backward.resident_blocks >= 8
+
+
+@pytest.mark.parametrize("target", BUDGETED)
+def test_row_kernels_are_no_worse_than_ligers(target):
+    """The table of ``python -m fastbert.kernels.peers``, both sides compiled here and now."""
+    pytest.importorskip("liger_kernel", reason="pip install --no-deps liger-kernel")
+    from fastbert.kernels.peers import access_bytes, compare
+
+    for name, ((ours, our_share), (theirs, their_share)) in compare(target).items():
+        assert our_share >= their_share, name
+        assert access_bytes(ours) >= access_bytes(theirs) and ours.spill_bytes <= theirs.spill_bytes, name
+        # 40 to 36 in GeGLU's backward on sm_90 by Triton 3.9.0, where as many blocks are resident all the same
+        slack = 4 if (name, target, VERSION) == ("GeGLU backward", "sm_90", "3.9.0") else 0
+        assert ours.registers <= theirs.registers + slack, name
+
+
+@pytest.mark.parametrize("target", BUDGETED)
+def test_float32_at_head_128_does_not_spill(target):
+    for options in ("", "mask"):
+        for launch in attention_launches(target, options=options, head_dim=128, dtype=torch.float32):
+            report = audit(launch, target)
+            assert not report.spill_bytes, f"{launch.name} {options}: {report.spill_bytes} bytes"
 
 
 @pytest.mark.slow

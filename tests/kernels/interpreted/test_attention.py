@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from harness import check_parity, fenced_allocations, shuffled_programs
+from harness import check_parity, fenced_allocations, guarded, shuffled_programs
 
 from fastbert import reference
 from fastbert.kernels.attention import attention, attention_probabilities
@@ -125,6 +125,19 @@ def test_program_order_and_repetition_change_no_bit(lengths):
     with fenced_allocations(), shuffled_programs(5):
         shuffled = _gradients(inputs, dropout_p=0.2, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(plain, shuffled, strict=True))
+
+
+@pytest.mark.parametrize("length", [33, 70])  # one block, three kernels
+@pytest.mark.parametrize("ends", [[0, 20, 90], [0, 60, 40], [-5, 20, 33], [0, 33, 33]], ids=str)
+def test_lengths_that_do_not_fit_touch_nothing_outside(ends, length):
+    """On a GPU they are not looked at (that would wait for it): the kernels cut them to the tokens and max_seqlen."""
+    inputs = packed([length], 16, torch.float32)
+    inputs |= {"cu_seqlens": torch.tensor(ends, dtype=torch.int32), "max_seqlen": 20 if length == 33 else 66}
+    leaves = {name: guarded(inputs[name]).requires_grad_() for name in "qkv"}
+    with fenced_allocations():
+        out = attention(**{**inputs, **leaves})
+        out.backward(torch.ones_like(out))
+    assert not out[:20].isnan().any() or ends[1] > length  # what the lengths do cover is computed
 
 
 def test_a_sequence_does_not_see_its_neighbours():

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from harness import check_parity, fenced_allocations, shuffled_programs
+from harness import check_parity, fenced_allocations, guarded, shuffled_programs
 
 from fastbert import reference
 from fastbert.kernels.embed import embed_layer_norm
@@ -148,6 +148,13 @@ def test_embed_layer_norm_of_a_padded_batch():
     tables = (normal(50, 16), normal(11, 16), None, normal(16), normal(16))
     out = embed_layer_norm(ids, positions, None, *tables, 1e-12)
     torch.testing.assert_close(out, reference.embed_layer_norm(ids, positions, None, *tables, 1e-12))
+
+
+def test_embed_layer_norm_of_no_such_row_is_loud_and_reads_nothing_outside():
+    ids = torch.tensor([3, 50, -1, 7])
+    tables = (guarded(normal(50, 16)), None, None, normal(16), normal(16))
+    out = embed_layer_norm(ids, None, None, *tables, 1e-12)
+    assert out.isnan().all(1).tolist() == [False, True, True, False]
 
 
 @every_dtype
