@@ -2,9 +2,8 @@
 
 import json
 import shutil
-import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,12 +13,11 @@ from fastbert.cli import Positional, run, unset
 from fastbert.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from rich.console import Console
 
     from fastbert.tasks.finetuning import Result, TaskData
     from fastbert.tasks.model import TaskModel
-    from fastbert.tasks.training import Progress, Recipe
+    from fastbert.tasks.training import Recipe
 
 DEFAULT_OUTPUT = Path("finetuned")
 
@@ -120,7 +118,8 @@ def check(options: FinetuneOptions) -> None:
 def main(options: FinetuneOptions) -> int:
     check(options)
     with claimed(options.output) as (partial, final):
-        finetune(options, partial, final)
+        tell_all = finetune(options, partial, final)
+    tell_all()  # it is saved now
     return 0
 
 
@@ -151,13 +150,15 @@ def claimed(output: str | None) -> Iterator[tuple[Path, Path]]:
                 parent.rmdir()
 
 
-def finetune(options: FinetuneOptions, partial: Path, final: Path) -> None:
-    """Read, train with every seed, measure the best, save and tell."""
+def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[], None]:
+    """Read, train with every seed, measure and save the best; returns what tells the user about it."""
     import torch
     from rich.console import Console
 
+    from fastbert.interop import read_config
     from fastbert.tasks.examples import FieldNames
-    from fastbert.tasks.finetuning import load_backbone, read_data
+    from fastbert.tasks.finetuning import read_data, weights_directory
+    from fastbert.tasks.report import introduce, tell
     from fastbert.tasks.training import Vocabulary
     from fastbert.text import Tokenizer
 
@@ -166,8 +167,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     say = lambda line: console.print(line, markup=False)  # noqa: E731
     tokenizer = Tokenizer.load(options.model)
-    backbone = load_backbone(options.model, options.dropout, options.impl)
-    config = backbone.config
+    config = read_config(weights_directory(options.model))
     if len(tokenizer) > config.padded_vocab_size:
         raise InputError(
             f"{options.model}: the vocabulary has {len(tokenizer)} pieces and the model {config.vocab_size}: "
@@ -189,7 +189,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> None:
     recipe = recipe_of(options, data, config.hidden_size)
     sets = [s for s in (data.train, data.eval, data.test) if s is not None]
     vocabulary = Vocabulary(*(s.rows for s in sets))
-    introduce(console, options, data, recipe, config.arch)
+    introduce(console, options.model, data, recipe, held_out=options.eval is None)
     outcomes: list[dict[str, Any]] = []
     best: dict[str, Any] | None = None
     for seed in range(options.seed, options.seed + options.seeds):
@@ -201,7 +201,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> None:
     assert best is not None
     tokenizer.save(partial, token_type_ids=config.arch != "modern")
     write_results(partial, options, data, recipe, outcomes, best)
-    tell(console, options, data, recipe, outcomes, best, final)
+    return lambda: tell(console, data, outcomes, best, final)
 
 
 def recipe_of(options: FinetuneOptions, data: "TaskData", hidden_size: int) -> "Recipe":
@@ -249,6 +249,7 @@ def one_seed(
 
     from fastbert.tasks.finetuning import fold_scale, load_backbone, measure, new_model
     from fastbert.tasks.labels import class_weights
+    from fastbert.tasks.report import shown
     from fastbert.tasks.training import train
 
     device = _device(options)
@@ -281,114 +282,6 @@ def _beats(measure: str, new: dict[str, Any], old: dict[str, Any]) -> bool:
     return better(measure, new["eval"][measure], old["eval"][measure])
 
 
-# ---- what the user sees ----
-def introduce(console: "Console", options: FinetuneOptions, data: "TaskData", recipe: "Recipe", arch: str) -> None:
-    settings = data.settings
-    kind = settings.task + (" of pairs" if settings.pairs else "")
-    labels = f", {len(settings.labels)} labels" if settings.labels else ""
-    sets = [s for s in (data.train, data.eval, data.test) if s is not None]
-    sizes = ", ".join(f"{s.name} {len(s.examples):,}" for s in sets)
-    held = " (a tenth of the training file)" if options.eval is None else ""
-    console.print(f"{kind}{labels}: {sizes}{held}; {data.train.rows.lengths.mean():.0f} tokens a row", markup=False)
-    console.print(
-        f"model: {options.model} ({arch}); {recipe.epochs:g} epochs of batches of {recipe.batch_size}, learning rate "
-        f"{recipe.learning_rate:g}, {'bf16' if recipe.bf16 else 'fp32'}; best by {recipe.measure}",
-        markup=False,
-    )
-
-
-@contextmanager
-def shown(console: "Console", title: str, measure: str) -> Iterator[Any]:
-    """A bar on a terminal, and a line for each evaluation."""
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = BarColumn(bar_width=30), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn()
-    with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-
-        def say(progress: "Progress", share: float, scores: dict[str, float] | None) -> None:
-            bar.update(task, completed=share)
-            if scores is not None:
-                best = "  best so far" if progress.best_step == progress.steps else ""
-                parts = "  ".join(f"{name} {_figure(name, value)}" for name, value in scores.items())
-                console.print(f"{title:8}{share:5.0%}  step {progress.steps:,}  {parts}{best}".strip(), markup=False)
-
-        yield say
-
-
-def _figure(name: str, value: float) -> str:
-    return f"{value:.3f}" if name in ("pearson", "spearman", "mse", "mcc", "loss") else f"{value:.1%}"
-
-
-def summary(outcomes: list[dict[str, Any]], name: str) -> dict[str, tuple[float, float]]:
-    """Measure → (mean, sample standard deviation) over the seeds, on the data set ``name``."""
-    found = {}
-    for measure in outcomes[0][name]:
-        values = [outcome[name][measure] for outcome in outcomes]
-        found[measure] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
-    return found
-
-
-def tell(
-    console: "Console",
-    options: FinetuneOptions,
-    data: "TaskData",
-    recipe: "Recipe",
-    outcomes: list[dict[str, Any]],
-    best: dict[str, Any],
-    final: Path,
-) -> None:
-    """Figures, confusion matrix, where everything is and how to go on."""
-    seconds = sum(outcome["training_s"] for outcome in outcomes)
-    stopped = " (stopped early)" if best["outcome"]["stopped_early"] else ""
-    console.print(
-        f"\ntrained {len(outcomes)} × {outcomes[0]['steps']:,} steps in {seconds:.0f} s{stopped}", markup=False
-    )
-    for name in ("eval", "test"):
-        if name not in outcomes[0]:
-            continue
-        parts = []
-        for measure, (mean, spread) in summary(outcomes, name).items():
-            plus = f" ± {_figure(measure, spread)}" if len(outcomes) > 1 else ""
-            parts.append(f"{measure} {_figure(measure, mean)}{plus}")
-        over = f", mean ± deviation of {len(outcomes)} seeds" if len(outcomes) > 1 else ""
-        console.print(f"{name}{over}: {'  '.join(parts)}", markup=False)
-    if best["result"].confusion is not None:
-        which = "test" if data.test else "eval"
-        title = f"\n{which}: true class (row) and predicted class (column), seed {best['outcome']['seed']}"
-        console.print(title, markup=False)
-        console.print(table(best["result"].confusion, data.settings.labels), markup=False)
-    console.print(f"\nsaved in {final} (Hugging Face layout). Try it:\n  {example_command(data, final)}", markup=False)
-
-
-def table(matrix: "np.ndarray", labels: tuple[str, ...], most: int = 12) -> str:
-    """A confusion matrix as text; with many classes the commonest only."""
-    kept = sorted(sorted(range(len(labels)), key=lambda i: -int(matrix[i].sum()))[:most])
-    names = [labels[i] if len(labels[i]) <= 14 else labels[i][:13] + "…" for i in kept]
-    width = max([6, *(len(n) for n in names)]) + 2
-    rows = [" " * width + "".join(f"{name:>{width}}" for name in names)]
-    for i, name in zip(kept, names, strict=True):
-        rows.append(f"{name:>{width}}" + "".join(f"{matrix[i, j]:>{width},}" for j in kept))
-    if len(labels) > most:
-        rows.append(f"  (the {most} commonest of {len(labels)} classes; all are in finetune.json)")
-    return "\n".join(rows)
-
-
-def example_command(data: "TaskData", final: Path) -> str:
-    import shlex
-
-    command = f"python -m fastbert.predict {shlex.quote(str(final))}"
-    example = data.eval.examples[0]
-    if data.settings.task == "qa":
-        return f"{command} --question {shlex.quote(example.question)} CONTEXT"
-    if data.settings.task == "tagging":
-        return f"{command} {shlex.quote(' '.join(example.tokens[:12]))}"
-    if example.pair is not None:
-        return f"{command} --pair {shlex.quote(example.pair[:60])} {shlex.quote(example.text[:60])}"
-    return f"{command} {shlex.quote(example.text[:60])}"
-
-
 def write_results(
     partial: Path,
     options: FinetuneOptions,
@@ -399,6 +292,7 @@ def write_results(
 ) -> None:
     """``predictions.jsonl`` of the test (or evaluation) set, and ``finetune.json`` with everything else."""
     from fastbert.run_directory import describe
+    from fastbert.tasks.report import summary
 
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in best["result"].predictions)
     (partial / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")

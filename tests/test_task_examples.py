@@ -226,7 +226,7 @@ def test_the_command_prints_one_line_and_writes_nothing(model, tmp_path, capfd):
 # ---- labels and figures ----
 def test_labels_and_weights():
     assert label_names(["10", "9", "2"]) == ["2", "9", "10"]
-    assert label_names(["I-A", "B-B", "B-A", "O"], tags=True) == ["O", "B-A", "I-A", "B-B"]
+    assert label_names(["I-A", "B-B", "B-A"], tags=True) == ["O", "B-A", "I-A", "B-B", "I-B"]
     assert label_ids([("f", "b")], ["a", "b"]) == [1]
     assert class_weights(["balanced"], ["a", "b"], [30, 10]) == pytest.approx([2 / 3, 2.0])
     assert class_weights(["b=3"], ["a", "b"], [30, 10]) == [1.0, 3.0]

@@ -114,7 +114,8 @@ class Tagging:
     def __init__(self, task: Task, tokenizer, train: Path, eval: Path):
         self.collate = DataCollatorForTokenClassification(tokenizer)
         rows = read(train)
-        self.names = sorted({tag for row in rows for tag in row["tags"]})
+        kinds = sorted({tag[2:] for row in rows for tag in row["tags"] if tag != "O"})
+        self.names = ["O", *(f"{part}-{kind}" for kind in kinds for part in "BI")]
 
         def encode(row):
             encoded = tokenizer(row["tokens"], is_split_into_words=True, truncation=True, max_length=task.max_length)

@@ -6,10 +6,14 @@ from fastbert.errors import InputError
 
 
 def label_names(labels: Iterable[str], *, tags: bool = False) -> list[str]:
-    """The distinct labels in the order of their ids: numbers by value, names by alphabet, among tags O first."""
+    """The distinct labels in the order of their ids: numbers by value, names by alphabet.
+
+    Of ``tags``: O, then B- and I- of every kind of entity, whether both were seen or not.
+    """
     names = set(labels)
     if tags:
-        return sorted(names | {"O"}, key=lambda tag: (tag != "O", tag[2:], tag[:1]))
+        kinds = sorted({tag[2:] for tag in names if tag != "O"})
+        return ["O", *(f"{part}-{kind}" for kind in kinds for part in "BI")]
     try:
         return sorted(names, key=lambda name: (int(name), name))
     except ValueError:

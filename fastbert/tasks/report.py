@@ -1,0 +1,118 @@
+"""What a fine-tuning tells its user: data, progress, figures, confusion matrix, and how to go on."""
+
+import shlex
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from fastbert.tasks.finetuning import TaskData
+from fastbert.tasks.training import Progress, Recipe
+
+
+def introduce(console: Console, model: str, data: TaskData, recipe: Recipe, held_out: bool) -> None:
+    """Sizes and recipe, before the first step."""
+    settings = data.settings
+    kind = settings.task + (" of pairs" if settings.pairs else "")
+    labels = f", {len(settings.labels)} labels" if settings.labels else ""
+    sets = [s for s in (data.train, data.eval, data.test) if s is not None]
+    sizes = ", ".join(f"{s.name} {len(s.examples):,}" for s in sets)
+    held = " (a tenth of the training file)" if held_out else ""
+    console.print(f"{kind}{labels}: {sizes}{held}; {data.train.rows.lengths.mean():.0f} tokens a row", markup=False)
+    console.print(
+        f"model: {model}; {recipe.epochs:g} epochs of batches of {recipe.batch_size}, learning rate "
+        f"{recipe.learning_rate:g}, {'bf16' if recipe.bf16 else 'fp32'}; best by {recipe.measure}",
+        markup=False,
+    )
+
+
+@contextmanager
+def shown(console: Console, title: str, measure: str) -> Iterator[Any]:
+    """A bar on a terminal, and a line for each evaluation."""
+    columns = BarColumn(bar_width=30), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn()
+    with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def say(progress: Progress, share: float, scores: dict[str, float] | None) -> None:
+            bar.update(task, completed=share)
+            if scores is not None:
+                best = "  best so far" if progress.best_step == progress.steps else ""
+                parts = "  ".join(f"{name} {_figure(name, value)}" for name, value in scores.items())
+                console.print(f"{title:8}{share:5.0%}  step {progress.steps:,}  {parts}{best}".strip(), markup=False)
+
+        yield say
+
+
+def _figure(name: str, value: float) -> str:
+    return f"{value:.3f}" if name in ("pearson", "spearman", "mse", "mcc", "loss") else f"{value:.1%}"
+
+
+def summary(outcomes: list[dict[str, Any]], name: str) -> dict[str, tuple[float, float]]:
+    """Measure → (mean, sample standard deviation) over the seeds, on the data set ``name``."""
+    found = {}
+    for measure in outcomes[0][name]:
+        values = [outcome[name][measure] for outcome in outcomes]
+        found[measure] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+    return found
+
+
+def tell(
+    console: Console,
+    data: TaskData,
+    outcomes: list[dict[str, Any]],
+    best: dict[str, Any],
+    final: Path,
+) -> None:
+    """Figures, confusion matrix, where everything is and how to go on."""
+    seconds = sum(outcome["training_s"] for outcome in outcomes)
+    stopped = " (stopped early)" if best["outcome"]["stopped_early"] else ""
+    console.print(
+        f"\ntrained {len(outcomes)} × {outcomes[0]['steps']:,} steps in {seconds:.0f} s{stopped}", markup=False
+    )
+    for name in ("eval", "test"):
+        if name not in outcomes[0]:
+            continue
+        parts = []
+        for measure, (mean, spread) in summary(outcomes, name).items():
+            plus = f" ± {_figure(measure, spread)}" if len(outcomes) > 1 else ""
+            parts.append(f"{measure} {_figure(measure, mean)}{plus}")
+        over = f", mean ± deviation of {len(outcomes)} seeds" if len(outcomes) > 1 else ""
+        console.print(f"{name}{over}: {'  '.join(parts)}", markup=False)
+    if best["result"].confusion is not None:
+        which = "test" if data.test else "eval"
+        title = f"\n{which}: true class (row) and predicted class (column), seed {best['outcome']['seed']}"
+        console.print(title, markup=False)
+        console.print(table(best["result"].confusion, data.settings.labels), markup=False)
+    console.print(f"\nsaved in {final} (Hugging Face layout). Try it:\n  {example_command(data, final)}", markup=False)
+
+
+def table(matrix: NDArray[np.int64], labels: tuple[str, ...], most: int = 12) -> str:
+    """A confusion matrix as text; with many classes the commonest only."""
+    kept = sorted(sorted(range(len(labels)), key=lambda i: -int(matrix[i].sum()))[:most])
+    names = [labels[i] if len(labels[i]) <= 14 else labels[i][:13] + "…" for i in kept]
+    width = max([6, *(len(n) for n in names)]) + 2
+    rows = [" " * width + "".join(f"{name:>{width}}" for name in names)]
+    for i, name in zip(kept, names, strict=True):
+        rows.append(f"{name:>{width}}" + "".join(f"{matrix[i, j]:>{width},}" for j in kept))
+    if len(labels) > most:
+        rows.append(f"  (the {most} commonest of {len(labels)} classes; all are in finetune.json)")
+    return "\n".join(rows)
+
+
+def example_command(data: TaskData, final: Path) -> str:
+    command = f"python -m fastbert.predict {shlex.quote(str(final))}"
+    example = data.eval.examples[0]
+    if data.settings.task == "qa":
+        return f"{command} --question {shlex.quote(example.question)} CONTEXT"
+    if data.settings.task == "tagging":
+        return f"{command} {shlex.quote(' '.join(example.tokens[:12]))}"
+    if example.pair is not None:
+        return f"{command} --pair {shlex.quote(example.pair[:60])} {shlex.quote(example.text[:60])}"
+    return f"{command} {shlex.quote(example.text[:60])}"
