@@ -268,6 +268,7 @@ def distribute(
         "muon_learning_rate": options.muon_learning_rate,
         "weight_decay": options.weight_decay,
         "clip_norm": options.clip_norm,
+        "muon_dtype": torch.float32 if options.precision == "fp32" else torch.bfloat16,
     }
     if options.shard:
         from fastbert.sharded import ShardedOptimizers, ShardFiles, shard

@@ -45,7 +45,7 @@ class World:
             return cls()
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         rank, size, local_rank, local_size = (int(os.environ.get(name, 1 if "SIZE" in name else 0)) for name in names)
-        if cuda:
+        if cuda := cuda and torch.cuda.is_available():
             torch.cuda.set_device(local_rank)
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
         return cls(rank, size, local_rank, local_size, joined=True)

@@ -15,18 +15,19 @@ from torch import Tensor, nn
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """Nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
 
     Args:
-        matrices: (K, R, C) with R <= C, any floating dtype; the iteration runs in bf16, which it was made for.
+        matrices: (K, R, C) with R <= C, any floating dtype.
         steps: Newton–Schulz iterations.
+        dtype: of the iteration; it was made for bf16, which makes its last bits depend on those of the gradients.
 
     Returns:
-        (K, R, C) bf16.
+        (K, R, C) of ``dtype``.
     """
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16()
+    x = matrices.to(dtype)
     x = x / (x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7))
     for _ in range(steps):
         gram = x @ x.mT
@@ -44,6 +45,7 @@ class Muon(torch.optim.Optimizer):
         momentum: of the Nesterov momentum.
         weight_decay: decoupled.
         steps: Newton–Schulz iterations.
+        dtype: of the iteration.
 
     Raises:
         ValueError: a parameter is no matrix, or its rows do not divide into its parts.
@@ -58,8 +60,9 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.01,
         steps: int = 5,
+        dtype: torch.dtype = torch.bfloat16,
     ):
-        named = list(params)
+        named, self.dtype = list(params), dtype
         self.parts = [(parts or {}).get(name, 1) for name, _ in named]
         for (name, parameter), count in zip(named, self.parts, strict=True):
             if parameter.ndim != 2 or parameter.shape[0] % count:
@@ -90,6 +93,6 @@ class Muon(torch.optim.Optimizer):
                     part, target = part.mT, target.mT
                 by_shape.setdefault(tuple(part.shape), []).append((part, target, scale))
         for same in by_shape.values():
-            updates = orthogonalise(torch.stack([part for part, _, _ in same]), group["steps"])
+            updates = orthogonalise(torch.stack([part for part, _, _ in same]), group["steps"], self.dtype)
             for update, (_, target, scale) in zip(updates, same, strict=True):
                 target.add_(update, alpha=-lr * scale)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fastbert import ops
+from fastbert.adamw import AdamW, clip
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.muon import Muon
@@ -52,6 +54,7 @@ class Optimizers:
         muon_learning_rate: Muon's peak.
         weight_decay: decoupled decay of matrices and embeddings; biases and LayerNorms have none.
         clip_norm: gradient-norm bound of the parameters AdamW turns (Muon's update has a fixed norm already).
+        muon_dtype: of Muon's iteration; float32 keeps curves of different numbers of ranks together.
     """
 
     def __init__(
@@ -63,7 +66,9 @@ class Optimizers:
         muon_learning_rate: float = 0.02,
         weight_decay: float = 0.01,
         clip_norm: float = 1.0,
+        muon_dtype: torch.dtype = torch.bfloat16,
     ):
+        ops.keep_freed_memory()
         named = list(model.named_parameters())
         hidden = [(n, p) for n, p in named if is_hidden_matrix(n, p)] if optimizer == "muon" else []
         taken = {n for n, _ in hidden}
@@ -77,13 +82,13 @@ class Optimizers:
         # name -> (optimizer, peak learning rate)
         self.parts: dict[str, tuple[torch.optim.Optimizer, float]] = {
             "adamw": (
-                torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True),
+                AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True),
                 learning_rate,
             )
         }
         if hidden:
             parts = {name: stacked_parts(name, model.config) for name, _ in hidden}
-            muon = Muon(hidden, parts, lr=muon_learning_rate, weight_decay=weight_decay)
+            muon = Muon(hidden, parts, lr=muon_learning_rate, weight_decay=weight_decay, dtype=muon_dtype)
             self.parts["muon"] = (muon, muon_learning_rate)
 
     def step(self, factor: float) -> Tensor:
@@ -94,6 +99,9 @@ class Optimizers:
 
     def clip(self) -> Tensor:
         """Bound the gradients of the parameters that AdamW turns; returns their norm before that."""
+        adamw, _ = self.parts["adamw"]
+        if isinstance(adamw, AdamW):
+            return clip(adamw, self.clipped, self.clip_norm)
         return nn.utils.clip_grad_norm_(self.clipped, self.clip_norm or float("inf"))
 
     def update(self, factor: float) -> None:

@@ -72,16 +72,16 @@ class ShardedMuon(Muon):
                 grad.lerp(local(buffer), momentum), parameter.device_mesh, parameter.placements,
                 shape=parameter.shape, stride=parameter.stride(), run_check=False,
             )  # fmt: skip
-            update = whole_update(shard_of.full_tensor(), count, group["steps"])
+            update = whole_update(shard_of.full_tensor(), count, group["steps"], self.dtype)
             mine.mul_(1 - lr * group["weight_decay"])
             mine.add_(local(like(update, parameter)), alpha=-lr)
 
 
-def whole_update(direction: Tensor, count: int, steps: int) -> Tensor:
+def whole_update(direction: Tensor, count: int, steps: int, dtype: torch.dtype) -> Tensor:
     """Orthogonalise the ``count`` maps that a matrix (R, C) stacks, each scaled as Muon does."""
     parts = torch.stack(direction.chunk(count))
     rows, columns = parts.shape[1:]
-    flat = orthogonalise(parts.mT, steps).mT if rows > columns else orthogonalise(parts, steps)
+    flat = orthogonalise(parts.mT, steps, dtype).mT if rows > columns else orthogonalise(parts, steps, dtype)
     return flat.reshape(direction.shape) * max(1.0, rows / columns) ** 0.5
 
 
@@ -97,7 +97,7 @@ class ShardedOptimizers(Optimizers):
             names = zip(group["param_names"], group["params"], strict=True)
             parts = dict(zip(group["param_names"], plain.parts, strict=True))
             kept = {name: group[name] for name in ("lr", "momentum", "weight_decay", "steps")}
-            self.parts["muon"] = (ShardedMuon(names, parts, **kept), peak)
+            self.parts["muon"] = (ShardedMuon(names, parts, dtype=plain.dtype, **kept), peak)
 
     def clip(self) -> Tensor:
         return whole(super().clip())
