@@ -51,8 +51,8 @@ def test_refusal_names_the_argument(name):
         raise AssertionError(why)
 
 
-def test_every_op_has_a_kernel():
-    assert set(ops.OPS) == set(OPS)
+def test_every_kernel_has_its_op():
+    assert set(OPS) <= set(ops.OPS)  # the rest are compounds of these, or the CPU's own
     assert refusal("attention", {"q": Q, "k": Q, "v": Q, "bias": None}) is None
 
 
@@ -98,7 +98,7 @@ def test_ops_run_the_kernel_asked_for(monkeypatch):
         ),
         "masked_lm_loss": (lambda i: ops.masked_lm_loss(x, x, None, ids, impl=i), "cross_entropy_kernel"),
     }
-    assert set(calls) == set(ops.OPS)
+    assert set(calls) == set(OPS)
     for name, (call, kernel) in calls.items():
         reached.clear()
         ours = call("triton")
