@@ -63,6 +63,7 @@ FLOORS = {
     "fastbert.metrics": 5,
     "fastbert.metrics.fluency": 5,
     "fastbert.probes": 5,
+    "fastbert.reporting": 5,
     "fastbert.trainer": 5,
     "fastbert.assembly": 5,
     "fastbert.train": 6,
@@ -71,6 +72,7 @@ FLOORS = {
     "fastbert.tokenize": 6,
     "fastbert.info": 6,
     "fastbert.evaluate": 6,
+    "fastbert.report": 6,
     "fastbert.roofline": 6,
     "fastbert.tune": 6,
     "fastbert.smoke_tests": 6,
@@ -92,7 +94,7 @@ SAME_FLOOR = (
         "by_heart",
         "evaluation",
     ),
-    *("probes", "trainer", "assembly"),
+    *("probes", "reporting", "trainer", "assembly"),
 )
 
 

@@ -1,0 +1,55 @@
+"""``python -m fastbert.report RUN [RUN2 …]``: one self-contained page about one or several training runs."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastbert.cli import Positional, run, unset
+from fastbert.errors import InputError
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Write report.html: curves, what the model knows, its tokens, attention and words, machine and settings.
+
+    Several runs are drawn together and compared; what is shown of a model is of the first.
+    """
+
+    runs: Positional[list[str]]
+    """Directories of runs."""
+    output: Annotated[str | None, unset("FILE")] = None
+    """The page to write (default: report.html in the first run's directory)."""
+    language: Literal["en", "pt"] = "en"
+    """Language of titles and labels."""
+    text: Annotated[str | None, unset("TEXT")] = None
+    """Text to be split into tokens, and whose attention is shown (default: an example of the run)."""
+
+
+def main(options: ReportOptions) -> int:
+    from fastbert import page
+    from fastbert.bert import load
+    from fastbert.reporting import build, read_run
+
+    records = [read_run(path) for path in options.runs]
+    if not records:
+        raise InputError("no run: give the directory of at least one")
+    if options.text is not None and not options.text.strip():
+        raise InputError("--text: is empty: give a sentence, or leave the option out")
+    output = Path(options.output) if options.output else records[0].path / "report.html"
+    if output.is_dir():
+        raise InputError(f"--output {output}: is a directory: give the name of a file in it")
+    bert, problem = None, ""
+    try:
+        bert = load(records[0].path)
+    except InputError as error:
+        problem = str(error)
+    html = build(records, bert, language=options.language, text=options.text, problem=problem)
+    print(f"{page.write(output, html)}: {len(html.encode()) / 1e3:,.0f} kB, open it in a browser")
+    if problem:
+        print(f"note: without the model's own sections: {problem}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, ReportOptions))

@@ -1,0 +1,106 @@
+"""What a model shows of itself: tokens of a text, attention, and a map of its word embeddings.
+
+Legend: V vocabulary, D hidden_size, L tokens, N heads.
+"""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbert.bert import Bert
+from fastbert.data import TokenStore
+from fastbert.errors import InputError
+
+MAP_WORDS = 160
+ATTENTION_TOKENS = 40  # more cannot be read
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token of a text."""
+
+    token: str
+    id: int
+    continues: bool  # a word begun before it
+    special: bool
+    unknown: bool
+
+
+def tokenization(bert: Bert, text: str) -> list[Piece]:
+    """The pieces of a text, special tokens included."""
+    tokenizer = bert.tokenizer
+    encoding = tokenizer.encode(text)
+    special = set(tokenizer.special_ids) - {tokenizer.unk_id}
+    return [
+        Piece(token, i, bool(tokenizer.is_continuation[i]), i in special, i == tokenizer.unk_id)
+        for token, i in zip(encoding.tokens, encoding.ids, strict=True)
+    ]
+
+
+def attention(bert: Bert, text: str) -> dict[str, Any]:
+    """Maps of all layers and heads for the page's script: bytes 0 … 255 for 0 … 1, base64, (layers, N, L, L).
+
+    A text of more tokens than can be read is cut at the end of a word.
+    """
+    text = shortened(bert, text, ATTENTION_TOKENS)
+    tokens, weights = bert.attention(text)
+    as_bytes = np.rint(np.clip(weights, 0.0, 1.0) * 255).astype(np.uint8)
+    return {
+        "tokens": list(tokens), "layers": int(weights.shape[0]), "heads": int(weights.shape[1]),
+        "weights": base64.b64encode(as_bytes.tobytes()).decode("ascii"),
+    }  # fmt: skip
+
+
+def shortened(bert: Bert, text: str, most: int) -> str:
+    """The text, or as many of its first words as give ``most`` tokens."""
+    words = text.split(" ")
+    while len(bert.tokenizer.encode(" ".join(words)).ids) > most and len(words) > 1:
+        words.pop()
+    return " ".join(words)
+
+
+@dataclass(frozen=True)
+class WordMap:
+    """Words in the plane."""
+
+    words: list[str]  # the most frequent first
+    places: NDArray[np.float64]  # (words, 2)
+    explained: float  # share of the vectors' variance that the two axes hold
+
+
+def word_map(bert: Bert, run: Path, most: int = MAP_WORDS) -> WordMap | None:
+    """The first two principal components of frequent whole words' embeddings (unit length); None for too few words."""
+    tokenizer = bert.tokenizer
+    counts = piece_counts(bert, run)
+    chosen: list[int] = []
+    for i in np.argsort(-counts, kind="stable").tolist():
+        token = tokenizer.id_to_token(i) or ""
+        if len(token) >= 3 and token.isalpha() and not tokenizer.is_continuation[i] and counts[i] > 0:
+            chosen.append(i)
+        if len(chosen) == most:
+            break
+    if len(chosen) < 8:
+        return None
+    table = bert.model.embeddings.word.weight.detach().float().cpu().numpy()[chosen]  # (words, D)
+    unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9)
+    centred = unit - unit.mean(axis=0)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    places = left[:, :2] * singular[:2]
+    # an axis may point either way: the most frequent word is put at the left and above
+    places = places * np.where(places[0] > 0, -1.0, 1.0)
+    explained = float((singular[:2] ** 2).sum() / (singular**2).sum())
+    return WordMap([tokenizer.id_to_token(i) or "" for i in chosen], places, explained)
+
+
+def piece_counts(bert: Bert, run: Path) -> NDArray[np.int64]:
+    """(V,) occurrences in the run's tokens; without them the vocabulary's order stands for frequency."""
+    from fastbert.probes import token_counts
+
+    try:
+        return token_counts(TokenStore.open(run / "tokens"), len(bert.tokenizer))
+    except InputError:
+        return np.arange(len(bert.tokenizer), 0, -1, dtype=np.int64)
