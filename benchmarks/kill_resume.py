@@ -1,0 +1,161 @@
+"""Kill a training run with SIGKILL at random moments until it has been killed N times; its weights must not care.
+
+    python benchmarks/kill_resume.py --kills 200
+
+The same tiny run is made once undisturbed. Then runs of it are started, killed at a random moment (data preparation,
+steps, checkpoints, evaluations and the end included), started again with --resume, killed again … until each is done;
+then its weights, its metrics and its number of steps are compared, bit for bit, with those of the undisturbed run.
+Processes are forked from one that has imported everything, so that a start costs milliseconds.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+WORDS = (
+    *("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão"),
+    *("com", "queijo", "no", "jardim", "grande", "do", "velho", "rei"),
+)
+
+
+def write_corpus(path: Path) -> None:
+    lines = []
+    for d in range(60):
+        lines += [" ".join((WORDS * 2)[(7 * d + 3 * s) % len(WORDS) :][:12]) + "." for s in range(6)] + [""]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def options(folder: Path, run: Path, steps: int):
+    from fastbert.options import TrainOptions
+
+    return TrainOptions(
+        data=[str(folder / "corpus.txt")], output=str(run), preset="tiny", batch_tokens=128, max_length=32, threads=1,
+        precision="fp32", steps=steps, evaluations=4, checkpoint_every=4, dropout=0.1, keep_every=20,
+    )  # fmt: skip
+
+
+def forked(run: Path, opts, log: Path) -> int:
+    """Train in a child process; returns its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        import dataclasses
+
+        import fastbert
+        from fastbert import cli, train
+
+        fastbert.IMPORTED_AT_S = time.monotonic()
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1), os.dup2(out, 2)
+        if (run / "run.json").exists():
+            opts = dataclasses.replace(opts, resume=True)
+        code = train.main(opts)
+    except cli.InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def outcome(run: Path) -> dict:
+    """What must be the same: weights, steps, tokens, and every recorded figure but the times."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        record.pop("training_s", None)
+    facts = json.loads((run / "run.json").read_text())["result"]
+    return {
+        "weights": hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
+        "metrics": [r for r in records if r["kind"] != "probe"],
+        "result": facts,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", default=None, help="where to work (default: a temporary directory)")
+    asked = parser.parse_args()
+    import torch
+    from torch.utils import tensorboard  # noqa: F401
+
+    import fastbert.assembly
+    import fastbert.by_heart
+    import fastbert.probes
+    import fastbert.train  # noqa: F401
+
+    torch.set_num_threads(1)
+    folder = Path(asked.folder or tempfile.mkdtemp(prefix="kill_resume_"))
+    folder.mkdir(exist_ok=True)
+    write_corpus(folder / "corpus.txt")
+    log, whole = folder / "log.txt", folder / "whole"
+    shutil.rmtree(whole, ignore_errors=True)
+    began = time.monotonic()
+    child = forked(whole, options(folder, whole, asked.steps), log)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"the undisturbed run failed: see {log}")
+    length_s, expected = time.monotonic() - began, outcome(whole)
+    print(f"undisturbed: {length_s:.2f} s, weights {expected['weights'][:12]}", flush=True)
+
+    chance = random.Random(asked.seed)
+    kills = finished = failures = in_saving = 0
+    run = folder / "killed"
+    shutil.rmtree(run, ignore_errors=True)
+    while kills < asked.kills or run.exists():
+        child = forked(run, options(folder, run, asked.steps), log)
+        # once enough have been killed the last run may end
+        wait_s = chance.uniform(0, length_s) if kills < asked.kills else 600.0
+        ended, status = _wait(child, wait_s)
+        if not ended:
+            in_saving += any((run / "checkpoints").glob(".step-*")) if run.exists() else 0
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            if os.WIFSIGNALED(status):
+                kills += 1
+                continue
+        if status:
+            failures += 1
+            print(f"a start failed with {status}: see {log}", flush=True)
+            return 1
+        same = outcome(run) == expected
+        finished, failures = finished + 1, failures + (not same)
+        if not same:
+            mine = outcome(run)
+            print("different:", [key for key in expected if mine[key] != expected[key]], flush=True)
+        shutil.rmtree(run)
+        if finished % 10 == 0:
+            print(f"{kills} kills, {finished} runs finished, {failures} failures", flush=True)
+    print(
+        f"{kills} kills ({in_saving} while a checkpoint was being written), {finished} runs finished, "
+        f"{failures} of them not identical to the undisturbed one"
+    )
+    return 1 if failures else 0
+
+
+def _wait(child: int, seconds: float) -> tuple[bool, int]:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return True, status
+        time.sleep(0.002)
+    return False, 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
