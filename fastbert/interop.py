@@ -264,8 +264,9 @@ def state_dict_to_hf(state: Mapping[str, Tensor], config: BertConfig) -> dict[st
     """Our weights under Hugging Face's names; the tied decoder is not repeated."""
     out = {theirs: state[ours] for ours, theirs in _pairs(config) if ours in state}
     for ours in VOCABULARY_ROWS:
-        theirs = dict(_pairs(config))[ours]
-        out[theirs] = state[ours][: config.vocab_size]
+        if ours in state:
+            theirs = dict(_pairs(config))[ours]
+            out[theirs] = state[ours][: config.vocab_size]
     for ours, names in _qkv_names(config):
         q, k, v = state[ours].chunk(3, 0)
         if config.arch == "roformer":

@@ -214,5 +214,9 @@ class BertForPreTraining(nn.Module):
         return model.eval()
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` in Hugging Face layout."""
-        interop.write_model(self.state_dict(), self.config, Path(directory))
+        """Write ``config.json`` and ``model.safetensors`` in Hugging Face layout.
+
+        Heads that were never trained are left out, so that they are known for it when they are read again.
+        """
+        known = {name: tensor for name, tensor in self.state_dict().items() if name not in self.fresh}
+        interop.write_model(known, self.config, Path(directory))

@@ -126,3 +126,14 @@ def test_what_is_not_supported_says_so_and_can_be_overruled(tmp_path):
     (tmp_path / "modules.json").write_text(json.dumps([*modules, {"type": "x.models.Dense", "path": "3_Dense"}]))
     with pytest.raises(InputError, match="a module Dense"):
         fastbert.load(tmp_path).embed(TEXTS)
+
+
+def test_an_encoder_without_a_head_is_saved_without_one(tmp_path):
+    bert = make_bert(settings=EmbeddingSettings())
+    bert.model.fresh = [name for name in bert.model.state_dict() if name.startswith(("head.", "next_sentence."))]
+    bert.save(tmp_path)
+    again = fastbert.load(tmp_path)
+    assert again.model.fresh == sorted(bert.model.fresh)
+    np.testing.assert_array_equal(again.embed(TEXTS), bert.embed(TEXTS))
+    with pytest.raises(InputError, match="no masked-LM head"):
+        again.fill_mask("a [MASK]")

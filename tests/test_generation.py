@@ -1,12 +1,14 @@
 """Generation: the same seed gives the same text, nothing forbidden is written, every option does what it says."""
 
 import itertools
+import json
 
 import pytest
 import torch
 
-from fastbert import generation
+from fastbert import generate, generation
 from fastbert.bert import Bert
+from fastbert.cli import run
 from fastbert.config import BertConfig
 from fastbert.errors import InputError
 from fastbert.generation import Sampling
@@ -164,3 +166,36 @@ def test_a_vocabulary_in_which_everything_repeats_comes_to_an_end():
 def test_what_cannot_be(bert, call, message):
     with pytest.raises(InputError, match=message):
         bert.generate("a", **call)
+
+
+@pytest.fixture
+def directory(tmp_path, bert):
+    bert.save(tmp_path)
+    return str(tmp_path)
+
+
+def test_the_command_writes_and_repeats_itself(directory, capsys):
+    options = [directory, "a b c", "--length", "5", "--samples", "2", "--order", "left-to-right", "--top-p", "0.8"]
+    assert run(generate.main, generate.GenerateOptions, options) == 0
+    first = capsys.readouterr().out
+    assert len(first.splitlines()) == 2 and all(line.startswith("a b c ") for line in first.splitlines())
+    assert run(generate.main, generate.GenerateOptions, options) == 0
+    assert capsys.readouterr().out == first
+    assert run(generate.main, generate.GenerateOptions, [*options, "--seed", "1", "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["prompt"] for record in records] == ["a b c", "a b c"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top-p", "0"], "top_p=0.0: expected a probability"),
+        (["--samples", "0"], "--samples 0: expected at least 1"),
+        (["--length", "99"], "the model takes 38 together"),
+        (["--order", "any"], "order"),
+    ],
+)
+def test_the_command_refuses_in_one_line(directory, options, message, capsys):
+    assert run(generate.main, generate.GenerateOptions, [directory, "", *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
