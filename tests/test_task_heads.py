@@ -140,10 +140,7 @@ def test_the_loss_is_the_peers(task, tmp_path):
         "tagging": torch.randint(0, 3, (B, L), generator=torch.Generator().manual_seed(3)),
         "qa": torch.tensor([[3, 5], [0, 0], [7, 7]]),
     }[task]
-    if task == "qa":
-        labels = {"start_positions": wanted[:, 0], "end_positions": wanted[:, 1]}
-    else:
-        labels = {"labels": wanted}
+    labels = {"start_positions": wanted[:, 0], "end_positions": wanted[:, 1]} if task == "qa" else {"labels": wanted}
     if task == "tagging":
         batch = type(batch)(**{**vars(batch), "masked_index": torch.arange(batch.num_tokens)})
         wanted = wanted.flatten()
@@ -173,6 +170,9 @@ def test_heads_that_cannot_be_read_say_why(tmp_path):
         TaskModel.from_pretrained(tmp_path)
     save_file(state | {"classifier.weight": torch.zeros(7, 128)}, path)
     with pytest.raises(InputError, match=r"classifier\.weight is of shape \(7, 128\), expected \(3, 128\)"):
+        TaskModel.from_pretrained(tmp_path)
+    save_file({k: v for k, v in state.items() if "pooler" not in k}, path)
+    with pytest.raises(InputError, match=r"lack pooler\.bias, which the head needs"):
         TaskModel.from_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))

@@ -136,6 +136,7 @@ def read_head(directory: Path, backbone: "BertForPreTraining") -> "TaskModel | N
     from fastbert.tasks.model import TaskModel, settings_of
 
     hf = read_object(directory / "config.json", "copy the file again from its source")
-    if settings_of(hf, str(directory)) is None:
+    # such a model still serves for embeddings
+    if hf.get("problem_type") == "multi_label_classification" or settings_of(hf, str(directory)) is None:
         return None
     return TaskModel.from_pretrained(directory, backbone).to(next(backbone.parameters()).device)

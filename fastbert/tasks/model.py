@@ -165,6 +165,11 @@ class TaskModel(nn.Module):
             "hidden_activation", "gelu"
         ):
             raise InputError(f"{directory}: classifier_activation differs from hidden_activation: not supported")
+        read = {"modern": ("head.dense", "head.norm"), "classic": ("pooler",)}.get(backbone.config.arch, ())
+        if settings.head != "sequence" and backbone.config.arch != "modern":
+            read = ()
+        if missing := [name for name in backbone.fresh if name.startswith(read) and read]:
+            raise InputError(f"{directory}: the weights lack {missing[0]}, which the head needs: not a whole model")
         dropout = hf.get("classifier_dropout")
         model = cls(
             backbone,
