@@ -25,5 +25,6 @@ PYBIND11_MODULE(_C, m) {
   bind_batches(m);
   bind_cpu(m);
   bind_attention(m);
+  bind_loss(m);
   bind_rows(m);
 }

@@ -15,6 +15,7 @@ void bind_vocab(py::module_& m);
 void bind_batches(py::module_& m);
 void bind_cpu(py::module_& m);
 void bind_attention(py::module_& m);
+void bind_loss(py::module_& m);
 void bind_rows(py::module_& m);
 
 // The UTF-8 of a str, owned by it. A lone surrogate raises UnicodeEncodeError.

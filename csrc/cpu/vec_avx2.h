@@ -67,6 +67,10 @@ struct Vec {
   static T max(T a, T b) { return _mm256_max_ps(a, b); }
   static T min(T a, T b) { return _mm256_min_ps(a, b); }
   static T sqrt(T x) { return _mm256_sqrt_ps(x); }
+  static T reciprocal(T x) {  // to 13 bits at least: the machine's 11 and one step of Newton
+    const T r = _mm256_rcp_ps(x);
+    return _mm256_mul_ps(r, _mm256_fnmadd_ps(x, r, set(2.0f)));
+  }
   static float sum(T x) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -80,7 +84,7 @@ struct Vec {
   static T round(T x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   // x · 2^n for whole n in [-126, 127]; 0 for n below
   static T scale_by_power(T x, T n) {
-    const T kept = _mm256_cmp_ps(n, set(-126.0f), _CMP_GE_OQ);
+    const T kept = _mm256_cmp_ps(n, set(-126.0f), _CMP_NLT_UQ);
     const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     return _mm256_and_ps(kept, _mm256_mul_ps(x, _mm256_castsi256_ps(exponent)));
   }
@@ -90,6 +94,8 @@ struct Vec {
     const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     return _mm256_mul_ps(x, _mm256_castsi256_ps(exponent));
   }
+  // x in lanes below n, other in the rest
+  static T first_of(T x, size_t n, T other) { return _mm256_blendv_ps(other, x, _mm256_castsi256_ps(first(n))); }
   // lane l of x where first <= at + l < end, else 0
   static T between(T x, size_t at, size_t begin, size_t end) {
     const size_t below = begin > at ? begin - at : 0, stop = end > at ? end - at : 0;

@@ -67,16 +67,19 @@ struct Vec {
   static T max(T a, T b) { return _mm512_max_ps(a, b); }
   static T min(T a, T b) { return _mm512_min_ps(a, b); }
   static T sqrt(T x) { return _mm512_sqrt_ps(x); }
+  static T reciprocal(T x) { return _mm512_rcp14_ps(x); }  // to 13 bits at least
   static float sum(T x) { return _mm512_reduce_add_ps(x); }
   static float largest(T x) { return _mm512_reduce_max_ps(x); }
   static T round(T x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   // x · 2^n for whole n in [-126, 127]; 0 for n below
   static T scale_by_power(T x, T n) {
-    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, set(-126.0f), _CMP_GE_OQ), x, n);
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, set(-126.0f), _CMP_NLT_UQ), x, n);
   }
 
   // the same for n in [-126, 127], not tested
   static T scale_in_range(T x, T n) { return _mm512_scalef_ps(x, n); }
+  // x in lanes below n, other in the rest
+  static T first_of(T x, size_t n, T other) { return _mm512_mask_mov_ps(other, first(n), x); }
   // lane l of x where begin <= at + l < end, else 0
   static T between(T x, size_t at, size_t begin, size_t end) {
     const size_t below = begin > at ? begin - at : 0, stop = end > at ? end - at : 0;

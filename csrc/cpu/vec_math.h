@@ -6,7 +6,7 @@ namespace {
 // x > 88 is not meant for it: softmax has none.
 // 2^n · e^r with |r| <= ln 2 / 2, e^r by its minimax polynomial of degree 6.
 inline Vec::T exp(Vec::T x) {
-  x = Vec::max(x, Vec::set(-200.0f));  // -inf would make n · ln 2 a NaN
+  x = Vec::max(Vec::set(-200.0f), x);  // -inf would make n · ln 2 a NaN; a NaN stays one, being second
   const Vec::T n = Vec::round(x * Vec::set(1.44269504088896341f));
   Vec::T r = Vec::fma(n, Vec::set(-0.693359375f), x);  // ln 2 in two parts: the first product is exact
   r = Vec::fma(n, Vec::set(2.12194440e-4f), r);
@@ -21,18 +21,18 @@ inline Vec::T exp(Vec::T x) {
 }
 
 // 2^x for x <= 0, never below 2^-126: what softmax needs and no more. Relative error of the polynomial below 2e-7, with
-// kCoarse (results to be rounded to bf16) 4e-6. For x > 0 anything, without a trap.
+// kCoarse (results to be rounded to bf16) 3e-6; 2^0 is 1. For x > 0 anything, without a trap.
 template <bool kCoarse>
 Vec::T exp2_softmax(Vec::T x) {
-  x = Vec::max(x, Vec::set(-126.0f));
+  x = Vec::max(Vec::set(-126.0f), x);  // a NaN stays one, being second
   const Vec::T n = Vec::round(x), r = x - n;
   Vec::T p;
   if constexpr (kCoarse) {
-    p = Vec::set(0.00957010143f);
-    p = Vec::fma(p, r, Vec::set(0.0559178603f));
-    p = Vec::fma(p, r, Vec::set(0.240247448f));
-    p = Vec::fma(p, r, Vec::set(0.693121815f));
-    p = Vec::fma(p, r, Vec::set(0.999999261f));
+    p = Vec::set(0.00958285304f);
+    p = Vec::fma(p, r, Vec::set(0.0559064247f));
+    p = Vec::fma(p, r, Vec::set(0.240240986f));
+    p = Vec::fma(p, r, Vec::set(0.693124193f));
+    p = Vec::fma(p, r, Vec::set(1.0f));
   } else {
     p = Vec::set(0.000153533618f);
     p = Vec::fma(p, r, Vec::set(0.00133988744f));
