@@ -23,6 +23,8 @@ USAGE = """usage: python -m fastbert.evaluate COMMAND …   (COMMAND --help list
   human score   means, confidence intervals and agreement of their ratings"""
 BY_REFERENCE = ("bleu", "chrf", "rouge", "meteor", "cider", "cider_d", "exact_match", "token_f1")
 BY_MODEL = ("perplexity", "coherence")
+ON_REQUEST = ("caption",)  # not of "all": other conventions for the same names
+KNOWN = BY_REFERENCE + BY_MODEL + ON_REQUEST
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class TextOptions:
     ref: UseAppendAction[list[str]] = field(default_factory=list)
     """File of references; give the option once for each reference that a text has."""
     metrics: list[str] = field(default_factory=lambda: ["all"])
-    """all, or some of bleu chrf rouge meteor cider cider_d exact_match token_f1 perplexity coherence."""
+    """all, or some of bleu chrf rouge meteor cider cider_d exact_match token_f1 perplexity coherence; besides them
+    caption: the COCO caption tools' Bleu, METEOR, ROUGE_L and CIDEr."""
     language: Literal["en", "pt"] = "en"
     """Language of the texts: its words, stems, articles and synonyms."""
     model: Annotated[str | None, unset("RUN")] = None
@@ -89,9 +92,9 @@ def asked_metrics(options: TextOptions) -> list[str]:
     if "all" in names:
         return [*(BY_REFERENCE if options.ref else ()), *(BY_MODEL if options.model else ())]
     for name in names:
-        if name not in BY_REFERENCE + BY_MODEL:
-            raise InputError(f"--metrics {name}: expected all, or some of {', '.join(BY_REFERENCE + BY_MODEL)}")
-        if name in BY_REFERENCE and not options.ref:
+        if name not in KNOWN:
+            raise InputError(f"--metrics {name}: expected all, or some of {', '.join(KNOWN)}")
+        if name not in BY_MODEL and not options.ref:
             raise InputError(f"--metrics {name} needs references: give --ref FILE")
         if name in BY_MODEL and not options.model:
             raise InputError(f"--metrics {name} needs a model: give --model RUN")
@@ -130,6 +133,7 @@ def measures(options: TextOptions, hypotheses: list[str], references: list[list[
         "cider_d": both(metrics.cider_d, language=language, stem=options.stem, allow_empty=empty),
         "exact_match": both(metrics.exact_match, language=language),
         "token_f1": both(metrics.token_f1, language=language),
+        "caption": both(metrics.caption_scores),
         "perplexity": lambda: metrics.perplexity(hypotheses, model()),
         "coherence": lambda: metrics.coherence(hypotheses, model()),
     }  # fmt: skip

@@ -7,7 +7,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+import fastbert
 from fastbert import metrics
 from fastbert.errors import InputError
 from fastbert.evaluate import main
@@ -94,7 +96,41 @@ def test_commands_are_named(capsys):
         assert expected in "".join(capsys.readouterr())
 
 
+def test_caption_scores_on_request(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["text", "--hyp", "hyp.txt", "--ref", "ref.txt", "--metrics", "caption", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["metrics"]
+    expected = metrics.caption_scores(HYP.splitlines(), REF.splitlines())
+    assert {name: value["score"] for name, value in printed.items()} == {n: s.score for n, s in expected.items()}
+
+
 # ---- under a model ----
+def test_perplexity_of_a_real_model_hides_each_token_in_turn(tmp_path, monkeypatch, capsys):
+    """Against one masked text at a time, with the plain method."""
+    torch.manual_seed(0)
+    tokenizer = fastbert.Tokenizer.train([HYP], vocab_size=60, min_frequency=1, lowercase=False)
+    config = fastbert.BertConfig.preset("tiny", arch="classic", vocab_size=len(tokenizer))
+    fastbert.BertForPreTraining(config).save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    bert = fastbert.load(tmp_path)
+    texts = HYP.splitlines()
+    log_probs = []
+    for text in texts:
+        ids = list(tokenizer.encode(text).ids)
+        for place in range(1, len(ids) - 1):
+            hidden = torch.tensor([[*ids[:place], tokenizer.mask_id, *ids[place + 1 :]]])
+            with torch.no_grad():
+                logits = bert.model(hidden).prediction_logits[0, place, : len(tokenizer)]
+            log_probs.append(logits.log_softmax(-1)[ids[place]].item())
+    score = metrics.perplexity(texts, bert, method="pll")
+    assert score.score == pytest.approx(math.exp(-sum(log_probs) / len(log_probs)), rel=1e-4)
+    (tmp_path / "hyp.txt").write_text(HYP, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["text", "--hyp", "hyp.txt", "--model", ".", "--metrics", "perplexity", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["metrics"]["perplexity"]
+    assert printed["score"] == pytest.approx(metrics.perplexity(texts, bert).score) and printed["scale"] is None
+
+
 class WordsOnceSeen:
     """Stands for a Bert: a word is likely (e⁻¹) when the text has it before or after, otherwise not (e⁻⁵)."""
 

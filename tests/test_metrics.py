@@ -275,6 +275,11 @@ def test_texts_that_do_not_belong_together(measure):
         assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_references_the_other_way_round_get_the_remedy():
+    with pytest.raises(InputError, match=r"list\(zip\(\*references\)\) turns them"):
+        metrics.bleu(["a", "b", "c"], [["a", "b", "c"], ["d", "e", "f"]])
+
+
 @pytest.mark.parametrize("measure", EVERY, ids=lambda f: f.__name__)
 def test_empty_texts_are_named(measure):
     with pytest.raises(InputError, match="hypothesis 2 is empty"):

@@ -32,7 +32,8 @@ class _Parameters:
 
 
 LAVIE_AGARWAL = _Parameters(0.9, 3.0, 0.5, 0.5, (1.0, 1.0, 1.0))
-# METEOR 1.5's tuned English parameters and, for Portuguese, those it calls universal
+# METEOR 1.5's tuned English parameters; for Portuguese, which it was not tuned for, its universal ones with the
+# stages' weights of English
 METEOR_15 = {
     "en": _Parameters(0.85, 0.2, 0.6, 0.75, (1.0, 0.6, 0.8)),
     "pt": _Parameters(0.70, 1.4, 0.3, 0.70, (1.0, 0.6, 0.8)),

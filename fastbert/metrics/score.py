@@ -62,9 +62,11 @@ def paired(
     if not hypotheses:
         raise InputError("no hypotheses: give at least one text to be measured")
     if len(hypotheses) != len(references):
+        turned = references and all(not isinstance(r, str) and len(r or ()) == len(hypotheses) for r in references)
+        remedy = ": yours are lists of all first references, all second …; list(zip(*references)) turns them"
         raise InputError(
-            f"{len(hypotheses)} hypotheses and references for {len(references)}: give, in the same order, "
-            "one reference (or one list of references) for each hypothesis"
+            f"{len(hypotheses)} hypotheses and references for {len(references)}: give, in the same order, a reference "
+            f"(or a list of references) for each hypothesis{remedy if turned else ''}"
         )
     lists = [[given] if isinstance(given, str) else list(given or ()) for given in references]
     for number, (hypothesis, listed) in enumerate(zip(hypotheses, lists, strict=True), start=1):
