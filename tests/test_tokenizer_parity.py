@@ -437,3 +437,73 @@ def test_shared_vocabularies(path):
 @pytest.mark.parametrize("with_offsets", [False, True])
 def test_shared_corpora_whole(path, with_offsets):
     compare_lines(path, shared_lines(1 << 30), "uncased" in path.stem, with_offsets)
+
+
+def exam_text(rng, lines):
+    """A line, a part of one, several joined, or one with traps and random characters put in."""
+    text = rng.choice(lines)
+    kind = rng.randrange(6)
+    if kind == 1:
+        begin = rng.randint(0, len(text))
+        text = text[begin : begin + rng.choice([0, 1, 3, 20, 200])]
+    elif kind == 2:
+        text = rng.choice(["\n", " ", "", "\t", "\r\n", "\u2028"]).join([text, rng.choice(lines), rng.choice(lines)])
+    elif kind >= 3:
+        for _ in range(rng.randint(1, 6)):
+            at = rng.randint(0, len(text))
+            scalar = chr(rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, 0x110000), rng.randrange(0x250)]))
+            text = text[:at] + rng.choice([rng.choice(TRAPS), scalar, text[:at][-40:]]) + text[at:]
+    return text[:3000]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shared_vocabularies(), reason="the shared data are not beside the repository")
+@pytest.mark.parametrize("path", shared_vocabularies(), ids=lambda p: p.stem)
+def test_exam(path, capfd):
+    """Texts and pairs under every option: ids, types, tokens, offsets, word ids, overflow, batches, decoding."""
+    rng = random.Random(path.stem)
+    vocab, lines = read_vocab(path), shared_lines(1 << 30)
+    raised = cut = 0
+    for _ in range(20):
+        options = random_options(rng)
+        ours, theirs = make("cpp", vocab, options), reference(vocab, options)
+        for _ in range(80):
+            text, pair = exam_text(rng, lines), rng.choice([None, None, exam_text(rng, lines)])
+            add, split, side = rng.random() < 0.7, rng.random() < 0.2, rng.choice(["left", "right"])
+            theirs.encode_special_tokens = split
+            arguments = {}
+            theirs.no_truncation()
+            if rng.random() < 0.6:
+                strategy = rng.choice(["longest_first", "longest_first", "only_first", "only_second"])
+                max_length, stride = rng.choice([*range(12), 24, 64, 128]), rng.choice([0, 0, 0, 1, 3, 17])
+                # all parts of one text go with all parts of the other: short ones when the parts are short
+                text, pair = text[: 10 * max_length + 50], pair and pair[: 10 * max_length + 50]
+                arguments = {"truncation": strategy, "max_length": max_length, "truncation_side": side}
+                expected = truncated_by_reference(theirs, text, pair, add, strategy, max_length, stride, side)
+                if expected is None:
+                    raised += 1
+                    with pytest.raises(InputError):
+                        ours.encode(text, pair, add, stride=stride, split_special_tokens=split, **arguments)
+                    continue
+                got = ours.encode(text, pair, add, stride=stride, split_special_tokens=split, **arguments)
+            else:
+                expected = theirs.encode(text, pair, add_special_tokens=add)
+                got = ours.encode(text, pair, add, split_special_tokens=split)
+            assert facts(got) == facts(expected), (options, ascii(text), ascii(pair), arguments, add, split)
+            cut += bool(expected.overflowing)
+            texts = [text if pair is None else (text, pair)] * 2
+            for with_offsets in (False, True):
+                batch = ours.encode_batch(
+                    texts, add, with_offsets=with_offsets, split_special_tokens=split, **arguments
+                )
+                assert batch[1].tolist() == expected.ids
+                if pair is not None:
+                    assert batch.token_type_ids.tolist() == 2 * expected.type_ids
+                if with_offsets:
+                    assert batch.char_offsets.tolist() == 2 * [list(span) for span in expected.offsets]
+            for skip in (True, False):
+                assert ours.decode(expected.ids, skip) == theirs.decode(expected.ids, skip_special_tokens=skip)
+        some = rng.choices(range(len(vocab) + 3), k=200)
+        theirs.decoder = tokenizers.decoders.WordPiece(cleanup=False)
+        assert ours.decode(some, clean_up=False) == theirs.decode(some)
+    assert raised > 50 and cut > 200
