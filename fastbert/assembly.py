@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastbert import by_heart
+import fastbert
+from fastbert import by_heart, estimate
 from fastbert.batch import PackedBatch
 from fastbert.budget import Budget
 from fastbert.checkpoint import Keep
@@ -23,8 +25,8 @@ from fastbert.errors import InputError
 from fastbert.interop import read_config
 from fastbert.masking import RateSchedule
 from fastbert.model import BertForPreTraining
-from fastbert.monitor import Monitor
-from fastbert.optim import Optimizers, Schedule
+from fastbert.monitor import Monitor, clock
+from fastbert.optim import Optimizers, Schedule, is_hidden_matrix
 from fastbert.options import TrainOptions
 from fastbert.run_directory import RunDirectory
 from fastbert.text import Tokenizer
@@ -41,6 +43,7 @@ EVALUATION_RATE = 0.15  # BERT's, whatever the training uses, so that figures co
 EVALUATION_SEED = 20_181_011  # fixed: every run answers the same questions
 QUICK_EVALUATION_TOKENS = 16_384  # during the run
 FINAL_EVALUATION_TOKENS = 131_072
+LEAST_ENDING_S = 2.0  # for one evaluation and the model
 
 
 def choose_device(options: TrainOptions, world: World | None = None) -> torch.device:
@@ -183,6 +186,8 @@ def assemble(
     questions = ask_by_heart(options, store, split, tokenizer)
     if len(split.heldout) == 0:
         monitor.say(f"evaluation: on the training text itself ({split.reason})")
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
+    memory = check_memory(options, tokenizer, device, world, bf16)
     model = build_model(options, tokenizer).to(device)
     engine, optimizers, shards = distribute(options, model, world, device)
     if world.rank:
@@ -201,7 +206,6 @@ def assemble(
         steps = BY_HEART_STEPS
     elif free:
         minutes = DEFAULT_MINUTES
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
     trainer = Trainer(
         run,
         model,
@@ -235,6 +239,7 @@ def assemble(
         f"{device.type}{'' if device.type == 'cuda' else f', threads: {torch.get_num_threads()}'}, "
         f"{'bf16' if bf16 else 'fp32'}{_ranks(world, options)}; run directory {run.path}"
     )
+    say_estimate(trainer, options, memory, world)
     if questions is not None:
         measured_on = "on the training text, every word hidden in turn"
     else:
@@ -245,6 +250,54 @@ def assemble(
         return batches(max(int(share * FINAL_EVALUATION_TOKENS), options.max_length))()
 
     return Parts(trainer, measured_on, final_batches, sentences_of(store, heldout, limit=2000), store)
+
+
+def check_memory(
+    options: TrainOptions, tokenizer: Tokenizer, device: torch.device, world: World, bf16: bool
+) -> estimate.Memory:
+    """Predict the memory of a step before anything of its size is allocated; refuse what cannot fit."""
+    assert options.preset is not None and options.batch_tokens is not None
+    config = read_config(Path(options.init)) if options.init else config_of(options, tokenizer)
+    with torch.device("meta"):
+        named = list(BertForPreTraining(config).named_parameters())
+    tokens = math.ceil(options.batch_tokens / (world.size * micro_batches(options, world)))
+    rate = RateSchedule.parse(options.mask_rate)
+    memory = estimate.predict_memory(
+        config,
+        sum(p.numel() for _, p in named),
+        sum(p.numel() for n, p in named if is_hidden_matrix(n, p)),
+        tokens=tokens,
+        masked=math.ceil(tokens * max(rate.rate(0.0), rate.rate(1.0))),
+        max_length=options.max_length,
+        bf16=bf16,
+        optimizer=options.optimizer,
+        device=device.type,
+        shards=world.size if options.shard else 1,
+    )
+    ranks_here = 1 if device.type == "cuda" else world.local_size
+    estimate.refuse_too_large(
+        memory, estimate.available_bytes(device), preset=options.preset, tokens=tokens, ranks_here=ranks_here
+    )
+    return memory
+
+
+def say_estimate(trainer: Trainer, options: TrainOptions, memory: estimate.Memory, world: World) -> None:
+    """Try a step, and say what the run will take; refuse minutes that are over before it could do anything."""
+    (step_s,) = world.agree(trainer.rehearse())
+    (prepared_s,) = world.agree(time.monotonic() - fastbert.IMPORTED_AT_S)
+    budget, tokens = trainer.budget, options.batch_tokens or 0
+    if budget.minutes is not None:
+        estimate.refuse_impossible(budget.minutes, prepared_s, step_s, ending_s=LEAST_ENDING_S)
+        seconds = max(budget.minutes * 60.0 - prepared_s - budget.reserve_s, 1.0)
+        steps = max(int(seconds / step_s), 1)
+        takes = f"about {steps:,} steps in the {clock(seconds)} left for training"
+    else:
+        assert budget.steps is not None
+        steps = budget.steps
+        takes = f"{steps:,} steps in about {clock(steps * step_s)}, evaluations aside"
+    trainer.monitor.say(
+        f"estimate: {memory.peak / estimate.GIB:.1f} GiB of memory; {takes}: {steps * tokens / 1e6:,.1f} million tokens"
+    )
 
 
 def _ranks(world: World, options: TrainOptions) -> str:
@@ -298,16 +351,19 @@ def build_model(options: TrainOptions, tokenizer: Tokenizer) -> BertForPreTraini
     dropout = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
     if options.init:
         return initialised_model(options, tokenizer, dropout)
+    return BertForPreTraining(config_of(options, tokenizer).replace(**dropout), impl=options.impl)
+
+
+def config_of(options: TrainOptions, tokenizer: Tokenizer) -> BertConfig:
+    """The configuration of a new model."""
     assert options.preset is not None and options.arch is not None
-    config = BertConfig.preset(
+    return BertConfig.preset(
         options.preset,
         options.arch,
         vocab_size=len(tokenizer),
         max_position_embeddings=max(512, options.max_length),
         pad_token_id=tokenizer.pad_id,
-        **dropout,
     )
-    return BertForPreTraining(config, impl=options.impl)
 
 
 def initialised_model(options: TrainOptions, tokenizer: Tokenizer, dropout: dict) -> BertForPreTraining:

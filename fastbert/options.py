@@ -195,4 +195,4 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
         changes["steps"] = None
     if changes.get("steps"):
         changes["minutes"] = None
-    return replace(stored, **{"stop_after": None, **changes, "resume": True, "output": path})
+    return replace(stored, **{"stop_after": None, "shard": False, **changes, "resume": True, "output": path})

@@ -25,6 +25,7 @@ from fastbert.data import BatchLoader
 from fastbert.distributed import World, is_lost_peer
 from fastbert.divergence import Diverged, Watch
 from fastbert.errors import InputError
+from fastbert.estimate import measure_step
 from fastbert.evaluation import Evaluation, evaluate
 from fastbert.interop import config_to_hf
 from fastbert.masking import RateSchedule
@@ -239,6 +240,22 @@ class Trainer:
         set_random_state(states, self.device)
 
     # ---- the loop ----
+    def rehearse(self) -> float:
+        """Seconds of a step's forward and backward pass. Nothing remains of it but warm caches.
+
+        DDP deals gradients into other buckets after its first pass: rehearsed, a resumed run sums as a whole one.
+        """
+        state = random_state(self.device)
+        tokens = self.loader.plan.batch_tokens
+        batch = next(self.loader.evaluation_batches(self.options.mask_rate.rate(0.0), max_tokens=tokens))
+        was_training = self.model.training
+        self.model.train()
+        seconds = measure_step(lambda: self._gradients(batch)) * tokens / max(batch.num_tokens, tokens // 4)
+        self.model.train(was_training)
+        self.model.zero_grad(set_to_none=True)
+        set_random_state(state, self.device)
+        return seconds
+
     def train(self) -> None:
         """Run until the budget is spent, a stop is asked for, or the text is known by heart."""
         self.model.train()

@@ -38,9 +38,11 @@ FLOORS = {
     "fastbert.model": 4,
     "fastbert.data": 4,
     "fastbert.muon": 4,
+    "fastbert.adamw": 4,
     "fastbert.optim": 4,
     "fastbert.budget": 4,
     "fastbert.lock": 4,
+    "fastbert.estimate": 4,
     "fastbert.background": 4,
     "fastbert.distributed": 4,
     "fastbert.divergence": 4,
@@ -84,7 +86,7 @@ COMMANDS = {name for name, floor in FLOORS.items() if floor == 6}
 # within one floor, in this order
 SAME_FLOOR = (
     *("errors", "json_files", "config", "cli", "options", "_C", "native", "cpu_kernels", "drop_in_huggingface"),
-    *("drop_in_torch", "model", "muon", "optim", "data", "sharded", "checkpoint", "run_directory", "monitor"),
+    *("drop_in_torch", "model", "muon", "adamw", "optim", "data", "sharded", "checkpoint", "run_directory", "monitor"),
     *("metrics", "tasks", "scoring"),
     *(
         "filling",
