@@ -234,6 +234,13 @@ def test_the_same_seed_gives_the_same_model(pretrained, tmp_path):
     assert (tmp_path / "c" / "model.safetensors").read_bytes() != same[0]
 
 
+def test_evaluations_in_bf16_see_the_weights_as_they_are(pretrained, tmp_path):
+    """Kernels keep bf16 images of weights; an optimizer that changes weights behind their backs would leave old ones."""
+    main(options(pretrained, "pairs", tmp_path / "out", epochs=20, precision="bf16", evaluations=1))
+    (row,) = figures(tmp_path / "out")["seeds"]
+    assert row["best"] == pytest.approx(row["eval"]["pearson"], abs=0.02) and row["best"] > 0.5
+
+
 def test_early_stopping(pretrained, tmp_path):
     # nothing changes at this rate, hence no evaluation is better than the first
     main(options(pretrained, "classification", tmp_path / "out", learning_rate=1e-12, evaluations=1, patience=2))

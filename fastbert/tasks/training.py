@@ -138,6 +138,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * schedule((progress.steps + 1) / (total + 1))
         optimizer.step()
+        # PyTorch's fused AdamW does not count its writes, and kernels keep bf16 images of weights by that count
+        torch.autograd.graph.increment_version(parameters)
         optimizer.zero_grad(set_to_none=True)
         progress.steps += 1
         progress.tokens += batch.num_tokens
