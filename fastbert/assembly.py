@@ -14,6 +14,7 @@ from torch import nn
 
 import fastbert
 from fastbert import by_heart, estimate
+from fastbert.background import Background
 from fastbert.batch import PackedBatch
 from fastbert.budget import Budget
 from fastbert.checkpoint import Keep
@@ -43,6 +44,7 @@ EVALUATION_RATE = 0.15  # BERT's, whatever the training uses, so that figures co
 EVALUATION_SEED = 20_181_011  # fixed: every run answers the same questions
 QUICK_EVALUATION_TOKENS = 16_384  # during the run
 FINAL_EVALUATION_TOKENS = 131_072
+VERIFIED_AT_ONCE = 256 << 20  # bytes, in a fraction of a second
 LEAST_ENDING_S = 2.0  # for one evaluation and the model
 
 
@@ -137,6 +139,16 @@ def get_store(
         f"text: {store.num_tokens:,} tokens in {store.num_sentences:,} lines of {store.num_documents:,} documents"
     )
     return store
+
+
+def verify_beside(store: TokenStore, world: World) -> Background:
+    """Compare the checksums of a store: a small one at once, a large one while training begins."""
+    check = Background("store-check")
+    if world.main:
+        check.submit(store.verify)
+        if sum(file.bytes for file in store.manifest.files) <= VERIFIED_AT_ONCE:
+            check.wait()
+    return check
 
 
 def settle(options: TrainOptions, store: TokenStore, device: torch.device) -> TrainOptions:

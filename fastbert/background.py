@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -47,6 +48,15 @@ class Background:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+    @contextmanager
+    def to_blame(self) -> Iterator[None]:
+        """When the block fails, what this work has found explains it better: that is raised instead."""
+        try:
+            yield
+        except Exception:
+            self.wait()
+            raise
 
 
 class HostCopy:

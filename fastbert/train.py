@@ -121,21 +121,23 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
             return tokenizer, assembly.get_store(run.path, options, corpus, tokenizer, monitor)
 
         tokenizer, store = world.main_first(prepare)
+        check = assembly.verify_beside(store, world)
         options = assembly.settle(options, store, device)
         assembly.set_threads(options, world)
-        parts = assembly.assemble(run, options, tokenizer, store, monitor, device, world)
+        with check.to_blame():
+            parts = assembly.assemble(run, options, tokenizer, store, monitor, device, world)
         trainer = parts.trainer
-        if world.main:
-            trainer.store_check.submit(store.verify)
+        trainer.store_check = check
         if saved is not None:
             trainer.restore(saved)
             monitor.say(f"continuing at step {saved.step:,} from {saved.directory}")
         run.write_description(model=asdict(trainer.model.config), used_options=asdict(options))
         try:
-            trainer.train()
-            if not trainer.stopped:
-                (share,) = world.agree(trainer.final_evaluation_share)
-                result = trainer.evaluate(parts.final_batches(share))
+            with check.to_blame():
+                trainer.train()
+                if not trainer.stopped:
+                    (share,) = world.agree(trainer.final_evaluation_share)
+                    result = trainer.evaluate(parts.final_batches(share))
         except BaseException:
             trainer.abandon()
             raise

@@ -1,0 +1,169 @@
+"""What goes wrong in training ends in a known state and one clear line."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastbert import checkpoint
+from fastbert.background import Background, HostCopy
+from fastbert.divergence import Diverged, Watch
+
+WORDS = ("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão", "do", "rei")
+
+
+def train(folder: Path, *arguments) -> subprocess.CompletedProcess:
+    corpus = folder / "corpus.txt"
+    if not corpus.exists():
+        lines = [" ".join((WORDS * 3)[i % 15 :][:14]) + "." + "\n" * (1 + (i % 6 == 5)) for i in range(300)]
+        corpus.write_text("".join(lines), encoding="utf-8")
+    small = ("--preset", "tiny", "--batch-tokens", 256, "--max-length", 32, "--threads", 1, "--precision", "fp32")
+    return subprocess.run(
+        [sys.executable, "-m", "fastbert.train", *map(str, ("--data", corpus, *small, *arguments))],
+        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+# ---- divergence ----
+def test_what_is_not_finite_is_seen_before_the_update():
+    watch = Watch(1000)
+    assert watch.problem(6.9, 1.0) is None
+    assert watch.problem(math.nan, 1.0) == "the loss is nan" and "inf" in watch.problem(math.inf, 1.0)
+    assert "gradient norm" in watch.problem(6.0, math.nan) and watch.healthy
+
+
+def test_an_explosion_is_seen_and_a_spike_is_not():
+    watch = Watch(1000)
+    losses = [6.9] * 30 + [60.0] + [6.0] * 30
+    assert [watch.problem(loss, 1.0) for loss in losses] == [None] * len(losses)
+    problems = [watch.problem(40.0, 1.0) for _ in range(20)]
+    assert "exploded" in next(p for p in problems if p) and not watch.healthy
+    # weights from elsewhere may begin worse than none, as long as they get no worse
+    other = Watch(1000)
+    assert all(other.problem(15.0, 1.0) is None for _ in range(50))
+
+
+def test_the_message_names_what_is_kept_and_what_to_change():
+    said = str(Diverged(Path("runs/001"), 36, "the loss is nan", [20, 36], {"adamw": 0.5, "muon": 0.02}))
+    assert said.startswith("step 37: the loss is nan") and "checkpoints/step-36" in said
+    assert "--learning-rate (now 0.5)" in said and "--muon-learning-rate (now 0.02)" in said
+    assert "start again" in str(Diverged(Path("r"), 3, "the loss is inf", [], {"adamw": 0.5}))
+
+
+def test_a_learning_rate_that_diverges_ends_in_one_line_with_finite_weights(tmp_path):
+    done = train(tmp_path, "--steps", 300, "--learning-rate", 1e18, "--warmup", 0, "--output", "out")
+    assert done.returncode == 2 and "diverged" in done.stderr and "--learning-rate (now 1e+18)" in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    for step in checkpoint.list_steps(tmp_path / "out"):
+        saved = checkpoint.load(checkpoint.folder(tmp_path / "out") / f"step-{step}")
+        assert all(torch.isfinite(tensor).all() for tensor in saved.model.values())
+
+
+# ---- saving beside the training ----
+def test_errors_of_the_thread_come_back_and_one_piece_runs_at_a_time():
+    slot, running, order = Background("test"), threading.Event(), []
+
+    def slow():
+        running.wait(5)
+        order.append("slow")
+
+    slot.submit(slow)
+    assert slot.busy
+    slot.check()  # does not wait
+    running.set()
+    slot.submit(lambda: order.append("next"))
+    slot.wait()
+    assert order == ["slow", "next"] and not slot.busy
+
+    def fail():
+        raise OSError(28, "No space left on device")
+
+    slot.submit(fail)
+    with pytest.raises(OSError, match="No space"):
+        slot.wait()
+    slot.wait()  # said once
+
+
+def test_a_copy_does_not_change_with_the_original():
+    original = {"a": torch.ones(3), "b": torch.tensor(2)}
+    copies = HostCopy()
+    taken = copies.take(original)
+    original["a"].add_(1)
+    assert taken["a"].tolist() == [1, 1, 1] and taken["b"].item() == 2
+    assert copies.take(original)["a"].data_ptr() == taken["a"].data_ptr() and taken["a"].tolist() == [2, 2, 2]
+
+
+# ---- what belongs to a run ----
+def test_changed_options_vocabulary_and_tokens_are_noticed_on_resume(tmp_path):
+    assert train(tmp_path, "--steps", 12, "--evaluations", 0, "--stop-after", 4, "--output", "out").returncode == 0
+    run = tmp_path / "out"
+
+    def resumed(expected: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastbert.train", "--resume", "--output", "out"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+    path = run / "run.json"
+    facts = json.loads(path.read_text())
+    facts["options"]["learning_rate"] = 0.003
+    before = path.read_bytes()
+    path.write_text(json.dumps(facts))
+    resumed("options were changed")
+    path.write_bytes(before)
+
+    vocabulary = run / "vocab.txt"
+    before = vocabulary.read_bytes()
+    vocabulary.write_bytes(before.replace(b"gato", b"gata"))
+    resumed("another vocabulary")
+    vocabulary.write_bytes(before)
+
+    shard = run / "tokens" / "tokens-00000.bin"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    resumed("tokens-00000.bin: is damaged")
+
+
+def test_the_wall_clock_may_go_anywhere(monkeypatch):
+    """Nothing that trains asks what time of day it is."""
+    source = Path(__file__).resolve().parent.parent / "fastbert"
+    asking = [p.name for p in source.glob("*.py") if "time.time(" in p.read_text(encoding="utf-8")]
+    assert asking == []
+
+
+# ---- a small disk of our own ----
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_real_full_disk_and_a_read_only_one(tmp_path, small_disk):
+    """The tiny model's checkpoint takes several megabytes: the first fits, later ones do not."""
+    began = time.monotonic()
+    done = train(tmp_path, "--steps", 400, "--evaluations", 0, "--checkpoint-every", 5, "--output", small_disk / "out")
+    assert done.returncode == 2 and "No space left" in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and time.monotonic() - began < 240
+    steps = checkpoint.list_steps(small_disk / "out")
+    if steps:  # what was whole before is whole still
+        checkpoint.load(checkpoint.folder(small_disk / "out") / f"step-{steps[-1]}")
+        assert f"step {steps[-1]}" in done.stderr
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    refused = train(tmp_path, "--steps", 4, "--output", small_disk / "other")
+    assert refused.returncode == 2 and "Read-only" in refused.stderr and "--output" in refused.stderr
