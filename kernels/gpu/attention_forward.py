@@ -18,7 +18,7 @@ import triton.language as tl
 from fastbert.kernels.attention_tile import bias_tile, live_pairs, sequence_bounds
 from fastbert.kernels.attention_tiles import config_of
 from fastbert.kernels.dropout import tile_dropout
-from fastbert.kernels.launch import BIG_SHARED_MEMORY, arch_of, cdiv, launch
+from fastbert.kernels.launch import arch_of, cdiv, launch
 
 
 @triton.jit
@@ -137,8 +137,8 @@ def launch_forward(q, k, v, o, lse, geometry, options) -> None:
     config = config_of("forward", arch_of(q), q.element_size(), q.shape[2], geometry["max_seqlen"], options)
     assert config is not None
     num_tiles = cdiv(geometry["max_seqlen"], config.blocks["BLOCK_M"])
-    # both loops of a peeled kernel hold Q in registers, float32 as three tf32 parts: at 128 that spills before Hopper
-    crowded = q.element_size() == 4 and q.shape[2] > 64 and arch_of(q) not in BIG_SHARED_MEMORY
+    # both loops of a peeled kernel hold Q in registers, float32 as three tf32 parts: at 128 that spills
+    crowded = q.element_size() == 4 and q.shape[2] > 64
     peel = not (options["HAS_MASK"] or options["HAS_WINDOW"] or crowded)
     launch(
         attention_forward_kernel, num_tiles * geometry["num_sequences"] * q.shape[1], config,

@@ -95,7 +95,9 @@ def tile_of(kind: str, arch: str, itemsize: int, head_dim: int, max_seqlen: int,
     if itemsize == 4:
         if kind == "one_block":
             return None
-        return (16, 32, 4, 1) if head_dim <= 64 else (16, 16, 4, 1)
+        if head_dim <= 64:
+            return 16, 32, 4, 1
+        return 16, 16, 8 if kind == "forward" else 4, 1
     family = _FAMILIES.get(arch, "ampere")
     table = _NARROW[family] if head_dim <= 64 else _WIDE.get(family, _WIDE["ampere"])
     return table[kind][variant_of(arguments)]

@@ -112,6 +112,8 @@ def refusal(op: str, tensors: Mapping[str, Tensor | None], **options: object) ->
     """
     if op not in OPS:
         return f"there is no Triton kernel for {op!r}. {_REMEDY}"
+    if tensors.get("row_weights") is not None:
+        return f"no kernel takes row_weights. {_REMEDY}"
     if why := _no_triton() or _device_refusal(tensors):
         return why
     for name, x in tensors.items():
