@@ -41,7 +41,7 @@ def outputs(model: TaskModel, rows: Rows, batch_tokens: int = BATCH_TOKENS) -> l
     """The logits of every row: (C,), (P, C) or (L, 2), in the rows' order."""
     found: list[Any] = [None] * len(rows)
     device = next(model.parameters()).device
-    with torch.inference_mode():
+    with torch.no_grad():  # and no inference mode: what kernels keep of the weights must serve the training after it
         for chosen in batches(rows, batch_tokens):
             batch = rows.batch(chosen).to(device)
             logits = model(batch).cpu().numpy()
