@@ -199,7 +199,7 @@ def qkv_attention(
     """
     q, k, v = qkv.unbind(-3)
     _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, bias, dropout_p)
-    options = {"window": window, "bias": bias, "scale": scale, "dropout_p": dropout_p, "seed": seed}
+    options: dict[str, Any] = {"window": window, "bias": bias, "scale": scale, "dropout_p": dropout_p, "seed": seed}
     cos, sin = rotary or (None, None)
     tensors = {"qkv": qkv, "bias": bias, "attention_mask": attention_mask, "cos": cos, "sin": sin}
     if (impl in ("auto", "cpp")) and choose("attention", impl, tensors, scale=scale, dropout_p=dropout_p)[0] == "cpp":
@@ -316,10 +316,7 @@ def masked_lm_loss(
     impl: str = "auto",
 ) -> Tensor:
     """Mean cross-entropy of the masked rows against a tied decoder; see :func:`reference.masked_lm_loss`."""
-    if row_weights is not None:
-        if impl not in ("auto", "reference"):
-            raise RuntimeError(f"impl={impl!r}: masked_lm_loss: no kernel takes row_weights. Remedy: impl='auto'")
-        return reference.masked_lm_loss(hidden, weight, bias, labels, vocab_size=vocab_size, row_weights=row_weights)
-    tensors = {"hidden": hidden, "weight": weight, "bias": bias, "labels": labels}
+    tensors = {"hidden": hidden, "weight": weight, "bias": bias, "labels": labels, "row_weights": row_weights}
     op = _implementation("masked_lm_loss", impl, tensors)
-    return op(hidden, weight, bias, labels, vocab_size=vocab_size)
+    weighted = {} if row_weights is None else {"row_weights": row_weights}  # the Triton kernel takes none
+    return op(hidden, weight, bias, labels, vocab_size=vocab_size, **weighted)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from fastbert.cpu_kernels.images import compute_dtype
 from fastbert.native import compute, status
 
 _REMEDY = "Remedy: impl='reference'"
@@ -64,9 +65,30 @@ def _attention_refusal(tensors: Tensors, options: Mapping[str, object]) -> str |
     return None
 
 
+def _loss_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
+    hidden, weight, labels = (tensors.get(name) for name in ("hidden", "weight", "labels"))
+    if hidden is None or weight is None or labels is None:
+        return None
+    dtype = compute_dtype(hidden)
+    if dtype not in _DTYPES:
+        return f"autocast asks for {dtype}: the C++ kernels take float32 and bfloat16. {_REMEDY}"
+    if weight.dtype != dtype and not (weight.dtype == torch.float32 and torch.is_autocast_enabled("cpu")):
+        return f"weight is {weight.dtype} and hidden {hidden.dtype}: expected one dtype, or float32 under autocast"
+    if not weight.is_contiguous():
+        return "weight is not contiguous. Remedy: weight.contiguous()"
+    if labels.dtype != torch.int64 or hidden.ndim != 2 or labels.shape != hidden.shape[:1]:
+        kind, shape = labels.dtype, tuple(labels.shape)
+        return f"labels are {kind} {shape}, hidden {tuple(hidden.shape)}: expected torch.int64 (M,) and (M, D)"
+    row_weights = tensors.get("row_weights")
+    if row_weights is not None and row_weights.requires_grad:
+        return f"row_weights ask for a gradient, which the kernel does not give. {_REMEDY}"
+    return None
+
+
 # op → what else it refuses
 _REFUSALS: dict[str, Callable[[Tensors, Mapping[str, object]], str | None]] = {
     "attention": _attention_refusal,
+    "masked_lm_loss": _loss_refusal,
 }
 
 
@@ -87,4 +109,6 @@ def slower(op: str, tensors: Tensors | None) -> str | None:
     """Why "auto" leaves ``op`` to PyTorch although a kernel could run, or None; measured, csrc/cpu/README.md."""
     if compute().cpu_isa() == "scalar":
         return "no AVX2 here: the plain loops are slower than PyTorch"
+    if op == "masked_lm_loss" and torch.compiler.is_compiling():
+        return "torch.compile fuses PyTorch's own form"
     return None

@@ -1,0 +1,51 @@
+"""bfloat16 images of float32 parameters: what autocast makes anew in every step, made once and kept.
+
+Under ``torch.autocast("cpu", torch.bfloat16)`` a model keeps float32 weights and computes with their bfloat16 images. The
+one-pass AdamW of :mod:`fastbert.cpu_kernels.adamw` writes weights and images together and so vouches for an image until
+the weight changes again, which PyTorch counts in ``_version``. Nobody else does: PyTorch's own fused optimizers do not
+count their writes. Without such an optimizer every use makes a new image, as autocast does.
+"""
+
+import torch
+from torch import Tensor
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """What a kernel computes in: bfloat16 under such an autocast, else what x is."""
+    if x.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu")
+    return x.dtype
+
+
+def _state(parameter: Tensor) -> tuple[int, int]:
+    return parameter._version, parameter.data_ptr()
+
+
+def image(parameter: Tensor) -> Tensor:
+    """The bfloat16 image of a float32 tensor, detached."""
+    kept = getattr(parameter, "_fastbert_image", None)
+    if kept is not None and kept[1] == _state(parameter):
+        return kept[0]
+    made = parameter.detach().to(torch.bfloat16)
+    if parameter.is_leaf and parameter.requires_grad:
+        # for the optimizer to find: it is nobody's image until keep() says so
+        parameter._fastbert_image = (made, None)  # type: ignore[attr-defined]
+    return made
+
+
+def keep(parameter: Tensor, made: Tensor) -> None:
+    """Say that ``made`` is the parameter's image as the parameter is now."""
+    parameter._fastbert_image = (made, _state(parameter))  # type: ignore[attr-defined]
+
+
+def kept_image(parameter: Tensor) -> Tensor | None:
+    """The place of the image somebody asked for, whatever is in it; None: nobody has asked."""
+    kept = getattr(parameter, "_fastbert_image", None)
+    return None if kept is None or kept[0].shape != parameter.shape else kept[0]
+
+
+def as_dtype(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A parameter to compute with in ``dtype``, detached."""
+    if parameter is None or parameter.dtype == dtype:
+        return None if parameter is None else parameter.detach()
+    return image(parameter) if dtype == torch.bfloat16 else parameter.detach().to(dtype)
