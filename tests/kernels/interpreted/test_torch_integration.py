@@ -164,4 +164,4 @@ def test_the_dispatch_point_compiles_into_one_graph():
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")(x, "triton")
     torch.testing.assert_close(compiled, block(x, "triton"))
     torch.testing.assert_close(compiled, block(x, "reference"), rtol=1e-5, atol=1e-5)
-    assert ops.choose("bias_gelu", "auto", {"x": x})[0] == "reference"  # on the CPU only when asked by name
+    assert ops.choose("bias_gelu", "auto", {"x": x})[0] != "triton"  # on the CPU only when asked by name
