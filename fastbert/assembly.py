@@ -74,7 +74,13 @@ def open_corpus(options: TrainOptions) -> Corpus | None:
 def get_tokenizer(run: Path, options: TrainOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
     """The run's own (resumed), the one asked for, or a new one trained on the corpus; saved in the run."""
     if (run / "vocab.txt").is_file():
-        return Tokenizer.load(run)
+        tokenizer = Tokenizer.load(run)
+        listed = (run / "vocab.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        if listed[: len(tokenizer)] != [tokenizer.id_to_token(i) for i in range(len(tokenizer))]:
+            raise InputError(
+                f"{run}/vocab.txt: is not the vocabulary of {run}/tokenizer.json: restore them, or start a new run"
+            )
+        return tokenizer
     if source := options.tokenizer or options.init or ready_store(options):
         tokenizer = Tokenizer.load(source)
         monitor.say(f"vocabulary: {len(tokenizer):,} pieces from {source}")

@@ -123,7 +123,7 @@ def test_changed_options_vocabulary_and_tokens_are_noticed_on_resume(tmp_path):
     vocabulary = run / "vocab.txt"
     before = vocabulary.read_bytes()
     vocabulary.write_bytes(before.replace(b"gato", b"gata"))
-    resumed("another vocabulary")
+    resumed("vocab.txt: is not the vocabulary of")
     vocabulary.write_bytes(before)
 
     shard = run / "tokens" / "tokens-00000.bin"
