@@ -2,8 +2,13 @@
 // Tensors come as addresses: torch is not linked. fastbert/cpu_kernels checks shapes, strides and dtypes before.
 #include "bindings.h"
 
+#include <climits>
 #include <string>
 #include <vector>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "cpu/elementwise.h"
 #include "cpu/isa.h"
@@ -30,9 +35,20 @@ void run_elementwise(int which, uintptr_t x, uintptr_t out, size_t count, int th
   });
 }
 
+// glibc gives freed memory back at once, and the next step pays for every page of it again: a twentieth of a step.
+// False where the C library has no such switch.
+bool keep_freed_memory() {
+#ifdef __GLIBC__
+  return mallopt(M_MMAP_THRESHOLD, 1 << 30) && mallopt(M_TRIM_THRESHOLD, INT_MAX) && mallopt(M_TOP_PAD, 64 << 20);
+#else
+  return false;
+#endif
+}
+
 }  // namespace
 
 void bind_cpu(py::module_& m) {
+  m.def("keep_freed_memory", &keep_freed_memory);
   m.def("cpu_isas", [] {
     std::vector<std::string> names;
     for (const auto isa : fastbert::available_isas()) names.emplace_back(fastbert::isa_name(isa));

@@ -232,9 +232,7 @@ std::vector<Block> blocks_of(const Table& table) {
   return blocks;
 }
 
-// The norm of all gradients; then, with apply, one AdamW step with the gradients clipped to clip_norm (0: never).
-double adamw(const Table& table, const std::vector<float>& kept, float clip_norm, float beta1, float beta2,
-             float step_size, float second, float eps, bool apply, int threads) {
+double gradient_norm(const Table& table, int threads) {
   const std::vector<Block> blocks = blocks_of(table);
   py::gil_scoped_release release;
   const auto& kernels = fastbert::adamw_kernels();
@@ -246,10 +244,15 @@ double adamw(const Table& table, const std::vector<float>& kept, float clip_norm
   });
   double sum = 0;
   for (const float x : squares) sum += x;
-  const double norm = std::sqrt(sum);
-  if (!apply) return norm;
-  fastbert::AdamwStep step{1.0f, 1.0f, beta1, beta2, step_size, second, eps};
-  if (clip_norm > 0) step.grad_scale = static_cast<float>(std::min(1.0, clip_norm / (norm + 1e-6)));
+  return std::sqrt(sum);
+}
+
+void adamw(const Table& table, const std::vector<float>& kept, float grad_scale, float beta1, float beta2,
+           float step_size, float second, float eps, int threads) {
+  const std::vector<Block> blocks = blocks_of(table);
+  py::gil_scoped_release release;
+  const auto& kernels = fastbert::adamw_kernels();
+  const fastbert::AdamwStep step{grad_scale, 1.0f, beta1, beta2, step_size, second, eps};
   team_for(blocks.size(), threads, [&](size_t i, int) {
     const auto [row, begin, size] = blocks[i];
     auto mine = step;
@@ -259,7 +262,6 @@ double adamw(const Table& table, const std::vector<float>& kept, float clip_norm
     if (row[1]) kernels.step_bf16(mine, at<Bf16>(row[0]) + begin, weights, mean, square, image, size);
     else kernels.step_f32(mine, at<float>(row[0]) + begin, weights, mean, square, image, size);
   });
-  return norm;
 }
 
 }  // namespace
@@ -272,5 +274,6 @@ void bind_rows(py::module_& m) {
   m.def("cpu_sum_rows", &sum_rows);
   m.def("cpu_gather_rows", &gather_rows);
   m.def("cpu_scatter_rows", &scatter_rows);
+  m.def("cpu_gradient_norm", &gradient_norm);
   m.def("cpu_adamw", &adamw);
 }

@@ -31,9 +31,17 @@ class Embeddings(nn.Module):
         self.impl = impl
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        *,
+        word: Tensor | None = None,
     ) -> Tensor:
-        """ids (T,) or (B, L) → (…, D); absent positions count along the last dimension, absent types are 0."""
+        """ids (T,) or (B, L) → (…, D); absent positions count along the last dimension, absent types are 0.
+
+        ``word``: the word table as the graph shall see it, see :func:`ops.tied`.
+        """
         if position_ids is None and self.position is not None:
             position_ids = torch.arange(input_ids.shape[-1], device=input_ids.device).expand_as(input_ids)
         if token_type_ids is None and self.token_type is not None:
@@ -42,7 +50,7 @@ class Embeddings(nn.Module):
             input_ids,
             position_ids,
             token_type_ids,
-            self.word.weight,
+            self.word.weight if word is None else word,
             None if self.position is None else self.position.weight,
             None if self.token_type is None else self.token_type.weight,
             self.norm.weight,
@@ -187,6 +195,8 @@ class EncoderLayer(nn.Module):
         rows: Tensor | None = None,
     ) -> Tensor:
         """(T, D) packed or (B, L, D) padded → the same shape, or with ``rows`` (M,) of a packed batch (M, D)."""
+        if cu_seqlens is not None and max_seqlen is not None and self._in_two_nodes(hidden):
+            return self._forward_in_two_nodes(hidden, cu_seqlens, max_seqlen, rotary, rows)
         where = {"attention_mask": attention_mask, "rotary": rotary, "rows": rows}
         if self.pre:
             inner = hidden if self.attention_norm is None else self.attention_norm(hidden)
@@ -199,6 +209,33 @@ class EncoderLayer(nn.Module):
         hidden = hidden if rows is None else hidden.index_select(0, rows)
         hidden = self._add_norm(attended, hidden, self.attention_norm)
         return self._add_norm(self.feed_forward(hidden), hidden, self.feed_forward_norm)
+
+    def _in_two_nodes(self, hidden: Tensor) -> bool:
+        """Whether the two halves run as one kernel each, which hides what is inside from hooks and drops nothing."""
+        inside = (self.attention, self.attention.qkv, self.attention.out, self.feed_forward, self.feed_forward.up)
+        if self.training and (self.dropout_p or self.attention.dropout_p):
+            return False
+        if any(m._forward_hooks or m._forward_pre_hooks for m in (*inside, self.feed_forward.down)):
+            return False
+        if ops.choose("bias_gelu", self.impl, {"x": hidden})[0] != "cpp":  # triton asked for by name has no such op
+            return False
+        weights = {"x": hidden, "qkv_weight": self.attention.qkv.weight, "up_weight": self.feed_forward.up.weight}
+        return ops.choose("self_attention", self.impl, weights, num_heads=self.attention.num_heads)[0] == "cpp"
+
+    def _forward_in_two_nodes(self, hidden, cu_seqlens, max_seqlen, rotary, rows) -> Tensor:
+        attention, feed_forward = self.attention, self.feed_forward
+        first, second = self.attention_norm, self.feed_forward_norm
+        hidden = ops.self_attention(
+            hidden, None if first is None else first.weight, None if first is None else first.bias,
+            attention.qkv.weight, attention.qkv.bias, attention.out.weight, attention.out.bias, cu_seqlens, max_seqlen,
+            num_heads=attention.num_heads, window=attention.window, rotary=rotary, rows=rows,
+            norm="pre" if self.pre else "post", eps=second.eps, impl=self.impl,
+        )  # fmt: skip
+        return ops.feed_forward(
+            hidden, second.weight, second.bias, feed_forward.up.weight, feed_forward.up.bias, feed_forward.down.weight,
+            feed_forward.down.bias, norm="pre" if self.pre else "post", mlp="geglu" if feed_forward.glu else "gelu",
+            eps=second.eps, approximate=feed_forward.approximate, impl=self.impl,
+        )  # fmt: skip
 
     @classmethod
     def from_torch(cls, module: nn.TransformerEncoderLayer, impl: str = "auto") -> "EncoderLayer":

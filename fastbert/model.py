@@ -32,17 +32,19 @@ class PreTrainingOutput:
 class MaskedLMHead(nn.Module):
     """Dense → GELU → LayerNorm; the decoder is the word embedding, tied, plus a bias of its own."""
 
-    def __init__(self, config: BertConfig):
+    def __init__(self, config: BertConfig, impl: str = "auto"):
         super().__init__()
         width = config.hidden_size
         self.dense = nn.Linear(width, width, bias=config.bias)
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.bias)
         self.bias = nn.Parameter(torch.zeros(config.padded_vocab_size))
-        self.approximate = config.gelu_approximate
+        self.approximate, self.impl = config.gelu_approximate, impl
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, D) → (…, D), ready for the decoder."""
-        return self.norm(F.gelu(self.dense(hidden), approximate=self.approximate))
+        act = ops.bias_gelu(F.linear(hidden, self.dense.weight), self.dense.bias, self.approximate, impl=self.impl)
+        norm = self.norm
+        return ops.add_layer_norm(act, None, norm.weight, norm.bias, norm.eps, impl=self.impl)
 
 
 class BertForPreTraining(nn.Module):
@@ -56,7 +58,7 @@ class BertForPreTraining(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config, impl)
         self.encoder = Encoder(config, impl)
-        self.head = MaskedLMHead(config)
+        self.head = MaskedLMHead(config, impl)
         classic = config.arch == "classic"
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if classic else None
         self.next_sentence = nn.Linear(config.hidden_size, 2) if classic else None
@@ -73,14 +75,17 @@ class BertForPreTraining(nn.Module):
                 nn.init.zeros_(module.bias)
 
     # ---- forward ----
-    def encode(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
-        """Hidden states of a packed batch, (T, D); with ``rows`` (M,) int64 only those, (M, D), for less work."""
+    def encode(self, batch: PackedBatch, rows: Tensor | None = None, word: Tensor | None = None) -> Tensor:
+        """Hidden states of a packed batch, (T, D); with ``rows`` (M,) int64 only those, (M, D), for less work.
+
+        ``word``: the word table as the graph shall see it, see :func:`ops.tied`.
+        """
         if batch.max_seqlen > self.config.max_position_embeddings:
             raise ValueError(
                 f"a sequence has {batch.max_seqlen} tokens and the model {self.config.max_position_embeddings} "
                 "positions: truncate the text, or train with a larger --max-length"
             )
-        hidden = self.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids)
+        hidden = self.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids, word=word)
         return self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, rows=rows)
 
     def decode(self, hidden: Tensor) -> Tensor:
@@ -138,18 +143,22 @@ class BertForPreTraining(nn.Module):
         losses = []
         if labels is not None:
             rows = (labels.flatten()[kept] != -100).nonzero().squeeze(1)
-            losses.append(self._masked_lm_loss(hidden, rows, labels.flatten()[kept][rows]))
+            losses.append(self._masked_lm_loss(hidden.index_select(0, rows), labels.flatten()[kept][rows]))
         if next_sentence_label is not None:
             losses.append(self._next_sentence_loss(out.seq_relationship_logits, next_sentence_label))
         out.loss = torch.stack(losses).sum() if losses else None
         return out
 
     def _forward_packed(self, batch: PackedBatch, return_logits: bool | None) -> PreTrainingOutput:
+        if self.training and batch.labels is not None and batch.next_sentence_label is None and not return_logits:
+            return self._train_on_masked_rows(batch)
         hidden = self.encode(batch)
         out = PreTrainingOutput(seq_relationship_logits=self._relationship(hidden, batch))
         if batch.labels is not None:
             assert batch.masked_index is not None
-            out.masked_lm_loss = self._masked_lm_loss(hidden, batch.masked_index, batch.labels, batch.label_weights)
+            out.masked_lm_loss = self._masked_lm_loss(
+                hidden.index_select(0, batch.masked_index), batch.labels, batch.label_weights
+            )
         if batch.next_sentence_label is not None:
             labels = batch.next_sentence_label
             out.next_sentence_loss = self._next_sentence_loss(out.seq_relationship_logits, labels)
@@ -160,12 +169,21 @@ class BertForPreTraining(nn.Module):
             out.prediction_logits = self.decode(rows)
         return out
 
+    def _train_on_masked_rows(self, batch: PackedBatch) -> PreTrainingOutput:
+        """The masked-LM loss and nothing else: behind the last attention only the masked rows are worked out."""
+        assert batch.masked_index is not None and batch.labels is not None
+        rows_of, products_of = ops.tied(self.embeddings.word.weight, self.impl)
+        hidden = self.encode(batch, batch.masked_index, rows_of)
+        loss = self._masked_lm_loss(hidden, batch.labels, batch.label_weights, products_of)
+        return PreTrainingOutput(loss=loss, masked_lm_loss=loss)
+
     def _masked_lm_loss(
-        self, hidden: Tensor, rows: Tensor, labels: Tensor, row_weights: Tensor | None = None
+        self, hidden: Tensor, labels: Tensor, row_weights: Tensor | None = None, word: Tensor | None = None
     ) -> Tensor:
+        """Of the masked rows' hidden states (M, D)."""
         return ops.masked_lm_loss(
-            self.head(hidden.index_select(0, rows)),
-            self.embeddings.word.weight,
+            self.head(hidden),
+            self.embeddings.word.weight if word is None else word,
             self.head.bias,
             labels,
             vocab_size=self.config.vocab_size,

@@ -9,19 +9,20 @@ Legend: B sequences, L padded length, T packed tokens, N heads, H head_dim, D hi
 
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from fastbert import reference
+from fastbert import native, reference
 from fastbert.cpu_kernels import dispatch as cpu_dispatch
 from fastbert.kernels import dispatch
 
 Impl = Literal["auto", "reference", "triton", "cpp"]
 OPS = (
-    "attention", "rotary", "add_layer_norm", "bias_gelu", "geglu", "feed_forward", "embed_layer_norm", "masked_lm_loss",
+    "attention", "rotary", "add_layer_norm", "bias_gelu", "geglu", "feed_forward", "self_attention",
+    "embed_layer_norm", "masked_lm_loss",
 )  # fmt: skip
 
 
@@ -239,7 +240,7 @@ def add_layer_norm(
     Returns: (…, D), or ``(normed, summed)``.
     """
     tensors = {"x": x, "residual": residual, "weight": weight, "bias": bias}
-    op = _implementation("add_layer_norm", impl, tensors)
+    op = _implementation("add_layer_norm", impl, tensors, dropout_p=dropout_p)
     return op(x, residual, weight, bias, eps, dropout_p=dropout_p, return_sum=return_sum)
 
 
@@ -276,11 +277,54 @@ def feed_forward(
         "x": x, "norm_weight": norm_weight, "norm_bias": norm_bias, "up_weight": up_weight, "up_bias": up_bias,
         "down_weight": down_weight, "down_bias": down_bias,
     }  # fmt: skip
-    op = _implementation("feed_forward", impl, tensors)
+    op = _implementation("feed_forward", impl, tensors, dropout_p=dropout_p)
     return op(
         x, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias,
         norm=norm, mlp=mlp, eps=eps, approximate=approximate, dropout_p=dropout_p,
     )  # fmt: skip
+
+
+def self_attention(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    *,
+    num_heads: int,
+    window: int | None = None,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    rows: Tensor | None = None,
+    norm: str = "post",
+    eps: float = 1e-12,
+    impl: str = "auto",
+) -> Tensor:
+    """The attention half of a layer over packed sequences, without dropout; see :func:`reference.self_attention`."""
+    tensors = {
+        "x": x, "norm_weight": norm_weight, "norm_bias": norm_bias, "qkv_weight": qkv_weight, "qkv_bias": qkv_bias,
+        "out_weight": out_weight, "out_bias": out_bias,
+    }  # fmt: skip
+    op = _implementation("self_attention", impl, tensors, num_heads=num_heads)
+    return op(
+        x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias, cu_seqlens, max_seqlen,
+        num_heads=num_heads, window=window, rotary=rotary, rows=rows, norm=norm, eps=eps,
+    )  # fmt: skip
+
+
+def tied(table: Tensor, impl: str = "auto") -> tuple[Tensor, Tensor]:
+    """One table (V, D) for two uses: :func:`embed_layer_norm` first, :func:`masked_lm_loss` second.
+
+    Where the C++ kernels take both, the few rows' gradient of the first is added to the second's in its place.
+    """
+    if torch.is_grad_enabled() and choose("embed_layer_norm", impl, {"word": table})[0] == "cpp":
+        from fastbert.cpu_kernels import public as cpu_public
+
+        return cpu_public.tied(table)
+    return table, table
 
 
 def embed_layer_norm(
@@ -320,3 +364,26 @@ def masked_lm_loss(
     op = _implementation("masked_lm_loss", impl, tensors)
     weighted = {} if row_weights is None else {"row_weights": row_weights}  # the Triton kernel takes none
     return op(hidden, weight, bias, labels, vocab_size=vocab_size, **weighted)
+
+
+# ---- what the optimizers need ----
+def fused_adamw(parameters: Sequence[Tensor]) -> Callable[..., None] | None:
+    """The one-pass AdamW step for these parameters, or None where PyTorch's own must do."""
+    if choose("adamw", "auto", {f"parameters[{i}]": p for i, p in enumerate(parameters)})[0] != "cpp":
+        return None
+    from fastbert.cpu_kernels import adamw
+
+    return adamw.step if adamw.takes(parameters) else None
+
+
+def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """√ of the sum of all squares of CPU tensors."""
+    from fastbert.cpu_kernels import adamw
+
+    return adamw.gradient_norm(gradients)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what this process frees, for its next use: training asks for the same again each step."""
+    if native.status()[0]:
+        native.compute().keep_freed_memory()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fastbert import ops
+from fastbert.adamw import AdamW, clip
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.muon import Muon
@@ -66,6 +68,7 @@ class Optimizers:
         clip_norm: float = 1.0,
         muon_dtype: torch.dtype = torch.bfloat16,
     ):
+        ops.keep_freed_memory()
         named = list(model.named_parameters())
         hidden = [(n, p) for n, p in named if is_hidden_matrix(n, p)] if optimizer == "muon" else []
         taken = {n for n, _ in hidden}
@@ -79,7 +82,7 @@ class Optimizers:
         # name -> (optimizer, peak learning rate)
         self.parts: dict[str, tuple[torch.optim.Optimizer, float]] = {
             "adamw": (
-                torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True),
+                AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True),
                 learning_rate,
             )
         }
@@ -96,6 +99,9 @@ class Optimizers:
 
     def clip(self) -> Tensor:
         """Bound the gradients of the parameters that AdamW turns; returns their norm before that."""
+        adamw, _ = self.parts["adamw"]
+        if isinstance(adamw, AdamW):
+            return clip(adamw, self.clipped, self.clip_norm)
         return nn.utils.clip_grad_norm_(self.clipped, self.clip_norm or float("inf"))
 
     def update(self, factor: float) -> None:

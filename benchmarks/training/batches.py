@@ -70,9 +70,7 @@ def make_batches(shape: Shape, count: int, full: bool) -> tuple[list[Batch], str
     if full:
         return [_batch(shape, random, np.full(shape.rows, shape.length)) for _ in range(count)], "all of full length"
     lengths, source = line_lengths()
-    drawn = [
-        _batch(shape, random, np.clip(random.choice(lengths, shape.rows), 3, shape.length)) for _ in range(64)
-    ]
+    drawn = [_batch(shape, random, np.clip(random.choice(lengths, shape.rows), 3, shape.length)) for _ in range(64)]
 
     def slots(batches) -> float:
         return sum(b.input_ids.size for b in batches) / sum(b.tokens for b in batches)

@@ -34,16 +34,25 @@ void norm_forward(const LayerNormForward<E>& a, size_t begin, size_t end, float*
       put(scratch + c, z, n);
       sum = sum + z;
     }
-    const float mean = Vec::sum(sum) * each;
+    const float near_mean = Vec::sum(sum) * each;
+    // deviations from a mean that is nearly right, and their sum, which sets it right
     T squares = Vec::set(0.0f);
+    sum = squares;
     size_t c = 0;
-    for (; c + W <= width; c += W) {
-      const T d = Vec::load(scratch + c) - Vec::set(mean);
+    for (; W > 1 && c + W <= width; c += W) {  // the plain loops, one long chain of additions, take the doubles below
+      const T d = Vec::load(scratch + c) - Vec::set(near_mean);
       squares = Vec::fma(d, d, squares);
+      sum = sum + d;
     }
-    float rest = 0.0f;
-    for (; c < width; ++c) rest += (scratch[c] - mean) * (scratch[c] - mean);
-    const float rstd = 1.0f / std::sqrt((Vec::sum(squares) + rest) * each + a.eps);
+    double off = Vec::sum(sum), variance = Vec::sum(squares);
+    for (; c < width; ++c) {
+      const double d = scratch[c] - near_mean;
+      off += d, variance += d * d;
+    }
+    off /= static_cast<double>(width);
+    variance = variance / static_cast<double>(width) - off * off;
+    const float mean = static_cast<float>(near_mean + off);
+    const float rstd = static_cast<float>(1.0 / std::sqrt(variance + a.eps));
     for (c = 0; c < width; c += W) {
       const size_t n = width - c;
       const T normed = (take(scratch + c, n) - Vec::set(mean)) * Vec::set(rstd);
@@ -58,7 +67,7 @@ void norm_forward(const LayerNormForward<E>& a, size_t begin, size_t end, float*
 template <class E>
 void norm_backward(const LayerNormBackward<E>& a, size_t begin, size_t end, float* sums) {
   const size_t width = a.width;
-  const float each = 1.0f / static_cast<float>(width);
+  const float size = static_cast<float>(width);
   float *sum_weight = sums, *sum_bias = sums + width, *sum_total = sums + 2 * width;
   std::memset(sums, 0, 3 * width * sizeof(float));
   for (size_t row = begin; row < end; ++row) {
@@ -75,7 +84,7 @@ void norm_backward(const LayerNormBackward<E>& a, size_t begin, size_t end, floa
       add_to(sum_weight + c, grad * normed, n);
       add_to(sum_bias + c, grad, n);
     }
-    const T mean_sum = Vec::set(Vec::sum(sum) * each), mean_dot = Vec::set(Vec::sum(dot) * each);
+    const T mean_sum = Vec::set(Vec::sum(sum) / size), mean_dot = Vec::set(Vec::sum(dot) / size);
     for (size_t c = 0; c < width; c += W) {
       const size_t n = width - c;
       const T weighted = take(a.grad_out + at + c, n) * take(a.weight + c, n);
@@ -93,18 +102,26 @@ struct Gelu {
   T value, slope;
 };
 
-// x Φ(x) and its derivative Φ(x) + x φ(x). erfc(z) = e^(−z²) · polynomial of 1 / (1 + 0.4 z) for z >= 0, error 3e-8.
+// x Φ(x) and its derivative Φ(x) + x φ(x). erfc(z) = e^(−z²) · polynomial of t = 1 / (1 + c z) for z >= 0: error 3e-8, or
+// with kCoarse (results to be rounded to bf16) 3e-5 (Abramowitz & Stegun, Handbook of Mathematical Functions, 7.1.25).
+template <bool kCoarse>
 inline Gelu gelu_exact(T x) {
   const T size = Vec::min(Vec::set(40.0f), Vec::max(x, Vec::set(0.0f) - x));
   const T z = size * Vec::set(0.70710678118654752f);
-  const T density = exp(Vec::set(0.0f) - z * z);
-  const T t = Vec::set(1.0f) / Vec::fma(z, Vec::set(0.4f), Vec::set(1.0f));
-  T p = Vec::set(-0.20033619f);
-  p = Vec::fma(p, t, Vec::set(0.70947442f));
-  p = Vec::fma(p, t, Vec::set(-0.37146145f));
-  p = Vec::fma(p, t, Vec::set(0.46874014f));
-  p = Vec::fma(p, t, Vec::set(0.16162845f));
-  p = Vec::fma(p, t, Vec::set(0.23195459f));
+  const T density = exp2_softmax<kCoarse>(size * size * Vec::set(-0.72134752044448170f));
+  T t, p;
+  if constexpr (kCoarse) {
+    t = Vec::reciprocal(Vec::fma(z, Vec::set(0.47047f), Vec::set(1.0f)));
+    p = Vec::fma(Vec::set(0.7478556f), t, Vec::set(-0.0958798f));
+    p = Vec::fma(p, t, Vec::set(0.3480242f));
+  } else {
+    t = Vec::set(1.0f) / Vec::fma(z, Vec::set(0.4f), Vec::set(1.0f));
+    p = Vec::fma(Vec::set(-0.20033619f), t, Vec::set(0.70947442f));
+    p = Vec::fma(p, t, Vec::set(-0.37146145f));
+    p = Vec::fma(p, t, Vec::set(0.46874014f));
+    p = Vec::fma(p, t, Vec::set(0.16162845f));
+    p = Vec::fma(p, t, Vec::set(0.23195459f));
+  }
   const T tail = Vec::set(0.5f) * density * (p * t);  // Φ(−|x|)
   const T value = Vec::max(x, Vec::set(0.0f)) - size * tail;
   // 0 below zero, 1 above; around it any number in between does, for tail is 1/2 there
@@ -114,17 +131,21 @@ inline Gelu gelu_exact(T x) {
 }
 
 // x σ(2u), u = √(2/π) (x + 0.044715 x³): what 0.5 x (1 + tanh u) is.
+template <bool kCoarse>
 inline Gelu gelu_tanh(T x) {
   const T square = x * x;
   const T twice = Vec::set(1.5957691216057308f) * x * Vec::fma(Vec::set(0.044715f), square, Vec::set(1.0f));
-  const T sigmoid = Vec::set(1.0f) / (Vec::set(1.0f) + exp(Vec::min(Vec::set(0.0f) - twice, Vec::set(80.0f))));
+  const T power = exp(Vec::min(Vec::set(0.0f) - twice, Vec::set(87.0f)));
+  const T divisor = Vec::set(1.0f) + power;
+  const T sigmoid = kCoarse ? Vec::reciprocal(divisor) : Vec::set(1.0f) / divisor;
   const T twice_slope = Vec::set(1.5957691216057308f) * Vec::fma(Vec::set(0.134145f), square, Vec::set(1.0f));
-  return {x * sigmoid, Vec::fma(x * sigmoid, (Vec::set(1.0f) - sigmoid) * twice_slope, sigmoid)};
+  return {x * sigmoid, Vec::fma(x * sigmoid, sigmoid * power * twice_slope, sigmoid)};
 }
 
-template <bool kTanh>
+template <bool kTanh, class E>
 inline Gelu gelu_of(T x) {
-  return kTanh ? gelu_tanh(x) : gelu_exact(x);
+  constexpr bool kCoarse = sizeof(E) == sizeof(Bf16);
+  return kTanh ? gelu_tanh<kCoarse>(x) : gelu_exact<kCoarse>(x);
 }
 
 inline T biased(T x, const float* bias, size_t c, size_t n) { return bias ? x + take(bias + c, n) : x; }
@@ -137,7 +158,7 @@ void gelu_forward_of(const GeluForward<E>& a, size_t begin, size_t end) {
     E* out = a.out + row * width;
     for (size_t c = 0; c < width; c += W) {
       const size_t n = width - c;
-      T y = gelu_of<kTanh>(biased(take(x + c, n), a.bias, c, n)).value;
+      T y = gelu_of<kTanh, E>(biased(take(x + c, n), a.bias, c, n)).value;
       if (a.gated) y = y * biased(take(x + width + c, n), a.bias, width + c, n);
       put(out + c, y, n);
     }
@@ -161,7 +182,7 @@ void gelu_backward_of(const GeluBackward<E>& a, size_t begin, size_t end, float*
     for (size_t c = 0; c < width; c += W) {
       const size_t n = width - c;
       T grad = take(grad_out + c, n);
-      const Gelu gelu = gelu_of<kTanh>(biased(take(x + c, n), a.bias, c, n));
+      const Gelu gelu = gelu_of<kTanh, E>(biased(take(x + c, n), a.bias, c, n));
       if (a.gated) {
         const T of_value = grad * gelu.value;
         grad = grad * biased(take(x + width + c, n), a.bias, width + c, n);

@@ -65,6 +65,41 @@ def _attention_refusal(tensors: Tensors, options: Mapping[str, object]) -> str |
     return None
 
 
+def _rows_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
+    if options.get("dropout_p"):
+        return f"dropout_p={options['dropout_p']}: the kernel drops nothing. {_REMEDY}, or dropout_p=0"
+    x, residual = tensors.get("x"), tensors.get("residual")
+    if x is not None and residual is not None and (x.dtype, x.shape) != (residual.dtype, residual.shape):
+        return f"x is {x.dtype} {tuple(x.shape)}, residual {residual.dtype} {tuple(residual.shape)}: expected the same"
+    vectors = {n: v for n in ("weight", "bias", "norm_weight", "norm_bias") if (v := tensors.get(n)) is not None}
+    for name, vector in vectors.items():
+        first, other = next(iter(vectors.items()))
+        if vector.dtype != other.dtype:
+            return f"{name} is {vector.dtype}, {first} {other.dtype}: expected one dtype"
+    return None
+
+
+def _block_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
+    x = tensors.get("x")
+    if x is None:
+        return None
+    dtype = compute_dtype(x)
+    if dtype not in _DTYPES:
+        return f"autocast asks for {dtype}: the C++ kernels take float32 and bfloat16. {_REMEDY}"
+    for name in ("up_weight", "down_weight", "qkv_weight", "out_weight"):
+        weight = tensors.get(name)
+        if weight is not None and weight.dtype not in (dtype, torch.float32):
+            return f"{name} is {weight.dtype} and x {x.dtype}: expected one dtype, or float32 weights under autocast"
+        if weight is not None and weight.dtype != dtype and not torch.is_autocast_enabled("cpu"):
+            return f"{name} is {weight.dtype} and x {x.dtype}: expected one dtype, or float32 weights under autocast"
+        if weight is not None and not weight.is_contiguous():
+            return f"{name} is not contiguous. Remedy: {name}.contiguous()"
+    heads, qkv = options.get("num_heads"), tensors.get("qkv_weight")
+    if isinstance(heads, int) and qkv is not None and (size := qkv.shape[0] // 3 // heads) not in range(16, 129, 16):
+        return f"the heads are {size} wide: the kernel takes multiples of 16 up to 128. {_REMEDY}"
+    return _rows_refusal(tensors, options)
+
+
 def _loss_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
     hidden, weight, labels = (tensors.get(name) for name in ("hidden", "weight", "labels"))
     if hidden is None or weight is None or labels is None:
@@ -88,8 +123,19 @@ def _loss_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None
 # op → what else it refuses
 _REFUSALS: dict[str, Callable[[Tensors, Mapping[str, object]], str | None]] = {
     "attention": _attention_refusal,
+    "self_attention": _block_refusal,
+    "feed_forward": _block_refusal,
+    "add_layer_norm": _rows_refusal,
+    "bias_gelu": _rows_refusal,
+    "geglu": _rows_refusal,
+    "embed_layer_norm": _rows_refusal,
     "masked_lm_loss": _loss_refusal,
+    "adamw": lambda tensors, options: None,
 }
+# these are no torch.library ops: under torch.compile they break the graph, and PyTorch's own forms fuse
+_EAGER_ONLY = (
+    "self_attention", "feed_forward", "add_layer_norm", "bias_gelu", "geglu", "embed_layer_norm", "masked_lm_loss",
+)  # fmt: skip
 
 
 def refusal(op: str, tensors: Tensors, **options: object) -> str | None:
@@ -109,6 +155,6 @@ def slower(op: str, tensors: Tensors | None) -> str | None:
     """Why "auto" leaves ``op`` to PyTorch although a kernel could run, or None; measured, csrc/cpu/README.md."""
     if compute().cpu_isa() == "scalar":
         return "no AVX2 here: the plain loops are slower than PyTorch"
-    if op == "masked_lm_loss" and torch.compiler.is_compiling():
+    if op in _EAGER_ONLY and torch.compiler.is_compiling():
         return "torch.compile fuses PyTorch's own form"
     return None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fastbert.cpu_kernels import products, rows
+from fastbert.cpu_kernels import images, products, rows
 
 
 def forward(
@@ -65,8 +65,12 @@ def backward(
 
 
 class _FeedForward(torch.autograd.Function):
+    """The parameters come twice: as the graph knows them, and the two matrices as they are computed with."""
+
     @staticmethod
-    def forward(ctx, x, norm_weight, norm_bias, up, up_bias, down, down_bias, eps, post, exact, gated):
+    def forward(
+        ctx, x, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias, up, down, eps, post, exact, gated
+    ):
         out, *kept = forward(x, norm_weight, norm_bias, up, up_bias, down, down_bias, eps, post, exact, gated, True)
         ctx.save_for_backward(*kept, norm_weight, up, up_bias, down, down_bias)
         ctx.has_norm_bias, ctx.options = norm_bias is not None, (post, exact, gated)
@@ -79,7 +83,7 @@ class _FeedForward(torch.autograd.Function):
         gradients = backward(
             grad.contiguous(), *kept, norm_weight, ctx.has_norm_bias, up, up_bias, down, down_bias, *ctx.options
         )
-        return *gradients, None, None, None, None
+        return *gradients, None, None, None, None, None, None
 
 
 def feed_forward(
@@ -98,9 +102,17 @@ def feed_forward(
     dropout_p: float = 0.0,
 ) -> Tensor:
     """LayerNorm → Linear → GELU/GeGLU → Linear → residual; semantics of :func:`fastbert.reference.feed_forward`."""
-    tokens = x.reshape(-1, x.shape[-1])
-    given = (tokens, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias)
+    assert not dropout_p, "dispatch refuses dropout"
+    dtype = images.compute_dtype(x)
+    tokens = rows.flat(x).to(dtype)
+    norm_weight, norm_bias, up_bias, down_bias = rows.contiguous(norm_weight, norm_bias, up_bias, down_bias)
+    up, down = images.as_dtype(up_weight, dtype), images.as_dtype(down_weight, dtype)
+    assert up is not None and down is not None
     options = (eps, norm == "post", approximate == "none", mlp == "geglu")
     if torch.is_grad_enabled():
-        return _FeedForward.apply(*given, *options).view(x.shape)
-    return forward(*given, *options, False)[0].view(x.shape)
+        out = _FeedForward.apply(
+            tokens, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias, up, down, *options
+        )
+    else:
+        out = forward(tokens, norm_weight, norm_bias, up, up_bias, down, down_bias, *options, False)[0]
+    return out.view(x.shape)

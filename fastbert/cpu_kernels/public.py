@@ -2,10 +2,30 @@
 
 import torch
 
-from fastbert.cpu_kernels import loss
+from fastbert.cpu_kernels import embed, loss, rows
+from fastbert.cpu_kernels import feed_forward as _feed_forward
+from fastbert.cpu_kernels import self_attention as _self_attention
 from fastbert.cpu_kernels.attention import attention, qkv_attention
+from fastbert.cpu_kernels.embed import tied
 
-# torch.compile cannot look into it; it calls it between two graphs
+# torch.compile cannot look into these; it calls them between two graphs
+add_layer_norm = torch.compiler.disable(rows.add_layer_norm)
+bias_gelu = torch.compiler.disable(rows.bias_gelu)
+geglu = torch.compiler.disable(rows.geglu)
+embed_layer_norm = torch.compiler.disable(embed.embed_layer_norm)
 masked_lm_loss = torch.compiler.disable(loss.masked_lm_loss)
+feed_forward = torch.compiler.disable(_feed_forward.feed_forward)
+self_attention = torch.compiler.disable(_self_attention.self_attention)
 
-__all__ = ["attention", "masked_lm_loss", "qkv_attention"]
+__all__ = [
+    "add_layer_norm",
+    "attention",
+    "bias_gelu",
+    "embed_layer_norm",
+    "feed_forward",
+    "geglu",
+    "masked_lm_loss",
+    "qkv_attention",
+    "self_attention",
+    "tied",
+]

@@ -94,3 +94,83 @@ def sum_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
         torch.get_num_threads(),
     )  # fmt: skip
     return out
+
+
+# ---- the public ops ----
+def flat(x: Tensor) -> Tensor:
+    """(…, D) as contiguous (T, D)."""
+    return x.reshape(x.numel() // x.shape[-1] if x.shape[-1] else 0, x.shape[-1]).contiguous()
+
+
+def contiguous(*vectors: Tensor | None) -> list[Tensor | None]:
+    return [None if v is None else v.contiguous() for v in vectors]
+
+
+class _AddLayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, residual, weight, bias, eps):
+        out, total, mean, rstd = layer_norm(x, None, residual, weight, bias, eps)
+        ctx.save_for_backward(total, mean, rstd, weight)
+        ctx.has_bias, ctx.has_residual = bias is not None, residual is not None
+        ctx.set_materialize_grads(False)
+        return out, total if residual is not None else total.view_as(total)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, grad_sum):
+        total, mean, rstd, weight = ctx.saved_tensors
+        grad = torch.zeros_like(total) if grad is None else grad.contiguous()
+        grad_sum = None if grad_sum is None else grad_sum.contiguous()
+        grad_total, grad_weight, grad_bias, _ = layer_norm_backward(
+            grad, grad_sum, total, mean, rstd, weight, ctx.has_bias, False
+        )
+        return grad_total, grad_total if ctx.has_residual else None, grad_weight, grad_bias, None
+
+
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+    *,
+    dropout_p: float = 0.0,
+    return_sum: bool = False,
+):
+    """LayerNorm(residual + x); semantics of :func:`fastbert.reference.add_layer_norm`, without dropout."""
+    assert not dropout_p, "dispatch refuses dropout"
+    given = flat(x), None if residual is None else flat(residual), *contiguous(weight, bias), eps
+    if torch.is_grad_enabled():
+        out, total = _AddLayerNorm.apply(*given)
+    else:
+        out, total, *_ = layer_norm(given[0], None, *given[1:], keep=return_sum)
+    return (out.view(x.shape), total.view(x.shape)) if return_sum else out.view(x.shape)
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, bias, exact, gated):
+        ctx.save_for_backward(x, bias)
+        ctx.options = exact, gated
+        return gelu(x, bias, exact, gated)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return *gelu_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options), None, None
+
+
+def _activation(x: Tensor, bias: Tensor | None, approximate: str, gated: bool) -> Tensor:
+    given = flat(x), *contiguous(bias), approximate == "none", gated
+    out = (_Gelu.apply if torch.is_grad_enabled() else gelu)(*given)
+    return out.view(*x.shape[:-1], out.shape[-1])
+
+
+def bias_gelu(x: Tensor, bias: Tensor | None = None, approximate: str = "none") -> Tensor:
+    """GELU(x + bias)."""
+    return _activation(x, bias, approximate, gated=False)
+
+
+def geglu(x: Tensor, bias: Tensor | None = None, approximate: str = "none") -> Tensor:
+    """GELU(gate) · value of x (…, 2F) = [gate | value]."""
+    return _activation(x, bias, approximate, gated=True)
