@@ -152,7 +152,8 @@ def test_several_texts_at_once_equal_one_by_one(bert):
 def test_a_joint_filling_is_at_least_as_likely_as_independent_guesses(bert):
     ids = bert.tokenizer.encode(TEXT).ids
     words = [
-        next(g["token"] for g in guesses if g["token"] in WORDS) for guesses in bert.fill_mask(TEXT, top_k=len(WORDS) + 5)
+        next(g["token"] for g in guesses if g["token"] in WORDS)
+        for guesses in bert.fill_mask(TEXT, top_k=len(WORDS) + 5)
     ]
     apart = filling.joint_log_scores(bert.model, bert.tokenizer, [ids], [words])[0]
     assert bert.fill_mask(TEXT, method="beam")[0]["log_score"] >= apart - 1e-5

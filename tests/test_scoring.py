@@ -15,7 +15,15 @@ from fastbert.text import Tokenizer
 from fastbert.text.tokenizer_files import TokenizerOptions
 
 VOCAB = "[PAD] [UNK] [CLS] [SEP] [MASK] o a casa mar ##inho ##es é azul . , não"
-TEXTS = ["o mar é azul .", "a", "", "marinhoes , não marinho .", "o zebra é mares", "o [SEP] mar", "a casa é a casa é a casa"]
+TEXTS = [
+    "o mar é azul .",
+    "a",
+    "",
+    "marinhoes , não marinho .",
+    "o zebra é mares",
+    "o [SEP] mar",
+    "a casa é a casa é a casa",
+]
 
 
 def make_bert(arch="classic", **changes):

@@ -3,8 +3,8 @@
     python benchmarks/scoring/joint_filling.py runs/pt
 
 In 200 unseen sentences two or three words in a row, or apart, are hidden. Both answers are scored by the same joint
-probability (`fastbert.filling`), and, as a check that does not favour the search, by the chain from left to right and by
-each token's probability given all others.
+probability (`fastbert.filling`), and, as a check that does not favour the search, by the chain from left to right and
+by each token's probability given all others.
 """
 
 import argparse
