@@ -239,7 +239,7 @@ def test_the_same_seed_gives_the_same_model(pretrained, tmp_path):
 
 
 def test_evaluations_in_bf16_see_the_weights_as_they_are(pretrained, tmp_path):
-    """Kernels keep bf16 images of weights; an optimizer that changes weights behind their backs would leave old ones."""
+    """Kernels keep bf16 images of weights: old ones, if the optimizer writes without their knowing."""
     main(options(pretrained, "pairs", tmp_path / "out", epochs=20, precision="bf16", evaluations=1))
     (row,) = figures(tmp_path / "out")["seeds"]
     assert row["best"] == pytest.approx(row["eval"]["pearson"], abs=0.02) and row["best"] > 0.5

@@ -268,6 +268,7 @@ def test_entities_are_counted_as_seqeval_counts_them():
 def test_answers_are_scored_by_squads_rules():
     found = scores.answer_scores(["the Rio.", "", "mar azul"], [["rio", "outro"], [], ["mar verde"]])
     assert found == {"exact_match": pytest.approx(2 / 3), "f1": pytest.approx((1 + 1 + 0.5) / 3)}
+    assert scores.answer_scores(["a b", "c"], [["c"], ["c", "d", "e"]]) == {"exact_match": 0.5, "f1": 0.5}
 
 
 def test_the_best_is_known():

@@ -69,12 +69,13 @@ def paired(
             f"(or a list of references) for each hypothesis{remedy if turned else ''}"
         )
     lists = [[given] if isinstance(given, str) else list(given or ()) for given in references]
+    wanted = len(lists[0])
     for number, (hypothesis, listed) in enumerate(zip(hypotheses, lists, strict=True), start=1):
         if not isinstance(hypothesis, str):
             raise InputError(f"hypothesis {number} is {type(hypothesis).__name__}: expected a text")
-        if len(listed) != len(lists[0]):
+        if len(listed) != wanted:
             raise InputError(
-                f"hypothesis {number} has {len(listed)} references and the first has {len(lists[0])}: "
+                f"hypothesis {number} has {len(listed)} references and the first has {wanted}: "
                 "give as many for each (None where there is none)"
             )
         if wrong := next((r for r in listed if r is not None and not isinstance(r, str)), None):
