@@ -90,6 +90,12 @@ class ShardedOptimizers(Optimizers):
 
     def __init__(self, model: BertForPreTraining, **options):
         super().__init__(model, **options)
+        ours, peak = self.parts["adamw"]  # its one pass is over whole tensors: shards take torch's
+        groups = [
+            {"params": list(zip(g["param_names"], g["params"], strict=True)), "weight_decay": g["weight_decay"]}
+            for g in ours.param_groups
+        ]
+        self.parts["adamw"] = (torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), eps=1e-6, fused=True), peak)
         if "muon" in self.parts:
             plain, peak = self.parts["muon"]
             assert isinstance(plain, Muon)
