@@ -1,6 +1,6 @@
 """torch.optim.AdamW that knows the quickest way to take its step on the CPU, clipping included.
 
-The state is PyTorch's own (``step``, ``exp_avg``, ``exp_avg_sq``), so checkpoints do not show which way a step was taken.
+The state is PyTorch's own (``step``, ``exp_avg``, ``exp_avg_sq``): checkpoints do not show which way a step was taken.
 
 Reference: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019.
 """

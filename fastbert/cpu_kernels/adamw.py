@@ -1,7 +1,7 @@
 """AdamW in one pass: clipping, moments, decay, update and the bfloat16 images of the weights.
 
-PyTorch's clipping reads and writes every gradient once more, its fused AdamW writes no image: together three more passes
-over memory, which is all that an optimizer step costs on a CPU.
+PyTorch's clipping reads and writes every gradient once more, its fused AdamW writes no image: together three more
+passes over memory, which is all that an optimizer step costs on a CPU.
 
 Reference: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019.
 """

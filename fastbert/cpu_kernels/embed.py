@@ -2,8 +2,8 @@
 
     out = LayerNorm(word[id] + position[p] + token_type[s])
 
-Shapes: tables (V, D), (P, D), (S, D); ids (T,) int64; out (T, D). The gradients of a table are summed in float32 for each
-of its rows, in the order of the tokens, and rounded once: the bits do not depend on the threads.
+Shapes: tables (V, D), (P, D), (S, D); ids (T,) int64; out (T, D). The gradients of a table are summed in float32 for
+each of its rows, in the order of the tokens, and rounded once: the bits do not depend on the threads.
 
 Reference: Devlin et al., BERT, 2019, section 3.
 """

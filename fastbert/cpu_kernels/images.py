@@ -1,7 +1,7 @@
 """bfloat16 images of float32 parameters: what autocast makes anew in every step, made once and kept.
 
-Under ``torch.autocast("cpu", torch.bfloat16)`` a model keeps float32 weights and computes with their bfloat16 images. The
-one-pass AdamW of :mod:`fastbert.cpu_kernels.adamw` writes weights and images together and so vouches for an image until
+Under ``torch.autocast("cpu", torch.bfloat16)`` a model keeps float32 weights and computes with their bfloat16 images.
+The one-pass AdamW of :mod:`fastbert.cpu_kernels.adamw` writes weights and images together and so vouches for an image until
 the weight changes again, which PyTorch counts in ``_version``. Nobody else does: PyTorch's own fused optimizers do not
 count their writes. Without such an optimizer every use makes a new image, as autocast does.
 """
