@@ -105,9 +105,9 @@ def feed_forward(
     assert not dropout_p, "dispatch refuses dropout"
     dtype = images.compute_dtype(x)
     tokens = rows.flat(x).to(dtype)
-    norm_weight, norm_bias, up_bias, down_bias = rows.contiguous(norm_weight, norm_bias, up_bias, down_bias)
+    norm_weight, norm_bias = rows.dense(norm_weight), rows.dense(norm_bias)
+    up_bias, down_bias = rows.dense(up_bias), rows.dense(down_bias)
     up, down = images.as_dtype(up_weight, dtype), images.as_dtype(down_weight, dtype)
-    assert up is not None and down is not None
     options = (eps, norm == "post", approximate == "none", mlp == "geglu")
     if torch.is_grad_enabled():
         out = _FeedForward.apply(

@@ -1,10 +1,12 @@
 """bfloat16 images of float32 parameters: what autocast makes anew in every step, made once and kept.
 
 Under ``torch.autocast("cpu", torch.bfloat16)`` a model keeps float32 weights and computes with their bfloat16 images.
-The one-pass AdamW of :mod:`fastbert.cpu_kernels.adamw` writes weights and images together and so vouches for an image until
-the weight changes again, which PyTorch counts in ``_version``. Nobody else does: PyTorch's own fused optimizers do not
-count their writes. Without such an optimizer every use makes a new image, as autocast does.
+The one-pass AdamW of :mod:`fastbert.cpu_kernels.adamw` writes weights and images together and so vouches for an image
+until the weight changes again, which PyTorch counts in ``_version``. Nobody else does: PyTorch's own fused optimizers
+do not count their writes. Without such an optimizer every use makes a new image, as autocast does.
 """
+
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -44,6 +46,10 @@ def kept_image(parameter: Tensor) -> Tensor | None:
     return None if kept is None or kept[0].shape != parameter.shape else kept[0]
 
 
+@overload
+def as_dtype(parameter: Tensor, dtype: torch.dtype) -> Tensor: ...
+@overload
+def as_dtype(parameter: None, dtype: torch.dtype) -> None: ...
 def as_dtype(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """A parameter to compute with in ``dtype``, detached."""
     if parameter is None or parameter.dtype == dtype:

@@ -10,6 +10,8 @@ The functions here take contiguous tensors that somebody has checked; :func:`add
 Reference: Ba et al., Layer Normalization, 2016; Hendrycks & Gimpel, Gaussian Error Linear Units, 2016.
 """
 
+from typing import overload
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -102,8 +104,13 @@ def flat(x: Tensor) -> Tensor:
     return x.reshape(x.numel() // x.shape[-1] if x.shape[-1] else 0, x.shape[-1]).contiguous()
 
 
-def contiguous(*vectors: Tensor | None) -> list[Tensor | None]:
-    return [None if v is None else v.contiguous() for v in vectors]
+@overload
+def dense(vector: Tensor) -> Tensor: ...
+@overload
+def dense(vector: None) -> None: ...
+def dense(vector: Tensor | None) -> Tensor | None:
+    """The vector in one piece, or None."""
+    return None if vector is None else vector.contiguous()
 
 
 class _AddLayerNorm(torch.autograd.Function):
@@ -139,11 +146,12 @@ def add_layer_norm(
 ):
     """LayerNorm(residual + x); semantics of :func:`fastbert.reference.add_layer_norm`, without dropout."""
     assert not dropout_p, "dispatch refuses dropout"
-    given = flat(x), None if residual is None else flat(residual), *contiguous(weight, bias), eps
+    tokens, other = flat(x), None if residual is None else flat(residual)
+    weight, bias = dense(weight), dense(bias)
     if torch.is_grad_enabled():
-        out, total = _AddLayerNorm.apply(*given)
+        out, total = _AddLayerNorm.apply(tokens, other, weight, bias, eps)
     else:
-        out, total, *_ = layer_norm(given[0], None, *given[1:], keep=return_sum)
+        out, total, *_ = layer_norm(tokens, None, other, weight, bias, eps, keep=return_sum)
     return (out.view(x.shape), total.view(x.shape)) if return_sum else out.view(x.shape)
 
 
@@ -161,8 +169,8 @@ class _Gelu(torch.autograd.Function):
 
 
 def _activation(x: Tensor, bias: Tensor | None, approximate: str, gated: bool) -> Tensor:
-    given = flat(x), *contiguous(bias), approximate == "none", gated
-    out = (_Gelu.apply if torch.is_grad_enabled() else gelu)(*given)
+    run = _Gelu.apply if torch.is_grad_enabled() else gelu
+    out = run(flat(x), dense(bias), approximate == "none", gated)
     return out.view(*x.shape[:-1], out.shape[-1])
 
 

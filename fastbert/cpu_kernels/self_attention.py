@@ -82,6 +82,7 @@ def backward(
     """grad_x, and the gradients of norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias."""
     grad_weight = grad_bias = grad_out_bias = None
     if post:
+        assert norm_weight is not None
         grad, grad_weight, grad_bias, grad_out_bias = row_kernels.layer_norm_backward(
             grad, None, total, mean, rstd, norm_weight, has_norm_bias, out_bias is not None
         )
@@ -154,11 +155,14 @@ def self_attention(
     at = Sequences(num_heads, cu_seqlens.to(torch.int32).contiguous(), window, cos, sin)
     dtype = images.compute_dtype(x)
     x = row_kernels.flat(x).to(dtype)
-    norm_weight, norm_bias, out_bias = row_kernels.contiguous(norm_weight, norm_bias, out_bias)
-    used = tuple(images.as_dtype(p, dtype) for p in (qkv_weight, qkv_bias, out_weight))
-    vectors = norm_weight, norm_bias
+    norm_weight, norm_bias, out_bias = (row_kernels.dense(v) for v in (norm_weight, norm_bias, out_bias))
+    used = (
+        images.as_dtype(qkv_weight, dtype),
+        images.as_dtype(qkv_bias, dtype),
+        images.as_dtype(out_weight, dtype),
+    )
     if torch.is_grad_enabled():
         return _SelfAttention.apply(
-            x, *vectors, qkv_weight, qkv_bias, out_weight, out_bias, used, rows, at, eps, norm == "post"
+            x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias, used, rows, at, eps, norm == "post"
         )
-    return forward(x, *vectors, *used, out_bias, rows, at, eps, norm == "post", False)[0]
+    return forward(x, norm_weight, norm_bias, *used, out_bias, rows, at, eps, norm == "post", False)[0]
