@@ -191,8 +191,8 @@ def self_attention(
     """The attention half of a layer as one op, packed.
 
     ``norm="post"``: LayerNorm(x + W_o attention(W_qkv x + b_qkv) + b_o);  ``norm="pre"``: x + W_o attention(W_qkv
-    LayerNorm(x) + b_qkv) + b_o, without a LayerNorm where ``norm_weight`` is None. ``rotary``: (cos, sin), each (T, H / 2).
-    ``rows`` (M,): only these rows of the result, (M, D).
+    LayerNorm(x) + b_qkv) + b_o, without a LayerNorm where ``norm_weight`` is None. ``rotary``: (cos, sin), each
+    (T, H / 2). ``rows`` (M,): only these rows of the result, (M, D).
     """
     inner = x if norm == "post" or norm_weight is None else add_layer_norm(x, None, norm_weight, norm_bias, eps)
     q, k, v = F.linear(inner, qkv_weight, qkv_bias).unflatten(-1, (3, num_heads, -1)).unbind(-3)
