@@ -148,8 +148,7 @@ def masked_accuracy(
     ranks, part, right, loss = (np.concatenate(columns) for columns in zip(*rows, strict=True))
     edges = [0, *(edge for edge in RANK_BANDS if edge < len(counts)), len(counts)]
     by_frequency = [
-        _band(f"{low + 1:,}–{high:,}", (ranks >= low) & (ranks < high), right, loss)
-        for low, high in pairwise(edges)
+        _band(f"{low + 1:,}–{high:,}", (ranks >= low) & (ranks < high), right, loss) for low, high in pairwise(edges)
     ]
     by_part = [_band(name, part == number, right, loss) for number, name in enumerate(PARTS)]
     return [b for b in by_frequency if b.tokens], [b for b in by_part if b.tokens]
