@@ -49,7 +49,7 @@ class AdamW(torch.optim.AdamW):
             fused(
                 [p for p, _, _ in same], [p.grad for p, _, _ in same], [state["exp_avg"] for _, state, _ in same],
                 [state["exp_avg_sq"] for _, state, _ in same], [group["weight_decay"] for _, _, group in same],
-                lr=lr, betas=(beta1, beta2), eps=eps, count=count, grad_scale=scale,
+                lr=lr, betas=(beta1, beta2), eps=eps, count=count, grad_scale=scale, owner=self,
             )  # fmt: skip
         return None
 

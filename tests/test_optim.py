@@ -1,9 +1,12 @@
 """Muon is torch's Muon on single matrices, and treats the parts of a fused one apart."""
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
+from fastbert.adamw import AdamW
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.muon import Muon, orthogonalise
@@ -74,3 +77,30 @@ def test_every_parameter_of_a_model_moves(arch):
     glu = 2 if arch == "modern" else 1
     assert stacked_parts("encoder.layers.0.feed_forward.up.weight", model.config) == glu
     assert stacked_parts("encoder.layers.1.attention.qkv.weight", model.config) == 3
+
+
+def test_weights_changed_by_another_optimizer_are_seen():
+    """PyTorch's fused AdamW writes without counting; images of weights that ours kept must not outlive ours."""
+    torch.manual_seed(0)
+    config = BertConfig.preset("tiny", "classic", vocab_size=64)
+    model = BertForPreTraining(config)
+    ids = torch.randint(5, 64, (2, 16))
+
+    def turn(optimizer):
+        with torch.autocast("cpu", torch.bfloat16):
+            model(ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    ours = AdamW(model.parameters(), lr=1e-3)
+    for _ in range(3):
+        turn(ours)
+    del ours
+    theirs = torch.optim.AdamW(model.parameters(), lr=1e-1, fused=True)
+    turn(theirs)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        now = model(ids).prediction_logits
+        fresh = BertForPreTraining(config)
+        fresh.load_state_dict(model.state_dict())
+        assert torch.equal(now, fresh(ids).prediction_logits)
+    pickle.loads(pickle.dumps(model))

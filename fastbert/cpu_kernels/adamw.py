@@ -47,12 +47,14 @@ def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
 def step(
     parameters: Sequence[Tensor], gradients: Sequence[Tensor], means: Sequence[Tensor], squares: Sequence[Tensor],
     decays: Sequence[float], *, lr: float, betas: tuple[float, float], eps: float, count: int, grad_scale: float = 1.0,
+    owner: object,
 ) -> None:  # fmt: skip
     """Update parameters and both moments in place; ``count`` is the number of this step, from 1.
 
     Args:
         decays: decoupled weight decay of each parameter.
         grad_scale: multiplies every gradient, for clipping.
+        owner: who will take the next step too; the images of the weights hold while it lives.
     """
     gradients = [g.contiguous() for g in gradients]
     different = sorted(set(decays))
@@ -66,4 +68,4 @@ def step(
     torch.autograd.graph.increment_version(list(parameters))
     for p, image in zip(parameters, current, strict=True):
         if image is not None:
-            images.keep(p, image)
+            images.keep(p, image, owner)

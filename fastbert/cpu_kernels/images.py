@@ -2,10 +2,11 @@
 
 Under ``torch.autocast("cpu", torch.bfloat16)`` a model keeps float32 weights and computes with their bfloat16 images.
 The one-pass AdamW of :mod:`fastbert.cpu_kernels.adamw` writes weights and images together and so vouches for an image
-until the weight changes again, which PyTorch counts in ``_version``. Nobody else does: PyTorch's own fused optimizers
-do not count their writes. Without such an optimizer every use makes a new image, as autocast does.
+until the weight changes again, which PyTorch counts in ``_version``, or the optimizer is gone: PyTorch's own fused ones
+do not count their writes. Without an optimizer of ours every use makes a new image, as autocast does.
 """
 
+import weakref
 from typing import overload
 
 import torch
@@ -19,6 +20,23 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
+class _Image:
+    """A parameter's image, and for which state of the parameter and whose sake it holds. It is not pickled along."""
+
+    __slots__ = ("made", "owner", "state")
+
+    def __init__(self, made: Tensor, state: tuple[int, int] | None = None, owner: object = None):
+        self.made, self.state = made, state
+        self.owner = (lambda: None) if owner is None else weakref.ref(owner)
+
+    def __reduce__(self) -> tuple:
+        return _nothing, ()
+
+
+def _nothing() -> None:
+    return None
+
+
 def _state(parameter: Tensor) -> tuple[int, int]:
     return parameter._version, parameter.data_ptr()
 
@@ -26,24 +44,24 @@ def _state(parameter: Tensor) -> tuple[int, int]:
 def image(parameter: Tensor) -> Tensor:
     """The bfloat16 image of a float32 tensor, detached."""
     kept = getattr(parameter, "_fastbert_image", None)
-    if kept is not None and kept[1] == _state(parameter):
-        return kept[0]
+    if kept is not None and kept.state == _state(parameter) and kept.owner() is not None:
+        return kept.made
     made = parameter.detach().to(torch.bfloat16)
     if parameter.is_leaf and parameter.requires_grad:
         # for the optimizer to find: it is nobody's image until keep() says so
-        parameter._fastbert_image = (made, None)  # type: ignore[attr-defined]
+        parameter._fastbert_image = _Image(made)  # type: ignore[attr-defined]
     return made
 
 
-def keep(parameter: Tensor, made: Tensor) -> None:
-    """Say that ``made`` is the parameter's image as the parameter is now."""
-    parameter._fastbert_image = (made, _state(parameter))  # type: ignore[attr-defined]
+def keep(parameter: Tensor, made: Tensor, owner: object) -> None:
+    """Say that ``made`` is the parameter's image as the parameter is now, for as long as ``owner`` lives."""
+    parameter._fastbert_image = _Image(made, _state(parameter), owner)  # type: ignore[attr-defined]
 
 
 def kept_image(parameter: Tensor) -> Tensor | None:
     """The place of the image somebody asked for, whatever is in it; None: nobody has asked."""
     kept = getattr(parameter, "_fastbert_image", None)
-    return None if kept is None or kept[0].shape != parameter.shape else kept[0]
+    return None if kept is None or kept.made.shape != parameter.shape else kept.made
 
 
 @overload
