@@ -17,17 +17,18 @@ class AdamW(torch.optim.AdamW):
     """AdamW with decoupled decay; one pass over memory where the C++ core takes the parameters, else PyTorch's.
 
     Attributes:
-        grad_scale: multiplies every gradient in the next step, then is 1 again; see :func:`clip`.
+        gradient_factor: multiplies every gradient in the next step, then is 1 again; see :func:`clip`.
+            (torch's own name for such a thing, ``grad_scale``, is a tensor that its fused form would look for.)
     """
 
-    grad_scale = 1.0
+    gradient_factor = 1.0
 
     @torch.no_grad()
     def step(self, closure=None):
         """One update of every parameter that has a gradient."""
         turned = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
         fused = ops.fused_adamw([p for p, _ in turned])
-        scale, self.grad_scale = self.grad_scale, 1.0
+        scale, self.gradient_factor = self.gradient_factor, 1.0
         assert closure is None, "AdamW takes no closure"
         if fused is None:
             if scale != 1.0:
@@ -64,5 +65,5 @@ def clip(optimizer: AdamW, parameters: Sequence[Tensor], bound: float) -> Tensor
         return nn.utils.clip_grad_norm_(parameters, bound or float("inf"))
     norm = ops.gradient_norm(gradients)
     if bound:
-        optimizer.grad_scale = min(1.0, bound / (norm.item() + 1e-6))
+        optimizer.gradient_factor = min(1.0, bound / (norm.item() + 1e-6))
     return norm
