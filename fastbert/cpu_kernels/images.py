@@ -47,7 +47,7 @@ def image(parameter: Tensor) -> Tensor:
     if kept is not None and kept.state == _state(parameter) and kept.owner() is not None:
         return kept.made
     made = parameter.detach().to(torch.bfloat16)
-    if parameter.is_leaf and parameter.requires_grad:
+    if parameter.is_leaf and parameter.requires_grad and not made.is_inference():  # training may not keep those
         # for the optimizer to find: it is nobody's image until keep() says so
         parameter._fastbert_image = _Image(made)  # type: ignore[attr-defined]
     return made
