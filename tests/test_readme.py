@@ -1,0 +1,114 @@
+"""Every command and every line of Python in both READMEs is run, on small files and with trainings of a few steps."""
+
+import gzip
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "README.pt-BR.md")
+QUICK = "--steps 3 --preset tiny --max-length 64 --batch-tokens 256 --evaluations 1 --threads 1 --vocab-size 300"
+# not for a test to run: installing, the tests themselves, and an example for four devices
+NOT_HERE = ("pip install", "torchrun", "pytest")
+LINES = [f"Ela abriu a porta {i} e saiu. O gato dorme na casa azul." for i in range(40)]
+
+
+def code(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """The lines of the bash blocks, without their remarks."""
+    lines = [line for block in code(page, "bash") for line in block.splitlines() if line.strip()]
+    return [re.sub(r"\s+#.*$", "", line).removeprefix("pip install -e . && ") for line in lines]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The files that the READMEs speak of, in both languages."""
+    root = tmp_path_factory.mktemp("readme")
+    documents = "\n".join(line + ("\n" if i % 4 == 3 else "") for i, line in enumerate(LINES)) + "\n"
+    for name in ("my_text.txt", "meu_texto.txt", "dialogue.txt", "dialogo.txt"):
+        (root / name).write_text(documents, encoding="utf-8")
+    for name in ("books", "livros"):
+        (root / name).mkdir()
+        (root / name / "one.txt.gz").write_bytes(gzip.compress(documents.encode()))
+    for name, field in (("notes.jsonl", "body"), ("notas.jsonl", "corpo")):
+        (root / name).write_text("".join(json.dumps({field: line}) + "\n" for line in LINES))
+    for name in ("sentences.txt", "frases.txt"):
+        (root / name).write_text("Ela abriu a [MASK] e saiu.\nO [MASK] dorme.\n", encoding="utf-8")
+    for name in ("out", "saida", "ref1", "ref2", "a", "b", "inputs", "entradas"):
+        (root / f"{name}.txt").write_text("Ela abriu a porta.\nO gato dorme.\n", encoding="utf-8")
+    rows = [{"text": f"Livro {w} {i}.", "label": w} for i in range(8) for w in ("bom", "ruim")]
+    for name in ("train", "dev", "treino"):
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def run(command: str, folder: Path) -> str:
+    """Run one line as a person would, with a training that takes seconds."""
+    if "fastbert.train" in command:
+        command = re.sub(r" --minutes \d+", "", command) + " " + QUICK
+        if "--output" not in command:
+            command += " --output " + (
+                "runs/001" if not (folder / "runs/001").exists() else f"runs/{abs(hash(command))}"
+            )
+    if "fastbert.finetune" in command:
+        command += " --epochs 1 --threads 1"
+    if "human score" in command:
+        rate(folder / shlex.split(command)[5])
+    command = command.replace("python -m", f"{shlex.quote(sys.executable)} -m", 1)
+    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def rate(sheet: Path) -> None:
+    """Two raters' answers, as the page saves them."""
+    key = json.loads((sheet / "key.json").read_text(encoding="utf-8"))
+    for rater, name in ((1, "answers-1"), (2, "answers-2"), (1, "respostas-1"), (2, "respostas-2")):
+        ratings = {
+            item: {criterion: 1 + (place + rater) % key["points"] for criterion in key["criteria"]}
+            for place, item in enumerate(key["items"])
+        }
+        content = {"format": "fastbert answers 1", "sheet": key["sheet"], "rater": f"rater {rater}", "answers": ratings}
+        (sheet.parent / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_runs(page, folder):
+    if (folder / "runs").exists():  # each page begins with an empty desk
+        subprocess.run(["rm", "-rf", "runs", "tuned", "ajustado", "sheet", "ficha"], cwd=folder, check=True)
+    ran = [line for line in commands(page) if not line.startswith(NOT_HERE)]
+    assert len(ran) >= 14, ran
+    for line in ran:
+        run(line, folder)
+
+
+def test_both_pages_hold_the_same_commands_and_code():
+    shapes = [[re.findall(r"fastbert\.\w+|--[\w-]+", line) for line in commands(page)] for page in PAGES]
+    extra = ["--language"]  # the report in Portuguese
+    assert shapes[0] == [[w for w in line if w not in extra or line[0] == "fastbert.evaluate"] for line in shapes[1]]
+    plain = [[re.sub(r"\s*#.*", "", block) for block in code(page, "python")] for page in PAGES]
+    assert plain[0] == plain[1]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_runs(page, folder):
+    """After the commands: what is loaded is what they trained."""
+    script = "\n".join(code(page, "python"))
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_links_lead_somewhere():
+    for page in (*PAGES, *(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md"))):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
