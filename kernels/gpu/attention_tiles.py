@@ -12,7 +12,7 @@ from fastbert.kernels import configs
 from fastbert.kernels.launch import Config, next_power_of_2
 
 ONE_BLOCK_MAX = 128
-_FAMILIES = {"sm_90": "hopper", "sm_100": "hopper", "sm_103": "hopper", "sm_120": "sm_120", "gfx942": "gfx942"}
+_FAMILIES = {"sm_90": "hopper", "sm_100": "sm_100", "sm_103": "sm_100", "sm_120": "sm_120", "gfx942": "gfx942"}
 # options of a call, the one that costs most registers first; masks are free beside a bias or dropout
 _VARIANTS = ("both", "bias", "dropout", "masked", "plain")
 
@@ -43,8 +43,8 @@ _NARROW = {
     "sm_120": {
         "forward": _row(_S, _S, _S, _M, _L),
         "one_block": _row(None, _O16, _O16, _O16, _O32),
-        "keys": _row(_KT, _KT, _KT, _KS, _K),
-        "queries": _row(_KS, _KS, _S, _M, _M),
+        "keys": _row(_KT, _KT, _KT, _KT, _K),
+        "queries": _row(_KT, _KT, _KT, _S, _S),
     },
     "gfx942": {
         "forward": _row(_M, _M, _M, _M, _M),
@@ -53,6 +53,8 @@ _NARROW = {
         "queries": _row(_M, _M, _M, _M, _M),
     },
 }
+# as Hopper, but for a mask beside the keys' gradient, which spills there
+_NARROW["sm_100"] = _NARROW["hopper"] | {"keys": _row(_KS, _KS, _KS, _KS, _K)}
 # head_dim 128
 _WIDE = {
     "hopper": {
@@ -99,7 +101,8 @@ def tile_of(kind: str, arch: str, itemsize: int, head_dim: int, max_seqlen: int,
             return 16, 32, 4, 1
         return 16, 16, 8 if kind == "forward" else 4, 1
     family = _FAMILIES.get(arch, "ampere")
-    table = _NARROW[family] if head_dim <= 64 else _WIDE.get(family, _WIDE["ampere"])
+    wide = _WIDE["hopper" if family == "sm_100" else "ampere" if family not in _WIDE else family]
+    table = _NARROW[family] if head_dim <= 64 else wide
     return table[kind][variant_of(arguments)]
 
 
