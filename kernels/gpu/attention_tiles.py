@@ -24,6 +24,7 @@ def _row(both: Tile, bias: Tile, dropout: Tile, masked: Tile, plain: Tile) -> di
 
 
 _L, _M, _S = (128, 128, 8, 2), (128, 64, 8, 2), (64, 64, 8, 2)
+_M1 = (128, 64, 8, 1)
 _K, _KS, _KT = (64, 128, 8, 2), (32, 64, 8, 2), (64, 32, 8, 2)
 _O64, _O32, _O16 = (64, 0, 8, 2), (32, 0, 8, 2), (16, 0, 8, 2)
 # head_dim up to 64, two bytes an element: family → kernel → variant
@@ -43,14 +44,14 @@ _NARROW = {
     "sm_120": {
         "forward": _row(_S, _S, _S, _M, _L),
         "one_block": _row(None, _O16, _O16, _O16, _O32),
-        "keys": _row(_KT, _KT, _KT, _KT, _K),
-        "queries": _row(_KT, _KT, _KT, _S, _S),
+        "keys": _row(_KT, _KT, _KT, _KS, _K),
+        "queries": _row(_KS, _KS, _S, _M, _M),
     },
     "gfx942": {
         "forward": _row(_M, _M, _M, _M, _M),
         "one_block": _row(None, (32, 0, 8, 1), (32, 0, 8, 1), (32, 0, 8, 1), (32, 0, 8, 1)),
-        "keys": _row((32, 64, 8, 1), (32, 64, 8, 1), (32, 64, 8, 1), (64, 128, 8, 1), (64, 128, 8, 1)),
-        "queries": _row(_M, _M, _M, _M, _M),
+        "keys": _row((32, 64, 8, 1), (32, 64, 8, 1), (32, 64, 8, 1), (32, 64, 8, 1), (64, 128, 8, 1)),
+        "queries": _row(_M1, _M1, _M1, _M1, _M1),
     },
 }
 # as Hopper, but for a mask beside the keys' gradient, which spills there
