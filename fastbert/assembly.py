@@ -48,8 +48,9 @@ VERIFIED_AT_ONCE = 256 << 20  # bytes, in a fraction of a second
 LEAST_ENDING_S = 2.0  # for one evaluation and the model
 
 
-def choose_device(options: TrainOptions, world: World | None = None) -> torch.device:
-    name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+def choose_device(asked: str | None, world: World | None = None) -> torch.device:
+    """The device of ``--device``, tried; without it a GPU if there is one, with this rank's number among several."""
+    name = asked or ("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and world is not None and world.joined:
         name = f"cuda:{world.local_rank}"
     try:

@@ -222,21 +222,10 @@ def recipe_of(options: FinetuneOptions, data: "TaskData", hidden_size: int) -> "
 
 
 def _bf16(options: FinetuneOptions) -> bool:
-    from fastbert.assembly import quick_at_bf16
+    from fastbert.assembly import choose_device, quick_at_bf16
 
-    return options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(_device(options)))
-
-
-def _device(options: FinetuneOptions) -> Any:
-    import torch
-
-    name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: not usable ({str(error).splitlines()[0]}): try --device cpu") from None
-    return device
+    device = choose_device(options.device)
+    return options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
 
 
 def one_seed(
@@ -247,12 +236,13 @@ def one_seed(
 
     import torch
 
+    from fastbert.assembly import choose_device
     from fastbert.tasks.finetuning import fold_scale, load_backbone, measure, new_model
     from fastbert.tasks.labels import class_weights
     from fastbert.tasks.report import shown
     from fastbert.tasks.training import train
 
-    device = _device(options)
+    device = choose_device(options.device)
     torch.manual_seed(seed)
     model = new_model(load_backbone(options.model, options.dropout, options.impl), data.settings, options.dropout)
     model.to(device)

@@ -113,7 +113,7 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
     with Monitor(run.path, first_step=first_step, metrics_bytes=metrics_bytes, main=world.main) as monitor:
         if options.resume and saved is None:
             monitor.say("the run has no checkpoint yet: it begins at its first step")
-        device = assembly.choose_device(options, world)
+        device = assembly.choose_device(options.device, world)
 
         def prepare() -> "tuple[Tokenizer, TokenStore]":
             corpus = assembly.open_corpus(options)
