@@ -124,7 +124,7 @@ def readable(text: str) -> str:
 
 
 def fill_examples(bert: Bert, sentences: Sequence[Sequence[int]], count: int = 6, top_k: int = 3) -> list[FilledMask]:
-    """Hide one whole word in each of ``count`` sentences of medium length and let the model guess.
+    """Hide a whole word in each of ``count`` sentences, of 8 to 32 tokens where there are any, and let the model guess.
 
     Args:
         bert: the model.
@@ -136,9 +136,11 @@ def fill_examples(bert: Bert, sentences: Sequence[Sequence[int]], count: int = 6
     continues = np.asarray(tokenizer.is_continuation).astype(bool)
     random = np.random.default_rng(0)
     picked: list[tuple[str, str]] = []
-    for index in random.permutation(len(sentences)):
+    # of medium length; a text that has too few of those shows short ones
+    order = sorted(random.permutation(len(sentences)).tolist(), key=lambda index: len(sentences[index]) < 8)
+    for index in order:
         ids = list(sentences[index])
-        if not 8 <= len(ids) <= 32:
+        if not 3 <= len(ids) <= 32:
             continue
         words = [tokenizer.id_to_token(token) or "" for token in ids]
         whole = [

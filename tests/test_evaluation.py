@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from fastbert.batch import pack
+from fastbert.bert import Bert
 from fastbert.config import BertConfig
-from fastbert.evaluation import Evaluation, evaluate, readable
+from fastbert.evaluation import Evaluation, evaluate, fill_examples, readable
 from fastbert.model import BertForPreTraining
+from fastbert.text import Tokenizer
 
 
 def batches(model, count=3):
@@ -60,3 +62,14 @@ def test_evaluation_without_pairs_says_nothing_of_them():
 )
 def test_readable(decoded, shown):
     assert readable(decoded) == shown
+
+
+def test_examples_are_of_medium_length_where_there_are_any():
+    tokenizer = Tokenizer.train(["a casa amarela fica na rua da praia e tem um jardim com flores"] * 3, vocab_size=120)
+    bert = Bert(BertForPreTraining(BertConfig.preset("tiny", vocab_size=len(tokenizer))), tokenizer)
+    long, short = "a casa amarela fica na rua da praia", "a casa amarela fica"
+    sentences = [tokenizer.encode(text, add_special_tokens=False).ids for text in (short, long, "a casa", short)]
+    assert [len(ids) for ids in sentences] == [4, 8, 2, 4]
+    examples = fill_examples(bert, sentences)
+    assert [example.text.replace("[MASK]", example.word) for example in examples] == [long, short, short]
+    assert all(len(example.guesses) == 3 for example in examples)
