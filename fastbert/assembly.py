@@ -20,6 +20,7 @@ from fastbert.budget import Budget
 from fastbert.checkpoint import Keep
 from fastbert.config import Arch, BertConfig
 from fastbert.data import BatchLoader, Corpus, TokenStore, split_documents, write_store
+from fastbert.data.spans import DocumentSpans
 from fastbert.data.split import Split
 from fastbert.distributed import World, replicate
 from fastbert.errors import InputError
@@ -410,7 +411,11 @@ def initialised_model(options: TrainOptions, tokenizer: Tokenizer, dropout: dict
 
 
 def make_loader(
-    options: TrainOptions, store: TokenStore, spans: np.ndarray, tokenizer: Tokenizer, shuffle: bool = True
+    options: TrainOptions,
+    store: TokenStore,
+    spans: np.ndarray | DocumentSpans,
+    tokenizer: Tokenizer,
+    shuffle: bool = True,
 ) -> BatchLoader:
     assert options.batch_tokens is not None
     return BatchLoader(
@@ -427,7 +432,7 @@ def make_loader(
 
 
 def evaluation_batches(
-    options: TrainOptions, store: TokenStore, spans: np.ndarray, tokenizer: Tokenizer, max_tokens: int
+    options: TrainOptions, store: TokenStore, spans: np.ndarray | DocumentSpans, tokenizer: Tokenizer, max_tokens: int
 ) -> Iterator[PackedBatch]:
     """BERT's questions, the same for every objective; of diffusion half of the tokens are masked as in training."""
     diffusion = options.objective == "diffusion"

@@ -26,7 +26,8 @@ class Store:
 
 def check(store, split):
     """Shapes, order, and that the two parts are exactly the store, each document's rest included."""
-    for spans in (split.train, split.heldout):
+    assert len(split.train) == len(np.asarray(split.train))
+    for spans in (np.asarray(split.train), split.heldout):
         assert spans.dtype == np.int64 and spans.ndim == 2 and spans.shape[1] == 2
         assert (spans[:, 0] < spans[:, 1]).all() and (np.diff(spans[:, 0]) > 0).all()
     both = np.concatenate([split.train, split.heldout])
@@ -91,7 +92,7 @@ def test_large_documents_are_passed_over():
 def test_two_documents():
     store = Store([[50] * 90, [50] * 10])
     split = split_documents(store)
-    assert split.heldout.tolist() == [[90, 100]] and split.train.tolist() == [[0, 90]] and split.reason == ""
+    assert split.heldout.tolist() == [[90, 100]] and split.train[:].tolist() == [[0, 90]] and split.reason == ""
 
 
 def test_two_equal_documents_hold_the_end_of_one_out():
@@ -112,7 +113,7 @@ def test_one_document_holds_its_last_sentences_out():
     store = Store([[10] * 1000])
     split = split_documents(store)
     check(store, split)
-    assert split.heldout.tolist() == [[950, 1000]] and split.train.tolist() == [[0, 950]]
+    assert split.heldout.tolist() == [[950, 1000]] and split.train[:].tolist() == [[0, 950]]
     assert "one document" in split.reason and "50 lines" in split.reason
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fastbert.batch import PackedBatch
 from fastbert.data.plan import BatchPlan, Cursor, Draft, even_subset
 from fastbert.data.sequences import MlmSequences, NextSentenceSequences, Sequences, TokenStore
+from fastbert.data.spans import DocumentSpans
 from fastbert.errors import InputError
 from fastbert.masking import Masker, MaskUnit, diffusion_rates, label_weights
 from fastbert.philox import check_seed
@@ -42,7 +43,8 @@ class BatchLoader:
 
     Args:
         store: the tokens, e.g. a :class:`fastbert.data.store.TokenStore`.
-        spans: (K, 2) int64, [first sentence, last sentence + 1) of each document of the split, or part of one.
+        spans: (K, 2) int64, [first sentence, last sentence + 1) of each document of the split, or part of one; or
+            :class:`fastbert.data.spans.DocumentSpans`, which holds no list.
         tokenizer: its special ids, its length and, for whole words and spans, ``is_continuation`` (V,) uint8.
         batch_tokens: most tokens in a batch of one rank, special tokens included.
         max_length: tokens of the longest sequence, special tokens included.
@@ -64,7 +66,7 @@ class BatchLoader:
     def __init__(
         self,
         store: TokenStore,
-        spans: NDArray[np.int64],
+        spans: NDArray[np.int64] | DocumentSpans,
         tokenizer: TokenIds,
         *,
         batch_tokens: int,
@@ -109,7 +111,7 @@ class BatchLoader:
             impl=impl,
         )
         settings = f"{objective} {max_length} {batch_tokens} {seed} {shuffle} {store.num_tokens}"
-        self._fingerprint = zlib.crc32(np.asarray(spans, np.int64).tobytes(), zlib.crc32(settings.encode()))
+        self._fingerprint = self.sequences.spans.digest(zlib.crc32(settings.encode()))
         self._cursor, self._progress = Cursor(), 0.0
         self._ahead: _Ahead | None = None
 

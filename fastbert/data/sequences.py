@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbert.data.spans import FEW, DocumentSpans, ListedSpans, RunningSums, Spans
 from fastbert.errors import InputError
 from fastbert.philox import EVALUATION_EPOCH, Purpose, below, check_seed, draw, threshold
 
@@ -72,8 +73,8 @@ class Sequences(Protocol):
         ...
 
 
-def check_spans(store: TokenStore, spans: Ints, max_length: int) -> Ints:
-    """Return ``spans`` as (K, 2) int64 without those that hold no token.
+def check_spans(store: TokenStore, spans: Ints | DocumentSpans, max_length: int, by_document: bool = False) -> Spans:
+    """Return ``spans`` without those that hold no token.
 
     Raises:
         InputError: max_length below 8, or no token at all.
@@ -81,17 +82,18 @@ def check_spans(store: TokenStore, spans: Ints, max_length: int) -> Ints:
     """
     if max_length < SHORTEST_MAX_LENGTH:
         raise InputError(f"max_length={max_length}: expected at least {SHORTEST_MAX_LENGTH} tokens a sequence")
+    if isinstance(spans, DocumentSpans) and len(spans) > FEW:
+        return spans  # no document of a store is empty
     spans = np.asarray(spans, np.int64)
     if spans.ndim != 2 or spans.shape[1] != 2:
         raise ValueError(f"spans has shape {spans.shape}: expected (K, 2), first and last + 1 sentence of each")
     sentences = len(store.sentence_offsets) - 1
     if spans.size and not (spans.min() >= 0 and spans.max() <= sentences and (spans[:, 0] <= spans[:, 1]).all()):
         raise ValueError(f"spans: expected ranges of sentences from 0 to {sentences}, the sentences of the store")
-    offsets = store.sentence_offsets
-    spans = spans[np.asarray(offsets[spans[:, 1]]) > np.asarray(offsets[spans[:, 0]])]
-    if not len(spans):
+    listed = ListedSpans(store, spans, by_document)
+    if not len(listed):
         raise InputError("the text of this split is empty: expected at least one document with a token in it")
-    return spans
+    return listed
 
 
 class MlmSequences:
@@ -111,39 +113,46 @@ class MlmSequences:
         InputError: max_length below 8, or a split without tokens.
     """
 
-    def __init__(self, store: TokenStore, spans: Ints, max_length: int, seed: int):
+    def __init__(self, store: TokenStore, spans: Ints | DocumentSpans, max_length: int, seed: int):
         self.spans = check_spans(store, spans, max_length)
         self.seed = check_seed(seed)
         self.window = max_length - 2
-        self.starts = np.asarray(store.sentence_offsets[self.spans[:, 0]], np.int64)
-        self.sizes = np.asarray(store.sentence_offsets[self.spans[:, 1]], np.int64) - self.starts
-        self._cuts: dict[int, tuple[Ints, Ints]] = {}  # a cache of two epochs: the trained and the evaluated one
+        self._sums: dict[int, RunningSums] = {}  # a cache of two epochs: the trained and the evaluated one
 
     def count(self, epoch: int) -> int:
-        return int(self._cut(epoch)[1][-1])
+        return self._windows(epoch).total
 
     def pieces(self, epoch: int, index: Ints) -> Pieces:
-        first_length, ends = self._cut(epoch)
-        span = np.searchsorted(ends, index, side="right")
-        window = index - np.where(span > 0, ends[span - 1], 0)  # which window of its span
-        begin = np.where(window == 0, 0, first_length[span] + (window - 1) * self.window)
-        end = np.minimum(first_length[span] + window * self.window, self.sizes[span])
+        span, before = self._windows(epoch).locate(index)
+        window = index - before  # which window of its span
+        start, size = self.spans.tokens(span)
+        first_length = self._first_length(epoch, span, size)
+        begin = np.where(window == 0, 0, first_length + (window - 1) * self.window)
+        end = np.minimum(first_length + window * self.window, size)
         none = np.zeros_like(begin)
-        return Pieces(self.starts[span] + begin, end - begin, none, none, np.full_like(begin, -100))
+        return Pieces(start + begin, end - begin, none, none, np.full_like(begin, -100))
 
-    def _cut(self, epoch: int) -> tuple[Ints, Ints]:
-        """Return (K,) the length of each span's first window and (K,) the number of windows up to its end."""
-        cut = self._cuts.get(epoch)
-        if cut is None:
-            first_length = np.minimum(self.sizes, self.window)
-            if 0 < epoch < EVALUATION_EPOCH:
-                long = np.flatnonzero(self.sizes > self.window)
-                word = draw(self.seed, epoch, Purpose.CUT, self.spans[long, 0])[:, 0]
-                first_length[long] = 1 + below(word, self.window)
-            windows = 1 + -(-(self.sizes - first_length) // self.window)
-            cut = (first_length, np.cumsum(windows))
-            self._cuts = dict([*self._cuts.items(), (epoch, cut)][-2:])  # a new dict: readers never see it half-made
-        return cut
+    def _first_length(self, epoch: int, span: Ints, size: Ints) -> Ints:
+        """(n,) tokens in the first window of each span."""
+        first_length = np.minimum(size, self.window)
+        if 0 < epoch < EVALUATION_EPOCH:
+            long = np.flatnonzero(size > self.window)
+            word = draw(self.seed, epoch, Purpose.CUT, self.spans.bounds(span[long])[:, 0])[:, 0]
+            first_length[long] = 1 + below(word, self.window)
+        return first_length
+
+    def _windows(self, epoch: int) -> RunningSums:
+        """The number of windows of each span."""
+        sums = self._sums.get(epoch)
+        if sums is None:
+
+            def windows(span: Ints) -> Ints:
+                _, size = self.spans.tokens(span)
+                return 1 + -(-(size - self._first_length(epoch, span, size)) // self.window)
+
+            sums = RunningSums(len(self.spans), windows)
+            self._sums = dict([*self._sums.items(), (epoch, sums)][-2:])  # a new dict: readers never see it half-made
+        return sums
 
 
 class NextSentenceSequences:
@@ -168,27 +177,23 @@ class NextSentenceSequences:
     Reference: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 2019.
     """
 
-    def __init__(self, store: TokenStore, spans: Ints, max_length: int, seed: int):
-        spans = check_spans(store, spans, max_length)
+    def __init__(self, store: TokenStore, spans: Ints | DocumentSpans, max_length: int, seed: int):
+        # spans of one document lie together
+        self.spans = check_spans(store, spans, max_length, by_document=True)
         self.seed = check_seed(seed)
         self.max_length = max_length
         self.offsets = store.sentence_offsets
-        document = np.searchsorted(store.document_offsets, self.offsets[spans[:, 0]], side="right") - 1
-        order = np.lexsort((spans[:, 0], document))
-        self.spans, document = spans[order], document[order]  # (K, 2), (K,): spans of one document lie together
-        self.own_first = np.searchsorted(document, document, side="left")  # (K,) first span of the same document
-        self.own_end = np.searchsorted(document, document, side="right")  # (K,) one past the last
-        self.ends = np.cumsum(self.spans[:, 1] - self.spans[:, 0])  # (K,) examples up to the end of each span
-        self.repeats = -(-MIN_EXAMPLES // int(self.ends[-1]))
+        self.sums = RunningSums(len(self.spans), lambda span: np.diff(self.spans.bounds(span))[:, 0])  # of examples
+        self.repeats = -(-MIN_EXAMPLES // self.sums.total)
 
     def count(self, epoch: int) -> int:
-        return int(self.ends[-1]) * self.repeats
+        return self.sums.total * self.repeats
 
     def pieces(self, epoch: int, index: Ints) -> Pieces:
-        repeat, index = np.divmod(index, self.ends[-1])
-        span = np.searchsorted(self.ends, index, side="right")
-        end = self.spans[span, 1]
-        first = end - (self.ends[span] - index)  # (n,) the sentence that begins A
+        repeat, index = np.divmod(index, self.sums.total)
+        span, before = self.sums.locate(index)
+        first, end = self.spans.bounds(span).T
+        first = first + index - before  # (n,) the sentence that begins A
         item = first + repeat * (len(self.offsets) - 1)
         # word 0 single? 1 long? 2 where a long pair divides 3 random? | 4 other document 5 its sentence 6, 7 cuts
         words = np.concatenate([draw(self.seed, epoch, Purpose.PAIR, item, block) for block in (0, 1)], axis=1)
@@ -233,12 +238,13 @@ class NextSentenceSequences:
 
         B begins at ``first`` and stays before ``end``.
         """
-        own = self.own_end[span] - self.own_first[span]
+        own_first, own_end = self.spans.own(span)
+        own = own_end - own_first
         others = len(self.spans) - own  # (n,) spans of other documents
         pick = below(words[:, 4], np.maximum(others, 1))
-        other = np.where(pick >= self.own_first[span], pick + own, pick)
+        other = np.where(pick >= own_first, pick + own, pick)
         other = np.where(others > 0, other, span)
-        begin, end = self.spans[other, 0], self.spans[other, 1]
+        begin, end = self.spans.bounds(other).T
         # one document only: its sentences without A and the one after A, which stand together
         num_before, after = first - begin, np.minimum(end_a + 1, end)
         num = np.where(others > 0, end - begin, num_before + end - after)

@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbert.data.spans import DocumentSpans, parts
 from fastbert.errors import InputError
 from fastbert.philox import Purpose, check_seed, draw
 
 Ints = NDArray[np.int64]
-Spans = NDArray[np.int64]  # (K, 2) [first sentence, last sentence + 1) of a document, or of a part of one
 
 # of fewer tokens nothing is held out: they say nothing about unseen text, and the model needs them
 TINY_CORPUS_TOKENS = 2000
@@ -25,6 +25,7 @@ OVERSHOOT = 1.25
 LARGEST_PART = 0.2
 # documents tried for the last place, behind those that fit without a question
 MOST_TRIES = 10_000
+NONE: Ints = np.empty((0, 2), np.int64)
 
 
 class Store(Protocol):
@@ -43,13 +44,13 @@ class Split:
     """Disjoint parts of a store, in the order of the text.
 
     Attributes:
-        train: (K, 2) int64 spans of sentences, one for each document or part of one.
-        heldout: the same; (0, 2) when the evaluation is on the training text.
+        train: (K, 2) spans of sentences, [first, last + 1) of each document or part of one.
+        heldout: (K, 2) int64, the same; (0, 2) when the evaluation is on the training text.
         reason: why the split is not by whole documents; "" when it is.
     """
 
-    train: Spans
-    heldout: Spans
+    train: DocumentSpans
+    heldout: Ints
     reason: str = ""
 
 
@@ -74,66 +75,95 @@ def split_documents(store: Store, fraction: float = 0.05, max_tokens: int = MAX_
     if max_tokens < 0:
         raise InputError(f"heldout max_tokens {max_tokens}: expected at least 0")
     check_seed(seed)
-    spans = _document_spans(store)
+    whole = DocumentSpans(store)
     target = min(fraction * store.num_tokens, max_tokens)
     if target == 0:
-        return Split(spans, spans[:0], "nothing was asked to be held out")
+        return Split(whole, NONE, "nothing was asked to be held out")
     if store.num_tokens < TINY_CORPUS_TOKENS:
-        return Split(spans, spans[:0], f"the text has only {store.num_tokens:,} tokens")
-    lengths = np.diff(store.document_offsets)
-    chosen = _choose(lengths, target, seed)
+        return Split(whole, NONE, f"the text has only {store.num_tokens:,} tokens")
+    chosen, largest = _choose(store, target, seed)
     if len(chosen):
-        heldout = np.zeros(len(spans), bool)
-        heldout[chosen] = True
-        return Split(spans[~heldout], spans[heldout])
-    return _split_largest(store, spans, int(np.argmax(lengths)), target)
+        return Split(DocumentSpans(store, without=chosen), whole[chosen])
+    return _split_largest(store, whole, largest, target)
 
 
-def _document_spans(store: Store) -> Spans:
-    """(K, 2) the sentences of every document."""
-    bounds = np.searchsorted(store.sentence_offsets, store.document_offsets).astype(np.int64)
-    return np.stack([bounds[:-1], bounds[1:]], axis=1)
+@dataclass
+class _Candidates:
+    """The documents that come first in a random order, as far as they can matter."""
+
+    keys: NDArray[np.uint64]
+    documents: Ints
+    lengths: Ints
+
+    def join(self, keys: NDArray[np.uint64], documents: Ints, lengths: Ints, target: float) -> None:
+        """Take more documents in, and let go of those behind the target and the tries after it."""
+        keys = np.concatenate([self.keys, keys])
+        order = np.argsort(keys, kind="stable")
+        lengths = np.concatenate([self.lengths, lengths])[order]
+        order = order[: int(np.searchsorted(np.cumsum(lengths), target)) + 1 + MOST_TRIES]
+        self.keys, self.lengths = keys[order], lengths[: len(order)]
+        self.documents = np.concatenate([self.documents, documents])[order]
 
 
-def _choose(lengths: Ints, target: float, seed: int) -> Ints:
-    """Return the documents to hold out, never all of them, none when they are too large."""
-    if len(lengths) < 2:
-        return np.empty(0, np.int64)
-    order = _shuffled(np.flatnonzero(lengths <= OVERSHOOT * target), seed)
-    held = np.cumsum(lengths[order])
-    if not len(order) or held[-1] < target / 2:
+def _choose(store: Store, target: float, seed: int) -> tuple[Ints, int]:
+    """Return the documents to hold out, ascending, and the number of the largest document.
+
+    Never all are held out; none, when they are too large.
+    """
+    found = _Candidates(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
+    num_documents, small_tokens = len(store.document_offsets) - 1, 0
+    largest = smallest_large = (0, -1)  # (tokens, document)
+    for documents in parts(num_documents):
+        lengths = np.diff(store.document_offsets[documents[0] : documents[-1] + 2])
+        small = lengths <= OVERSHOOT * target
+        small_tokens += int(lengths[small].sum())
+        found.join(_keys(documents[small], seed), documents[small], lengths[small], target)
+        longest = int(np.argmax(lengths))
+        largest = max(largest, (int(lengths[longest]), int(documents[longest])), key=lambda pair: pair[0])
+        if not small.all():
+            shortest = int(np.argmin(np.where(small, np.iinfo(np.int64).max, lengths)))
+            one = (int(lengths[shortest]), int(documents[shortest]))
+            smallest_large = one if smallest_large[1] < 0 else min(smallest_large, one, key=lambda pair: pair[0])
+    nothing = np.empty(0, np.int64)
+    if num_documents < 2:
+        return nothing, largest[1]
+    if not len(found.documents) or small_tokens < target / 2:
         # a few scraps beside large documents would make a poor examination
-        large = np.flatnonzero(lengths > OVERSHOOT * target)
-        smallest = large[np.argmin(lengths[large])]
-        return np.array([smallest] if lengths[smallest] <= LARGEST_PART * lengths.sum() else [], np.int64)
+        tokens, document = smallest_large
+        alone = np.array([document], np.int64) if tokens <= LARGEST_PART * store.num_tokens else nothing
+        return alone, largest[1]
+    return np.sort(_fill(found, target)[: num_documents - 1]), largest[1]
+
+
+def _fill(found: _Candidates, target: float) -> Ints:
+    """As many of the first documents as stay below the target, then those that fit the rest."""
+    held = np.cumsum(found.lengths)
     count = int(np.searchsorted(held, target))
-    chosen = order[:count].tolist()
+    chosen = found.documents[:count].tolist()
     total = int(held[count - 1]) if count else 0
-    for document in order[count : count + MOST_TRIES].tolist():
-        if total < target and total + lengths[document] <= OVERSHOOT * target:
+    rest = slice(count, count + MOST_TRIES)
+    for document, length in zip(found.documents[rest].tolist(), found.lengths[rest].tolist(), strict=True):
+        if total < target and total + length <= OVERSHOOT * target:
             chosen.append(document)
-            total += int(lengths[document])
-    return np.array(chosen[: len(lengths) - 1], np.int64)
+            total += length
+    return np.array(chosen, np.int64)
 
 
-def _shuffled(documents: Ints, seed: int) -> Ints:
+def _keys(documents: Ints, seed: int) -> NDArray[np.uint64]:
     words = draw(seed, 0, Purpose.SPLIT, documents)
-    keys = (words[:, 0].astype(np.uint64) << np.uint64(32)) | words[:, 1]
-    return documents[np.argsort(keys, kind="stable")]
+    return (words[:, 0].astype(np.uint64) << np.uint64(32)) | words[:, 1]
 
 
-def _split_largest(store: Store, spans: Spans, document: int, target: float) -> Split:
+def _split_largest(store: Store, whole: DocumentSpans, document: int, target: float) -> Split:
     """Hold the last sentences of one document out, at least one and not all."""
-    first, last = (int(bound) for bound in spans[document])
+    first, last = (int(bound) for bound in whole[document])
     if last - first < 2:
-        return Split(spans, spans[:0], "the text is in documents of a single line, too large to be held out")
+        return Split(whole, NONE, "the text is in documents of a single line, too large to be held out")
     end = int(store.sentence_offsets[last])
     cut = int(np.searchsorted(store.sentence_offsets[first : last + 1], end - target)) + first
     cut = min(max(cut, first + 1), last - 1)
     if end - int(store.sentence_offsets[cut]) > max(LARGEST_PART * store.num_tokens, OVERSHOOT * target):
-        return Split(spans, spans[:0], "the lines of the text are too large for one to be held out")
-    train = spans.copy()
-    train[document, 1] = cut
-    what = "the text is one document" if len(spans) == 1 else "the documents are too large"
-    reason = f"{what}: the last {last - cut:,} lines of the {'text' if len(spans) == 1 else 'largest'} are held out"
-    return Split(train, np.array([[cut, last]], np.int64), reason)
+        return Split(whole, NONE, "the lines of the text are too large for one to be held out")
+    what = "the text is one document" if len(whole) == 1 else "the documents are too large"
+    reason = f"{what}: the last {last - cut:,} lines of the {'text' if len(whole) == 1 else 'largest'} are held out"
+    return Split(DocumentSpans(store, shortened=(document, cut)), np.array([[cut, last]], np.int64), reason)
