@@ -70,5 +70,7 @@ def write(path: str | Path, text: str) -> Path:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
-        raise InputError(f"{path}: cannot be written ({error.strerror}): choose another place") from None
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}): free some space, or choose another place"
+        ) from None
     return path

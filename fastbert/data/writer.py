@@ -91,10 +91,16 @@ class ShardWriter:
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             task = [vocab_size, tokenizer_fingerprint, corpus, shard_tokens]
-            self.progress = self._resumable(task) or self._fresh(task)
-            self._sentences = self._reopen(SENTENCES, self.progress.num_sentences)
-            self._documents = self._reopen(DOCUMENTS, self.progress.num_documents)
-            self._shard = open(self._temporary(shard_name(len(self.progress.shards))), "wb")  # noqa: SIM115
+            resumed = self._resumable(task)
+            try:
+                self.progress = resumed or self._fresh(task)
+                self._sentences = self._reopen(SENTENCES, self.progress.num_sentences)
+                self._documents = self._reopen(DOCUMENTS, self.progress.num_documents)
+                self._shard = open(self._temporary(shard_name(len(self.progress.shards))), "wb")  # noqa: SIM115
+            except OSError:
+                if resumed is None:
+                    self._remove()
+                raise
 
     @property
     def consumed(self) -> int:
@@ -165,9 +171,12 @@ class ShardWriter:
     def discard(self) -> None:
         """Remove all that was written."""
         self.close()
-        remove_files(self.directory)
-        if self._made_directory:
-            with suppress(OSError):
+        self._remove()
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            remove_files(self.directory)
+            if self._made_directory:
                 self.directory.rmdir()
 
     def _append_sentences(self, ends: NDArray[np.int64]) -> None:

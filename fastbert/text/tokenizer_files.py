@@ -253,4 +253,7 @@ def write_directory(
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"{root}: cannot write the tokenizer ({error.strerror})") from None
+        raise InputError(
+            f"{root}: cannot write the tokenizer ({error.strerror}): free some space, or give a directory that you may "
+            "write"
+        ) from None
