@@ -1,6 +1,6 @@
 """What a checkpoint costs the training, in processor time, against the steps between two of them.
 
-    python benchmarks/checkpoint_cost.py
+    python benchmarks/robustness/checkpoint_cost.py
 
 CPU seconds of one thread, so that other load on the machine matters little: of a step (2,048 tokens), of the copy that
 the loop waits for, and of the thread that writes. Waiting for the disk is not counted: nobody waits for it.

@@ -1,6 +1,6 @@
 """Flip bits and cut files of a run at random: each damage must be detected or harmless.
 
-    python benchmarks/damage.py --cases 500
+    python benchmarks/robustness/damage.py --cases 500
 
 A tiny run is stopped in the middle. For each case a copy of it gets one damaged file (token shards, manifest, offsets,
 vocabulary, tokenizer files, checkpoints, run.json, metrics), by a flipped bit or a cut, and is resumed to its end. It

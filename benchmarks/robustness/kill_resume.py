@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL at random moments until it has been killed N times; its weights must not care.
 
-    python benchmarks/kill_resume.py --kills 200
+    python benchmarks/robustness/kill_resume.py --kills 200
 
 The same tiny run is made once undisturbed. Then runs of it are started, killed at a random moment (data preparation,
 steps, checkpoints, evaluations and the end included), started again with --resume, killed again … until each is done;
