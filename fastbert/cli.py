@@ -37,6 +37,7 @@ Options = TypeVar("Options")
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DISK_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FAILING_DISK = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETIMEDOUT}
 
 
 def unset(metavar: str) -> Any:
@@ -99,10 +100,14 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno in _DISK_ERRORS:
+            remedy = "free some space, or give a place that you may read and write"
+        elif error.errno in _FAILING_DISK:
+            remedy = "the disk, or the way to it, fails: when it works again repeat the command (a training: --resume)"
+        else:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        _say(f"error: {place}{error.strerror}; free some space, or give a place that you may read and write")
+        _say(f"error: {place}{error.strerror}; {remedy}")
         return 2
 
 

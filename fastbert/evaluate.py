@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction
 
+import fastbert
 from fastbert.cli import Positional, run, unset
 from fastbert.errors import InputError
 
@@ -316,7 +317,7 @@ def main(argv: list[str]) -> int:
     words = 2 if argv[:1] == ["human"] else 1
     name = " ".join(argv[:words])
     if name in ("-h", "--help", "--version"):
-        print(USAGE if name != "--version" else __import__("fastbert").__version__)
+        print(USAGE if name != "--version" else fastbert.__version__)
         return 0
     if name not in COMMANDS:
         print(f"error: {name or 'no command'}: expected text, human make or human score", file=sys.stderr)

@@ -215,6 +215,9 @@ class BertForPreTraining(nn.Module):
         directory = Path(directory)
         config = interop.read_config(directory)
         state = interop.state_dict_from_hf(interop.read_weights(directory), config)
+        last = f"encoder.layers.{config.num_hidden_layers - 1}."
+        if not any(name.startswith(last) for name in state):  # before a thousand layers are made to compare with
+            raise InputError(f"{directory}: the weights lack {last[:-1]}: not a whole encoder")
         with torch.device("meta"):  # shapes are compared before anything of their size is allocated
             own = cls(config, impl).state_dict()
         for name, tensor in state.items():

@@ -113,11 +113,13 @@ def test_interrupt(capsys):
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_full_disk_is_an_input_error_and_other_os_errors_are_not(capsys):
+def test_full_and_failing_disks_are_input_errors_and_other_os_errors_are_not(capsys):
     assert run(raiser(OSError(errno.ENOSPC, "No space left on device", "/x/y")), Options, ["r"]) == 2
     assert capsys.readouterr().err.startswith("error: /x/y: No space left on device")
+    assert run(raiser(OSError(errno.EIO, "Input/output error")), Options, ["r"]) == 2
+    assert "when it works again repeat the command" in capsys.readouterr().err
     with pytest.raises(OSError):
-        run(raiser(OSError(errno.EIO, "Input/output error")), Options, ["r"])
+        run(raiser(OSError(errno.EBADF, "Bad file descriptor")), Options, ["r"])
 
 
 def test_return_code_of_main_and_bugs_pass_through():

@@ -1,31 +1,45 @@
 """What goes wrong in training ends in a known state and one clear line."""
 
+import errno
+import itertools
 import json
 import math
 import os
 import subprocess
 import sys
 import threading
+import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from fastbert import checkpoint
+from fastbert import checkpoint, cli
+from fastbert import train as training
 from fastbert.background import Background, HostCopy
+from fastbert.data import TokenStore
 from fastbert.divergence import Diverged, Watch
+from fastbert.options import TrainOptions
 
 WORDS = ("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão", "do", "rei")
 
 
-def train(folder: Path, *arguments) -> subprocess.CompletedProcess:
+SMALL = ("--preset", "tiny", "--batch-tokens", 256, "--max-length", 32, "--threads", 1, "--precision", "fp32")
+
+
+def write_corpus(folder: Path) -> Path:
     corpus = folder / "corpus.txt"
     if not corpus.exists():
         lines = [" ".join((WORDS * 3)[i % 15 :][:14]) + "." + "\n" * (1 + (i % 6 == 5)) for i in range(300)]
         corpus.write_text("".join(lines), encoding="utf-8")
-    small = ("--preset", "tiny", "--batch-tokens", 256, "--max-length", 32, "--threads", 1, "--precision", "fp32")
+    return corpus
+
+
+def train(folder: Path, *arguments) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "fastbert.train", *map(str, ("--data", corpus, *small, *arguments))],
+        [sys.executable, "-m", "fastbert.train", *map(str, ("--data", write_corpus(folder), *SMALL, *arguments))],
         cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -132,8 +146,61 @@ def test_changed_options_vocabulary_and_tokens_are_noticed_on_resume(tmp_path):
     resumed("tokens-00000.bin: is damaged")
 
 
-def test_the_wall_clock_may_go_anywhere(monkeypatch):
-    """Nothing that trains asks what time of day it is."""
+# ---- a clock and a disk that misbehave ----
+@pytest.fixture
+def in_process(tmp_path, monkeypatch, capsys):
+    """``in_process("out", …)`` trains in this process; returns exit code, lines on standard error, the weights."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command line sets its own
+    corpus = write_corpus(tmp_path)
+
+    def run(output: str, *arguments) -> tuple[int, list[str], dict[str, torch.Tensor] | None]:
+        given = () if "--resume" in arguments else ("--data", corpus, *SMALL, "--steps", 16, "--checkpoint-every", 4)
+        capsys.readouterr()
+        asked = [str(a) for a in (*given, *arguments, "--output", tmp_path / output)]
+        code = cli.run(training.main, TrainOptions, asked, prog="python -m fastbert.train")
+        weights = tmp_path / output / "model.safetensors"
+        return code, capsys.readouterr().err.splitlines(), load_file(weights) if weights.exists() else None
+
+    return run
+
+
+def same(one: dict[str, torch.Tensor] | None, other: dict[str, torch.Tensor] | None) -> bool:
+    assert one and other
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, in_process, monkeypatch):
+    """An hour back at every look, also between a stop and the run that goes on."""
+    whole = in_process("whole")
+    now = itertools.count(time.time(), -3600)
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    stopped = in_process("stopped", "--stop-after", 7)
+    os.utime(tmp_path / "stopped" / "run.json", (0, 0))
+    resumed = in_process("stopped", "--resume")
+    assert [whole[0], stopped[0], resumed[0]] == [0, 0, 0] and not [*whole[1], *stopped[1], *resumed[1]]
+    assert same(whole[2], resumed[2])
+
+
+def test_nothing_that_trains_asks_what_time_of_day_it_is():
     source = Path(__file__).resolve().parent.parent / "fastbert"
-    asking = [p.name for p in source.glob("*.py") if "time.time(" in p.read_text(encoding="utf-8")]
+    asking = [p.name for p in source.rglob("*.py") if "time.time(" in p.read_text(encoding="utf-8")]
     assert asking == []
+
+
+def test_a_data_worker_that_dies_ends_in_one_line_and_the_run_goes_on(in_process, monkeypatch):
+    """The thread that makes batches ahead cannot read the disk any more, in the middle of the run."""
+    whole = in_process("whole")
+    gather, calls = TokenStore.gather, itertools.count()
+
+    def failing(store, starts, lengths):
+        if threading.current_thread().name == "fastbert-loader" and next(calls) >= 12:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), "tokens-00000.bin")
+        return gather(store, starts, lengths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenStore, "gather", failing)
+        code, said, weights = in_process("run")
+    assert code == 2 and weights is None and len(said) == 1 and "tokens-00000.bin: Input/output error" in said[0], said
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastbert")]
+    resumed = in_process("run", "--resume")
+    assert resumed[0] == 0 and same(whole[2], resumed[2])
