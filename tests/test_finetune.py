@@ -1,6 +1,7 @@
 """Fine-tuning and prediction as a person uses them: twenty lines by heart for every task, and what is in the output."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -373,6 +374,19 @@ def test_a_model_with_a_head_can_be_tuned_again(tuned, tmp_path):
 
 def test_settings_survive(tuned):
     assert fastbert.load(tuned("qa")).task_model.settings == TaskSettings("qa", max_length=128, unanswerable=True)
+
+
+def test_the_pages_show_the_same_in_both_languages():
+    """docs/tasks: every block and every output of a page is in its Portuguese sister, and they name each other."""
+    folder = Path(__file__).resolve().parent.parent / "docs" / "tasks"
+    english = [page for page in folder.glob("*.md") if not page.name.endswith(".pt-BR.md")]
+    assert len(english) >= 5
+    for page in english:
+        texts = {p.name: p.read_text(encoding="utf-8") for p in (page, page.with_suffix(".pt-BR.md"))}
+        (one, other), (here, there) = texts.values(), texts
+        assert f"({there})" in one and f"({here})" in other, page.name
+        blocks = re.findall(r"^```.*?^```$", one, re.MULTILINE | re.DOTALL)
+        assert blocks and blocks == re.findall(r"^```.*?^```$", other, re.MULTILINE | re.DOTALL), page.name
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
     python docs/tasks/run.py --model runs/001            # rewrites the pages
     python docs/tasks/run.py --model runs/001 --check    # only runs everything
 
-The blocks run in a temporary directory, where runs/001 is the model given and tests is the repository's.
+The blocks run in a temporary directory, where runs/001 is the model given and tests is the repository's. A block that
+stands in pages of several languages runs once.
 """
 
 import argparse
@@ -41,13 +42,16 @@ def main() -> None:
         (folder / "runs").mkdir()
         (folder / "runs" / "001").symlink_to(Path(arguments.model).resolve())
         (folder / "tests").symlink_to(HERE.parents[1] / "tests")
+        said: dict[tuple[str, str], str] = {}  # of the blocks so far
         for page in [HERE / p for p in arguments.pages] or sorted(HERE.glob("*.md")):
             print(page.name, flush=True)
             text = page.read_text(encoding="utf-8")
 
             def with_output(match: re.Match) -> str:
-                said = output_of(match[1], match[2], folder)
-                return f"```{match[1]}\n{match[2]}```\n\n```text\n{said}\n```\n"
+                block = match[1], match[2]
+                if block not in said:
+                    said[block] = output_of(*block, folder)
+                return f"```{match[1]}\n{match[2]}```\n\n```text\n{said[block]}\n```\n"
 
             text = BLOCK.sub(with_output, text)
             if not arguments.check:
