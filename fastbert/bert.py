@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastbert.batch import PackedBatch
     from fastbert.embedding import EmbeddingSettings, Pooling
     from fastbert.filling import Candidates
+    from fastbert.inference import Precision
     from fastbert.model import BertForPreTraining
     from fastbert.scoring import Method
     from fastbert.text import Tokenizer
@@ -27,14 +28,25 @@ FillMethod = Literal["independent", "best-first", "beam"]
 DEFAULT_LENGTH = 32  # tokens that generate() adds to a prompt
 
 
-def load(directory: str | Path, *, device: str | None = None, impl: str = "auto") -> "Bert":
+def load(
+    directory: str | Path, *, device: str | None = None, impl: str = "auto", precision: "Precision" = "auto"
+) -> "Bert":
     """Load a trained run or a directory downloaded from Hugging Face (BERT or ModernBERT).
 
     A run that was stopped before its end is read from its newest checkpoint. Of a sentence-transformers directory the
     pooling is read too.
 
+    Args:
+        directory: of the model.
+        device: "cpu", "cuda" …; None: the CPU.
+        impl: of the ops, see :mod:`fastbert.ops`.
+        precision: of :meth:`Bert.embed`. "auto": bf16 on a CPU with instructions for it, else fp32. "bf16": weights and
+            hidden states rounded to bfloat16, sums in float32; the vectors of 256 lines of prose by all-MiniLM-L6 have
+            cosines of 0.99998 in the mean and 0.99995 at least to those of "fp32". Vectors always are float32, and so
+            is everything else that a model says.
+
     Raises:
-        InputError: no such directory, or one that holds no usable model or vocabulary.
+        InputError: no such directory, or one that holds no usable model or vocabulary; unknown precision.
     """
     from fastbert import checkpoint, embedding
     from fastbert.model import BertForPreTraining
@@ -51,7 +63,7 @@ def load(directory: str | Path, *, device: str | None = None, impl: str = "auto"
             f"{directory}: the vocabulary has {len(tokenizer)} pieces and the model {model.config.vocab_size}: "
             "vocabulary and weights do not belong together"
         )
-    bert = Bert(model.to(device) if device else model, tokenizer, embedding.read_settings(directory))
+    bert = Bert(model.to(device) if device else model, tokenizer, embedding.read_settings(directory), precision)
     bert.task_model = read_head(weights, model)
     return bert
 
@@ -63,13 +75,21 @@ class Bert(TaskMethods):
         model: put into evaluation mode.
         tokenizer: the model's.
         embedding: how texts become vectors; None: mean pooling, length 1.
+        precision: of :meth:`embed`, see :func:`load`.
     """
 
     def __init__(
-        self, model: "BertForPreTraining", tokenizer: "Tokenizer", embedding: "EmbeddingSettings | None" = None
+        self,
+        model: "BertForPreTraining",
+        tokenizer: "Tokenizer",
+        embedding: "EmbeddingSettings | None" = None,
+        precision: "Precision" = "auto",
     ):
+        from fastbert.inference import Reader, choose_dtype
+
         self.model, self.tokenizer = model.eval(), tokenizer
         self.embedding = embedding
+        self._reader = Reader(model, choose_dtype(precision, next(model.parameters()).device))
 
     # ---- masks ----
     def fill_mask(
@@ -258,7 +278,8 @@ class Bert(TaskMethods):
             settings = dataclasses.replace(settings, pooling=pooling)
         if normalize is not None:
             settings = dataclasses.replace(settings, normalize=normalize)
-        vectors = embed_texts(self.model, self.tokenizer, [texts] if isinstance(texts, str) else list(texts), settings)
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        vectors = embed_texts(self.model, self.tokenizer, listed, settings, reader=self._reader)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def attention(self, text: str, layer: int | None = None, head: int | None = None) -> "AttentionMaps":

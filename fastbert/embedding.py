@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fastbert.batch import PackedBatch, inference_tokens, pack_rows
 from fastbert.errors import InputError
+from fastbert.inference import Reader
 from fastbert.json_files import Fields, read_object
 from fastbert.model import BertForPreTraining
 from fastbert.text import Tokenizer
@@ -50,8 +51,12 @@ def embed_texts(
     texts: Sequence[str],
     settings: EmbeddingSettings,
     batch_tokens: int | None = None,
+    reader: Reader | None = None,
 ) -> NDArray[np.float32]:
-    """(B, D) float32, in the order of the texts; longer texts are cut at ``settings.max_length``."""
+    """(B, D) float32, in the order of the texts; longer texts are cut at ``settings.max_length``.
+
+    Texts of like length are packed together, and ``reader``, a :class:`Reader` of the model, does the model's work.
+    """
     limit = model.config.max_position_embeddings
     limit = min(limit, settings.max_length or limit)
     vectors = np.empty((len(texts), model.config.hidden_size), np.float32)
@@ -63,7 +68,7 @@ def embed_texts(
     with torch.inference_mode():
         for chunk in _chunks(lengths, batch_tokens or inference_tokens(device)):
             batch = pack_rows([encoded[i] for i in chunk]).to(device)
-            vectors[chunk] = pooled(model, batch, settings).float().cpu().numpy()
+            vectors[chunk] = pooled(reader or model, batch, settings).float().cpu().numpy()
     return vectors
 
 
@@ -79,7 +84,7 @@ def _chunks(lengths: NDArray, batch_tokens: int) -> list[NDArray]:
     return [*chunks, order[begin:]]
 
 
-def pooled(model: BertForPreTraining, batch: PackedBatch, settings: EmbeddingSettings) -> Tensor:
+def pooled(model: BertForPreTraining | Reader, batch: PackedBatch, settings: EmbeddingSettings) -> Tensor:
     """(B, D) of a packed batch, differentiable; no head runs."""
     if settings.pooling == "cls":
         vectors = model.encode(batch, batch.cu_seqlens[:-1].long())

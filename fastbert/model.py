@@ -75,16 +75,20 @@ class BertForPreTraining(nn.Module):
                 nn.init.zeros_(module.bias)
 
     # ---- forward ----
-    def encode(self, batch: PackedBatch, rows: Tensor | None = None, word: Tensor | None = None) -> Tensor:
-        """Hidden states of a packed batch, (T, D); with ``rows`` (M,) int64 only those, (M, D), for less work.
-
-        ``word``: the word table as the graph shall see it, see :func:`ops.tied`.
-        """
+    def check_length(self, batch: PackedBatch) -> None:
+        """Refuse sequences that are longer than the model has positions, with a ValueError."""
         if batch.max_seqlen > self.config.max_position_embeddings:
             raise ValueError(
                 f"a sequence has {batch.max_seqlen} tokens and the model {self.config.max_position_embeddings} "
                 "positions: truncate the text, or train with a larger --max-length"
             )
+
+    def encode(self, batch: PackedBatch, rows: Tensor | None = None, word: Tensor | None = None) -> Tensor:
+        """Hidden states of a packed batch, (T, D); with ``rows`` (M,) int64 only those, (M, D), for less work.
+
+        ``word``: the word table as the graph shall see it, see :func:`ops.tied`.
+        """
+        self.check_length(batch)
         hidden = self.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids, word=word)
         return self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, rows=rows)
 

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from fastbert import native, reference
 from fastbert.cpu_kernels import dispatch as cpu_dispatch
+from fastbert.cpu_kernels.inference import InferenceEncoder, LayerParameters, can_multiply
+from fastbert.cpu_kernels.inference import bf16_is_quick as bf16_is_quick
 from fastbert.kernels import dispatch
 
 Impl = Literal["auto", "reference", "triton", "cpp"]
@@ -387,3 +389,35 @@ def keep_freed_memory() -> None:
     """Have the C library keep what this process frees, for its next use: training asks for the same again each step."""
     if native.status()[0]:
         native.compute().keep_freed_memory()
+
+
+# ---- inference ----
+def wished() -> str:
+    """The implementation that ``FASTBERT_IMPL`` asks for, or auto."""
+    return os.environ.get("FASTBERT_IMPL", "auto") or "auto"
+
+
+def inference_encoder(
+    layers: Sequence[LayerParameters],
+    norm: tuple[Tensor, Tensor | None] | None,
+    num_heads: int,
+    dtype: torch.dtype,
+    tokens: int,
+    *,
+    impl: str = "auto",
+) -> InferenceEncoder | None:
+    """Layers with their weights copied and laid out for inference in ``dtype``, or None where no C++ kernel runs them.
+
+    Args: as :class:`InferenceEncoder`; ``impl`` as everywhere.
+    """
+    if not can_multiply(dtype):
+        return None
+    for layer in layers:
+        x = layer.qkv[0].new_empty((1, layer.qkv[0].shape[1]))
+        weights = {"x": x, "qkv_weight": layer.qkv[0], "out_weight": layer.out[0]}
+        half = {"x": x, "up_weight": layer.up[0], "down_weight": layer.down[0]}
+        if choose("self_attention", impl, weights, num_heads=num_heads)[0] != "cpp":
+            return None
+        if choose("feed_forward", impl, half)[0] != "cpp":
+            return None
+    return InferenceEncoder(layers, norm, num_heads, dtype, tokens)

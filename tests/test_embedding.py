@@ -24,7 +24,7 @@ def make_bert(arch="classic", settings=None):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)
-    return Bert(model, Tokenizer(VOCAB), settings)
+    return Bert(model, Tokenizer(VOCAB), settings, precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_default_is_the_mean_of_length_one(bert):
 def test_a_saved_directory_remembers(tmp_path, settings):
     bert = make_bert(settings=settings)
     bert.save(tmp_path)
-    again = fastbert.load(tmp_path)
+    again = fastbert.load(tmp_path, precision="fp32")
     assert again.embedding.pooling == settings.pooling and again.embedding.normalize == settings.normalize
     np.testing.assert_array_equal(again.embed(TEXTS), bert.embed(TEXTS))
     make_bert().save(tmp_path / "plain")
@@ -90,10 +90,10 @@ def test_sentence_transformers_gives_the_same(tmp_path, arch, settings):
     bert.save(tmp_path)
     theirs = peer.SentenceTransformer(str(tmp_path), device="cpu")
     wanted = theirs.encode(TEXTS)
-    ours = fastbert.load(tmp_path).embed(TEXTS)
+    ours = fastbert.load(tmp_path, precision="fp32").embed(TEXTS)
     assert np.abs(ours - wanted).max() <= 1e-5 * max(1, np.abs(wanted).max())
     theirs.save(str(tmp_path / "theirs"))  # and what it writes, in its own newer form, is read back
-    assert np.abs(fastbert.load(tmp_path / "theirs").embed(TEXTS) - ours).max() <= 1e-6
+    assert np.abs(fastbert.load(tmp_path / "theirs", precision="fp32").embed(TEXTS) - ours).max() <= 1e-6
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_an_encoder_without_a_head_is_saved_without_one(tmp_path):
     bert = make_bert(settings=EmbeddingSettings())
     bert.model.fresh = [name for name in bert.model.state_dict() if name.startswith(("head.", "next_sentence."))]
     bert.save(tmp_path)
-    again = fastbert.load(tmp_path)
+    again = fastbert.load(tmp_path, precision="fp32")
     assert again.model.fresh == sorted(bert.model.fresh)
     np.testing.assert_array_equal(again.embed(TEXTS), bert.embed(TEXTS))
     with pytest.raises(InputError, match="no masked-LM head"):

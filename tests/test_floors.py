@@ -50,6 +50,7 @@ FLOORS = {
     "fastbert.checkpoint": 5,
     "fastbert.run_directory": 5,
     "fastbert.monitor": 5,
+    "fastbert.inference": 5,
     "fastbert.scoring": 5,
     "fastbert.filling": 5,
     "fastbert.generation": 5,
@@ -87,7 +88,7 @@ COMMANDS = {name for name, floor in FLOORS.items() if floor == 6}
 SAME_FLOOR = (
     *("errors", "json_files", "config", "cli", "options", "_C", "native", "cpu_kernels", "drop_in_huggingface"),
     *("drop_in_torch", "model", "muon", "adamw", "optim", "data", "sharded", "checkpoint", "run_directory", "monitor"),
-    *("metrics", "tasks", "scoring"),
+    *("metrics", "tasks", "inference", "scoring"),
     *(
         "filling",
         "generation",

