@@ -28,7 +28,7 @@ from fastbert.interop import read_config
 from fastbert.masking import RateSchedule
 from fastbert.model import BertForPreTraining
 from fastbert.monitor import Monitor, clock
-from fastbert.optim import Optimizers, Schedule, is_hidden_matrix
+from fastbert.optim import BatchRamp, Optimizers, Schedule, is_hidden_matrix
 from fastbert.options import TrainOptions
 from fastbert.run_directory import RunDirectory
 from fastbert.text import Tokenizer
@@ -245,6 +245,7 @@ def assemble(
             bf16=bf16,
             final_evaluation_scale=1.0 if questions is not None else FINAL_EVALUATION_TOKENS / QUICK_EVALUATION_TOKENS,
             micro_batches=micro_batches(options, world),
+            batch_ramp=ramp_of(options),
             identity=" ".join([tokenizer.fingerprint(), *(file.crc32 for file in store.manifest.files)][:100]),
         ),
         device,
@@ -280,7 +281,7 @@ def check_memory(
     config = read_config(Path(options.init)) if options.init else config_of(options, tokenizer)
     with torch.device("meta"):
         named = list(BertForPreTraining(config).named_parameters())
-    tokens = math.ceil(options.batch_tokens / (world.size * micro_batches(options, world)))
+    tokens = math.ceil(ramp_of(options).unit / (world.size * micro_batches(options, world)))
     rate = RateSchedule.parse(options.mask_rate)
     memory = estimate.predict_memory(
         config,
@@ -305,7 +306,10 @@ def say_estimate(trainer: Trainer, options: TrainOptions, memory: estimate.Memor
     """Try a step, and say what the run will take; refuse minutes that are over before it could do anything."""
     (step_s,) = world.agree(trainer.rehearse())
     (prepared_s,) = world.agree(time.monotonic() - fastbert.IMPORTED_AT_S)
-    budget, tokens = trainer.budget, options.batch_tokens or 0
+    budget, ramp = trainer.budget, trainer.batch_ramp
+    # an evaluation goes forward only, and takes longer for its loss
+    trainer.foreseen_evaluation_s = 0.4 * step_s * QUICK_EVALUATION_TOKENS / ramp.unit
+    tokens, step_s = ramp.mean * ramp.unit, ramp.mean * step_s
     if budget.minutes is not None:
         estimate.refuse_impossible(budget.minutes, prepared_s, step_s, ending_s=LEAST_ENDING_S)
         seconds = max(budget.minutes * 60.0 - prepared_s - budget.reserve_s, 1.0)
@@ -324,10 +328,15 @@ def _ranks(world: World, options: TrainOptions) -> str:
     return "" if world.size == 1 else f", {world.size} ranks{', sharded' if options.shard else ''}"
 
 
-def micro_batches(options: TrainOptions, world: World) -> int:
-    """Forward passes that a rank makes for one step."""
+def ramp_of(options: TrainOptions) -> BatchRamp:
+    """How many tokens a step has, and in what portions."""
     assert options.batch_tokens is not None
-    part = options.batch_tokens / world.size
+    return BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
+
+
+def micro_batches(options: TrainOptions, world: World) -> int:
+    """Forward passes that a rank makes for one of the batches of a step."""
+    part = ramp_of(options).unit / world.size
     return 1 if options.micro_batch_tokens is None else max(1, math.ceil(part / options.micro_batch_tokens))
 
 
@@ -383,6 +392,7 @@ def config_of(options: TrainOptions, tokenizer: Tokenizer) -> BertConfig:
         vocab_size=len(tokenizer),
         max_position_embeddings=max(512, options.max_length),
         pad_token_id=tokenizer.pad_id,
+        window=options.window,
     )
 
 
@@ -417,12 +427,11 @@ def make_loader(
     tokenizer: Tokenizer,
     shuffle: bool = True,
 ) -> BatchLoader:
-    assert options.batch_tokens is not None
     return BatchLoader(
         store,
         spans,
         tokenizer,
-        batch_tokens=options.batch_tokens,
+        batch_tokens=ramp_of(options).unit,
         max_length=options.max_length,
         objective=options.objective,
         seed=options.seed,

@@ -45,6 +45,12 @@ class Budget:
             return min(1.0, step / self.steps)
         return min(1.0, self.training_s / self.total_s)
 
+    def ends_in_s(self) -> float | None:
+        """Seconds until the whole command should be over, the reserve included; None for a number of steps."""
+        if self.minutes is None:
+            return None
+        return self.total_s + self.reserve_s - self.training_s
+
     def left_s(self, step: int, step_s: float) -> float:
         """Estimated seconds until the last step, at ``step_s`` seconds a step."""
         if self.steps is not None:

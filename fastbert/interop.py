@@ -205,7 +205,8 @@ def _modern_config(fields: Fields) -> BertConfig:
     every = fields.integer("global_attn_every_n_layers", 3, low=1)
     if kinds := fields.items("layer_types", ()):
         glob = [i for i, name in enumerate(kinds) if name == "full_attention"]
-        every = 1 if len(glob) == layers else (glob[1] if len(glob) > 1 else layers)
+        if glob != list(range(0, layers, every)):  # the list counts; where both say the same, the interval is kept
+            every = 1 if len(glob) == layers else (glob[1] if len(glob) > 1 else layers)
         if glob != [i for i in range(layers) if i % every == 0]:
             raise fields.refuse("layer_types", "full_attention at every n-th layer from 0")
     return BertConfig(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fastbert import ops
 from fastbert.adamw import AdamW, clip
 from fastbert.config import BertConfig
+from fastbert.errors import InputError
 from fastbert.model import BertForPreTraining
 from fastbert.muon import Muon
 
@@ -30,6 +31,51 @@ class Schedule:
         rising = progress / self.warmup if self.warmup else 1.0
         falling = (1.0 - progress) / self.decay if self.decay else 1.0
         return max(min(1.0, rising, falling), 1e-3)
+
+
+@dataclass(frozen=True)
+class BatchRamp:
+    """Batches of ``unit`` tokens that make a step: ``most`` in the end, reached evenly in ``share`` of the budget.
+
+    Reference: Smith et al., "Don't Decay the Learning Rate, Increase the Batch Size", 2018.
+    """
+
+    unit: int  # tokens
+    most: int = 1
+    share: float = 0.5
+
+    @classmethod
+    def parse(cls, text: str | None, batch_tokens: int, least: int) -> "BatchRamp":
+        """Read "FROM" or "FROM:SHARE", such as "512:0.3"; None: no ramp.
+
+        Raises:
+            InputError: anything else, a FROM that does not divide ``batch_tokens``, or one below ``least`` tokens.
+        """
+        if text is None:
+            return cls(batch_tokens)
+        first, colon, rest = text.partition(":")
+        try:
+            unit, share = int(first), float(rest) if colon else 0.5
+        except ValueError:
+            unit, share = 0, 0.0
+        if unit < 1 or not 0.0 < share <= 1.0:
+            raise InputError(f"--batch-ramp {text}: expected FROM or FROM:SHARE, such as 512 or 512:0.3")
+        if unit < least or batch_tokens % unit:
+            raise InputError(
+                f"--batch-ramp {text}: FROM must divide --batch-tokens ({batch_tokens}) and hold a sequence of "
+                f"--max-length ({least}): give one that does, such as "
+                f"{next(n for n in range(least, batch_tokens + 1) if batch_tokens % n == 0)}"
+            )
+        return cls(unit, batch_tokens // unit, share)
+
+    @property
+    def mean(self) -> float:
+        """Batches of a step, on average over the run's steps."""
+        return self.most - self.share * (self.most - 1) / 2
+
+    def batches(self, progress: float) -> int:
+        """How many batches make the step at ``progress`` through the run, 0 … 1."""
+        return min(self.most, 1 + int((self.most - 1) * progress / self.share + 0.5))
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:

@@ -56,11 +56,17 @@ class TrainOptions:
     """Optimizer steps, instead of minutes; such a run is repeatable bit for bit."""
     batch_tokens: Annotated[int | None, unset("N")] = None
     """Tokens in a step, of all ranks together (default: 2048 on a CPU, 65536 on a GPU)."""
+    batch_ramp: Annotated[str | None, unset("FROM[:SHARE]")] = None
+    """Begin with steps of FROM tokens and grow, by whole multiples of FROM, to --batch-tokens in this SHARE of the
+    budget (0.5 if left out), such as 512:0.3; FROM tokens at a time go through the model (default: no ramp)."""
     micro_batch_tokens: Annotated[int | None, unset("N")] = None
     """About how many tokens go through the model at once on a device; a larger batch is taken in several passes, whose
     gradients are added up (default: a rank's whole part of the batch)."""
     max_length: int = 128
     """Tokens of the longest sequence, special tokens included."""
+    window: Annotated[int | None, unset("N")] = None
+    """modern: tokens to each side that a layer sees, but for every third layer, which sees all, as in ModernBERT (64
+    there; default: all layers see all)."""
     mask_rate: str = "0.3"
     """Share of the tokens to be guessed in training, or FROM:TO, changing evenly over the budget (such as 0.3:0.15), or
     FROM:TO:cosine; evaluation always hides 0.15."""
@@ -140,6 +146,7 @@ def check(options: TrainOptions) -> None:
         "steps",
         "batch_tokens",
         "micro_batch_tokens",
+        "window",
         "vocab_size",
         "min_frequency",
         "threads",
@@ -171,6 +178,8 @@ def check(options: TrainOptions) -> None:
         refuse(
             "micro_batch_tokens", f"at least --max-length ({options.max_length}): whole sequences go through the model"
         )
+    if options.window is not None and (options.arch not in (None, "modern") or options.next_sentence or options.init):
+        refuse("window", "a new model of --arch modern: the others have no window, and --init brings its own")
     if options.batch_tokens is not None and options.batch_tokens < options.max_length:
         refuse("batch_tokens", f"at least --max-length ({options.max_length}): a batch holds whole sequences")
 

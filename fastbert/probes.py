@@ -9,7 +9,7 @@ References: Salazar et al., Masked Language Model Scoring, 2020; Kauf & Ivanova 
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,8 +28,10 @@ RANK_BANDS = (100, 1_000, 4_000)  # pieces by frequency: the 100 most frequent, 
 PARTS = ("whole", "first", "continuation")
 EXCHANGED, SHUFFLED = "two words exchanged", "all words shuffled"
 PAIRS = 100  # of each kind, where the time allows
-SECONDS = 3.0  # for the minimal pairs
-GROUP = 10  # pairs scored between looks at the clock
+MOST_PAIRS = 500  # of each kind, where a budget of minutes has time left
+SECONDS = 3.0  # for the minimal pairs of a run without a budget of minutes
+EXIT_S = 0.8  # for what the command still prints, and the end of the process
+GROUP = 5  # pairs scored between looks at the clock
 SHARE = 1 / 8  # of the last evaluation's tokens, for the masked accuracies
 COUNTED_TOKENS = 5_000_000  # of the corpus, to rank its pieces
 
@@ -87,7 +89,7 @@ def probe(
     sentences: Sequence[Sequence[int]],
     counts: NDArray[np.int64],
     *,
-    seconds: float = SECONDS,
+    ends_in_s: Callable[[], float | None] = lambda: None,
     autocast: AbstractContextManager | None = None,
 ) -> Probes:
     """Ask everything.
@@ -97,16 +99,16 @@ def probe(
         batches: masked, with labels, of unseen text.
         sentences: of unseen text, as token ids without special tokens.
         counts: (V,) how often each piece is in the corpus: :func:`token_counts`.
-        seconds: for the minimal pairs; fewer pairs are asked when time is short.
+        ends_in_s: seconds until the command should be over, asked when the minimal pairs begin: as many are scored as
+            that time allows, so that the command neither ends early nor late; None: :data:`PAIRS` in :data:`SECONDS`.
         autocast: arithmetic for the batches.
     """
     by_frequency, by_part = masked_accuracy(bert, batches, counts, autocast)
-    return Probes(by_frequency, by_part, minimal_pairs(bert, sentences, seconds=seconds))
-
-
-def seconds_allowed(minutes: float | None) -> float:
-    """For the minimal pairs: a fiftieth of a run's budget, :data:`SECONDS` at most."""
-    return SECONDS if minutes is None else min(SECONDS, 1.2 * minutes)
+    left_s = ends_in_s()
+    if left_s is None:
+        return Probes(by_frequency, by_part, minimal_pairs(bert, sentences))
+    pairs = minimal_pairs(bert, sentences, count=MOST_PAIRS, seconds=left_s - EXIT_S)
+    return Probes(by_frequency, by_part, pairs)
 
 
 def token_counts(store: TokenStore, vocab_size: int) -> NDArray[np.int64]:
@@ -180,20 +182,23 @@ def minimal_pairs(
         bert: the model.
         sentences: token ids without special tokens; those of 6 to 40 tokens are used.
         count: pairs of each kind.
-        seconds: no further pairs are begun after this time (at least a group of each kind is).
+        seconds: no further pairs are scored after this time, within half a group (at least a group of each kind is).
         seed: of the choice of sentences and words.
     """
+    began_s, took_s = time.monotonic(), 0.0
     made = make_pairs(bert, sentences, count, seed)
-    ended = time.monotonic() + seconds
     wins: dict[str, list[bool]] = {name: [] for name in made}
     for start in range(0, count, GROUP):
-        if start and time.monotonic() > ended:
+        group_began_s = time.monotonic()
+        # a group is begun where half of it fits: the end is then half a group early or late
+        if start and group_began_s - began_s + took_s / 2 > seconds:
             break
         for name, pairs in made.items():
             group = pairs[start : start + GROUP]
             if group:
                 scores = bert.score([text for pair in group for text in pair])
                 wins[name] += [real > other for real, other in zip(scores[::2], scores[1::2], strict=True)]
+        took_s = time.monotonic() - group_began_s
     return [Pairs(name, len(won), sum(won) / len(won)) for name, won in wins.items() if won]
 
 

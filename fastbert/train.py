@@ -33,8 +33,11 @@ def main(options: TrainOptions) -> int:
 
     RateSchedule.parse(options.mask_rate)
     from fastbert.distributed import World
+    from fastbert.optim import BatchRamp
     from fastbert.run_directory import RunDirectory
 
+    if options.batch_tokens is not None:
+        BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
     world = World.join(cuda=options.device is None or options.device.startswith("cuda"))
     if options.shard and not world.joined:
         raise InputError("--shard: shares a model out over the processes of torchrun: start it with torchrun")
@@ -182,7 +185,7 @@ def finish(run: "RunDirectory", parts: "Parts", monitor: "Monitor", result: "Eva
         parts.final_batches(min(probes.SHARE, trainer.final_evaluation_share)),
         parts.sentences,
         probes.token_counts(parts.store, len(bert.tokenizer)),
-        seconds=probes.seconds_allowed(trainer.budget.minutes),
+        ends_in_s=trainer.budget.ends_in_s,
         autocast=trainer.autocast(),
     )
     monitor.record("probe", trainer.step, tokens=trainer.tokens, **found.scalars())

@@ -8,7 +8,7 @@ ranks; on another one, within the order of the sums.
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from fastbert.interop import config_to_hf
 from fastbert.masking import RateSchedule
 from fastbert.model import BertForPreTraining, PreTrainingOutput
 from fastbert.monitor import Monitor
-from fastbert.optim import Optimizers, Schedule
+from fastbert.optim import BatchRamp, Optimizers, Schedule
 from fastbert.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ PERFECT_ENOUGH = 2  # evaluations in a row without a wrong answer: the text is k
 RECORD_EVERY = 10  # steps between lines of metrics.jsonl
 DEFAULT_EVERY = 500  # steps between checkpoints
 COST = 0.01  # of the time that checkpoints may take by default
+EVALUATION_COST = 0.05  # of the time that evaluations on the way may take
 ENDING_S = 8.0  # seconds for the last checkpoint, the model, the picture, the examples and the probes
 
 
@@ -57,7 +58,8 @@ class LoopOptions:
     stop_when_perfect: bool = False  # the evaluation text is learned by heart
     bf16: bool = False
     final_evaluation_scale: float = 1.0  # cost of the last evaluation in units of those during the run
-    micro_batches: int = 1  # forward passes a rank makes for one step
+    micro_batches: int = 1  # forward passes a rank makes for one batch
+    batch_ramp: BatchRamp | None = None  # batches of a step; None: one
     identity: str = ""  # of vocabulary and text: a checkpoint of another is refused
 
 
@@ -103,6 +105,7 @@ class Trainer:
         self.run, self.model, self.optimizers, self.schedule = run, model, optimizers, schedule
         self.budget, self.loader, self.monitor, self.options, self.device = budget, loader, monitor, options, device
         self.evaluation_batches = evaluation_batches
+        self.batch_ramp = options.batch_ramp or BatchRamp(loader.plan.batch_tokens)
         self.world, self.engine, self.shards = world or World(), engine or model, shards
         self.step, self.tokens = 0, 0
         self.loss = float("nan")  # smoothed
@@ -111,6 +114,7 @@ class Trainer:
         self.perfect_evaluations = 0  # in a row, up to now
         self.final_evaluation_share = 1.0  # of its tokens, where the whole would take too long
         self.next_evaluation: float | None = None  # progress at which it is due
+        self.foreseen_evaluation_s = 0.0  # what one on the way will take; 0: not known
         self.writer = Background("checkpoint")
         self.store_check = Background("store-check")  # nothing is saved before the tokens are known to be whole
         self._copy = HostCopy()
@@ -273,7 +277,7 @@ class Trainer:
 
     def _loop(self, stop: list[int]) -> None:
         if self.next_evaluation is None:
-            self.next_evaluation = self._next_evaluation(self.world.agree(self.budget.progress(self.step))[0])
+            (self.next_evaluation,) = self.world.agree(self._first_evaluation())
         while True:
             if not self.writer.busy:
                 self._wait_for_writer()
@@ -303,8 +307,9 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16) if self.options.bf16 else nullcontext()
 
     def _one_step(self, progress: float) -> None:
-        batch = self.loader.next_batch(self.options.mask_rate.rate(progress))
-        value = self._gradients(batch)
+        rate = self.options.mask_rate.rate(progress)
+        batches = [self.loader.next_batch(rate) for _ in range(self.batch_ramp.batches(progress))]
+        value = self._gradients(*batches)
         norm = self.optimizers.clip()
         if problem := self._watch.problem(value, float(norm)):
             raise self._diverged(problem)
@@ -313,24 +318,24 @@ class Trainer:
         self.loss = value if self.loss != self.loss else SMOOTHING * self.loss + (1 - SMOOTHING) * value
         self.step += 1
         self._place = self.loader.state_dict()
-        self._last_tokens = batch.num_tokens
-        self.tokens += batch.num_tokens
+        self._last_tokens = sum(batch.num_tokens for batch in batches)
+        self.tokens += self._last_tokens
         if self.step % RECORD_EVERY == 0:
             self.monitor.record(
                 "train", self.step, tokens=self.tokens, loss=value, gradient_norm=float(norm),
                 learning_rate_factor=factor, training_s=round(self.budget.training_s, 2),
             )  # fmt: skip
 
-    def _gradients(self, batch: PackedBatch) -> float:
-        """Work out the gradients of the mean loss of a global batch; returns that loss, the same on every rank."""
-        parts = self.world.part(batch, self.options.micro_batches)
+    def _gradients(self, *batches: PackedBatch) -> float:
+        """Work out the gradients of the mean loss of global batches; returns that loss, the same on every rank."""
+        parts = [part for batch in batches for part in self.world.part(batch, self.options.micro_batches)]
         value = torch.zeros((), dtype=torch.float64)
         for number, part in enumerate(parts, 1):
             # gradients of the ranks meet in the last pass; FSDP reduces in each, which keeps no whole gradient
             ddp = self.engine if isinstance(self.engine, nn.parallel.DistributedDataParallel) else None
             with ddp.no_sync() if ddp and number < len(parts) else nullcontext():
                 with self.autocast():
-                    loss = share_of_loss(self.engine(part.to(self.device)), part, batch)
+                    loss = share_of_loss(self.engine(part.to(self.device)), part, batches)
                 # DDP and FSDP take the mean over the ranks of what is a part of the sum
                 (loss * self.world.size if self.world.size > 1 else loss).backward()
             value += loss.item()
@@ -377,6 +382,15 @@ class Trainer:
         self.perfect_evaluations = self.perfect_evaluations + 1 if perfect else 0
         return result
 
+    def _first_evaluation(self) -> float:
+        """Progress at which the first one is due; by the cost that was foreseen, room is left for the last one."""
+        progress = self.budget.progress(self.step)
+        due = self._next_evaluation(progress)
+        if self.budget.minutes is None or not self.foreseen_evaluation_s:
+            return due
+        self._keep_time_for_the_end(1.2 * self.foreseen_evaluation_s * self.options.final_evaluation_scale)
+        return max(due, progress + self.foreseen_evaluation_s / (EVALUATION_COST * self.budget.total_s))
+
     def _evaluate_on_the_way(self, due_at: float) -> bool:
         """Evaluate, set the time of the next one; returns whether the text is known by heart."""
         began_s = time.monotonic()
@@ -385,8 +399,8 @@ class Trainer:
         self.monitor.say(f"{after:6.1%}  step {self.step:,}  evaluation: {result}")
         took_s = time.monotonic() - began_s
         self._keep_time_for_the_end(1.2 * took_s * self.options.final_evaluation_scale)
-        # on a slow machine evaluations come further apart: at most a tenth of the time is theirs
-        self.next_evaluation = self._next_evaluation(after + 9 * (after - due_at))
+        # on a slow machine or in a short run evaluations come further apart
+        self.next_evaluation = self._next_evaluation(after + (1 / EVALUATION_COST - 1) * (after - due_at))
         return self.options.stop_when_perfect and self.perfect_evaluations >= PERFECT_ENOUGH
 
     def _keep_time_for_the_end(self, evaluation_s: float) -> None:
@@ -397,16 +411,16 @@ class Trainer:
             self.budget.reserve_s = min(ENDING_S, allowed_s) + min(evaluation_s, allowed_s)
 
 
-def share_of_loss(out: PreTrainingOutput, part: PackedBatch, whole: PackedBatch) -> Tensor:
-    """The part's share of the loss of the whole batch: means weighed by their labels."""
-    if part is whole:
+def share_of_loss(out: PreTrainingOutput, part: PackedBatch, whole: Sequence[PackedBatch]) -> Tensor:
+    """The part's share of the loss of whole batches: means weighed by their labels."""
+    if len(whole) == 1 and part is whole[0]:
         assert out.loss is not None
         return out.loss
     shares = []
     if out.masked_lm_loss is not None:
-        shares.append(out.masked_lm_loss * (weight_of_labels(part) / max(weight_of_labels(whole), 1)))
+        shares.append(out.masked_lm_loss * (weight_of_labels(part) / max(sum(map(weight_of_labels, whole)), 1)))
     if out.next_sentence_loss is not None:
-        shares.append(out.next_sentence_loss * (num_pairs(part) / max(num_pairs(whole), 1)))
+        shares.append(out.next_sentence_loss * (num_pairs(part) / max(sum(map(num_pairs, whole)), 1)))
     return torch.stack(shares).sum()
 
 

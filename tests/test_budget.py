@@ -48,10 +48,37 @@ def test_a_resumed_run_has_what_is_left(clock):
     assert budget.progress(0) == 1.0 and budget.training_s == pytest.approx(90)
 
 
+def test_the_command_ends_when_the_reserve_is_spent(clock):
+    budget = Budget(minutes=2.0, reserve_s=10.0)
+    budget.start()
+    assert budget.ends_in_s() == pytest.approx(100)
+    clock.now += 95
+    budget.reserve_s = 3.0  # what is kept back may change on the way, the end may not
+    assert budget.ends_in_s() == pytest.approx(5)
+    assert Budget(steps=10).ends_in_s() is None
+
+
 def test_minutes_shorter_than_the_preparation_still_take_a_step(clock):
     budget = Budget(minutes=0.1)
     budget.start()
     assert budget.total_s == 1.0 and budget.progress(0) < 1.0
+
+
+def test_evaluations_on_the_way_take_a_twentieth_of_the_time(clock):
+    """In a short run or on a slow machine the first is put off, and room for the last is kept from the beginning."""
+    from types import SimpleNamespace
+
+    from fastbert.trainer import EVALUATION_COST, Trainer
+
+    for foreseen_s, expected in ((0.5, 0.1), (5.0, 5.0 / EVALUATION_COST / (300 - 20 - 38))):
+        trainer = SimpleNamespace(
+            budget=Budget(minutes=5.0), step=0, foreseen_evaluation_s=foreseen_s, final_evaluation_share=1.0,
+            options=SimpleNamespace(evaluations=10, final_evaluation_scale=8.0),
+        )  # fmt: skip
+        trainer.budget.start()
+        for name in ("_next_evaluation", "_keep_time_for_the_end"):
+            setattr(trainer, name, getattr(Trainer, name).__get__(trainer))
+        assert Trainer._first_evaluation(trainer) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_last_evaluation_never_takes_more_than_a_tenth(clock):

@@ -10,6 +10,7 @@ import fastbert
 from fastbert.batch import PackedBatch, pack
 from fastbert.config import BertConfig
 from fastbert.errors import InputError
+from fastbert.interop import config_from_hf, config_to_hf
 from fastbert.model import BertForPreTraining
 
 transformers = pytest.importorskip("transformers", reason="transformers is the peer compared with")
@@ -93,6 +94,14 @@ def test_transformers_reads_what_we_write(arch, changes, tmp_path):
     ours = spread(BertForPreTraining(small_config(arch, **changes)))
     ours.save_pretrained(tmp_path)
     assert_same(ours, peer_of(tmp_path, arch), arch)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("changes", [{}, {"window": 4}, {"window": 4, "global_attention_every": 2}])
+def test_a_configuration_comes_back_as_it_was(layers, changes):
+    config = small_config("modern", num_hidden_layers=layers, **changes)
+    written = config_to_hf(config)
+    assert config_to_hf(config_from_hf(written)) == written
 
 
 @pytest.mark.parametrize("arch", ["classic", "roformer", "modern"])

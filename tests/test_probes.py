@@ -1,6 +1,7 @@
 """fastbert.probes: each answer is counted where it belongs, and pairs differ in nothing but order."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,6 +134,24 @@ def test_short_time_asks_fewer_pairs(bert):
     many = sentences(bert) * 20
     found = probes.minimal_pairs(bert, many, count=60, seconds=0.0)
     assert [pair.pairs for pair in found] == [probes.GROUP] * 2
+
+
+def test_the_pairs_fill_the_time_that_is_left(bert, monkeypatch):
+    """A budget of minutes ends on time: not early while there is something to ask, and within half a group."""
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+
+    def score(texts):
+        clock.now += 0.1 * len(texts)
+        return [0.0] * len(texts)
+
+    monkeypatch.setattr(probes, "time", clock)
+    monkeypatch.setattr(bert, "score", score)
+    group_s = 2 * 2 * 0.1 * probes.GROUP  # two kinds of two texts
+    for seconds in (8.0, 21.0, 33.3):
+        clock.now = 0.0
+        probes.probe(bert, [], sentences(bert) * 200, np.ones(len(bert.tokenizer)), ends_in_s=lambda s=seconds: s)
+        assert abs(clock.now - (seconds - probes.EXIT_S)) <= group_s / 2
 
 
 def test_nothing_to_ask_is_no_error(bert):

@@ -141,7 +141,15 @@ def test_predict_refuses_clearly(finished_run, tmp_path):
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("extra", [(), ("--objective", "mlm+nsp", "--dropout", "0.1")], ids=["modern", "classic-nsp"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (),
+        ("--objective", "mlm+nsp", "--dropout", "0.1"),
+        ("--batch-ramp", "64:0.8", "--window", "4", "--mask-rate", "0.3:0.15"),
+    ],
+    ids=["modern", "classic-nsp", "schedules"],
+)
 def test_resume_is_bit_identical(tmp_path, extra):
     corpus = write_corpus(tmp_path / "corpus.txt")
     common = ("--data", corpus, "--steps", 24, "--evaluations", 2, *SMALL, *extra)
@@ -294,6 +302,9 @@ def test_bad_options(tmp_path):
         (("--mask-rate", "0.3:x"), "mask rate"),
         (("--max-length", 4), "--max-length 4"),
         (("--max-length", 512), "--batch-tokens 256"),
+        (("--batch-ramp", "100"), "--batch-ramp 100: FROM must divide --batch-tokens (256)"),
+        (("--window", 8, "--arch", "roformer"), "--window 8"),
+        (("--window", -8), "--window -8"),
         (("--preset", "huge"), "huge"),
         (("--no-such-option", 1), "--no-such-option"),
     ):
