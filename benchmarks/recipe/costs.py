@@ -1,0 +1,77 @@
+"""What a step costs: python benchmarks/recipe/costs.py [--rounds N]; one line for each setting of the queue.
+
+Processor time of one thread, the optimizers' included, settings interleaved so that a busy machine hurts all alike.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from report import cost_key
+from run import HERE, Recorder, prepared, queue
+from variants import apply
+
+from fastbert import assembly
+from fastbert.data import TokenStore
+from fastbert.options import TrainOptions
+from fastbert.run_directory import RunDirectory, hardware
+from fastbert.text import Tokenizer
+from fastbert.trainer import Trainer
+
+STEPS = 4  # in a round
+
+
+def trainer_of(job: dict[str, Any], place: Path, scratch: Path, stack: ExitStack) -> Trainer:
+    options = TrainOptions(data=[str(place)], steps=1000, evaluations=0, checkpoint_every=0, **job["options"])
+    tokenizer, store = Tokenizer.load(place), TokenStore.open(place)
+    device = assembly.choose_device("cpu")
+    options = assembly.settle(options, store, device)
+    run = stack.enter_context(RunDirectory.claim(str(scratch), options))
+    parts = assembly.assemble(run, options, tokenizer, store, Recorder(), device)  # type: ignore[arg-type]
+    stack.enter_context(apply(job["variant"], parts.trainer))
+    stack.callback(parts.trainer.abandon)
+    return parts.trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--presets", nargs="*", default=["tiny", "mini"])
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "fastbert-recipe")
+    arguments = parser.parse_args()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    jobs: dict[str, dict[str, Any]] = {}
+    for job in queue():
+        for preset in arguments.presets:
+            wanted = job | {"options": job["options"] | {"preset": preset}}
+            jobs.setdefault(cost_key(wanted), wanted)
+    torch.set_num_threads(1)
+    place = prepared(arguments.cache, "bundled:pt")
+    seconds: dict[str, list[float]] = {what: [] for what in jobs}
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        trainers = {
+            what: trainer_of(job, place, Path(scratch) / str(i), stack) for i, (what, job) in enumerate(jobs.items())
+        }
+        for number in range(arguments.rounds + 1):
+            for what, trainer in trainers.items():
+                tokens, began_s = trainer.tokens, time.process_time()
+                for _ in range(STEPS):
+                    trainer._one_step(0.5)
+                if number:  # the first round warms up
+                    seconds[what].append((time.process_time() - began_s) / (trainer.tokens - tokens))
+    machine = {"date": date.today().isoformat(), "cpu": hardware()["cpu"], "threads": 1}
+    with open(HERE / "costs.jsonl", "a") as log:
+        for what, values in seconds.items():
+            log.write(json.dumps({"what": what, "seconds_a_token": values} | machine) + "\n")
+            print(f"{what}: {statistics.median(values) * 1e6:.0f} µs a token ({min(values) * 1e6:.0f} the least)")
+
+
+if __name__ == "__main__":
+    main()

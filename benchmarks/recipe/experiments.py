@@ -1,0 +1,90 @@
+"""The queue: what is tried, in the order of its worth. A run is one experiment with one seed; log.jsonl is the result.
+
+``options`` are fields of fastbert.options.TrainOptions that differ from the base below, ``variant`` names changes that
+are no option of the command (variants.py). A comparison is made at equal tokens, on the same text, vocabulary and
+evaluation questions; what a step costs is measured apart (costs.py).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SHORT, LONG = 400, 1600  # steps of 2,048 tokens
+SEEDS = (0, 1, 2)
+
+# what every run has unless it says otherwise: the defaults of the command when this began
+BASE: dict[str, Any] = {
+    "arch": "modern",
+    "preset": "mini",
+    "batch_tokens": 2048,
+    "max_length": 128,
+    "mask_rate": "0.3",
+    "optimizer": "muon",
+    "learning_rate": 2e-3,
+    "muon_learning_rate": 0.02,
+    "weight_decay": 0.01,
+    "warmup": 0.02,
+    "decay": 0.6,
+    "clip_norm": 1.0,
+    "threads": 1,
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Some options, tried with some seeds."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    steps: int = SHORT
+    seeds: tuple[int, ...] = SEEDS
+    corpus: str = "bundled:pt"
+    variant: dict[str, Any] = field(default_factory=dict)
+
+
+TINY = {"preset": "tiny"}  # a fifth of mini's cost a step: here is the first look, mini confirms
+ROFORMER = {"arch": "roformer"}
+
+
+QUEUE: list[Experiment] = [
+    Experiment(TINY),
+    Experiment(TINY | ROFORMER),
+    # twice the budget: its middle is what a run cut short would have
+    Experiment(TINY, steps=2 * SHORT),
+    Experiment(TINY | {"mask_rate": "0.15"}),
+    Experiment(TINY, variant={"newton_schulz": 3}),
+    Experiment(TINY | {"mask_rate": "0.3:0.15"}),
+    # learning rates around the default, for both contestants: one seed finds the region
+    Experiment(TINY | {"muon_learning_rate": 0.04}, seeds=(0,)),
+    Experiment(TINY | ROFORMER | {"muon_learning_rate": 0.04}, seeds=(0,)),
+    Experiment(TINY | {"learning_rate": 4e-3}, seeds=(0,)),
+    Experiment(TINY | ROFORMER | {"learning_rate": 4e-3}, seeds=(0,)),
+    Experiment(TINY | {"muon_learning_rate": 0.01}, seeds=(0,)),
+    Experiment(TINY | ROFORMER | {"muon_learning_rate": 0.01}, seeds=(0,)),
+    # a short budget: equal processor time in two sizes
+    Experiment(TINY, steps=4 * SHORT, seeds=(0,)),
+    Experiment(seeds=(0,)),
+    # batches, at equal tokens
+    Experiment(TINY | {"batch_tokens": 1024}, steps=2 * SHORT),
+    Experiment(TINY | {"batch_tokens": 4096}, steps=SHORT // 2),
+    Experiment(TINY | {"batch_tokens": 4096, "batch_ramp": "1024:0.6"}, steps=round(SHORT / 2 / 0.775)),
+    # schedule
+    Experiment(TINY | {"decay": 1.0}),
+    Experiment(TINY | {"decay": 0.3}),
+    Experiment(TINY | {"warmup": 0.1}),
+    Experiment(TINY | {"arch": "classic"}),
+    Experiment(TINY | {"arch": "classic", "muon_learning_rate": 0.01}, seeds=(0,)),
+    Experiment(TINY, variant={"newton_schulz": 4}),
+    Experiment(TINY, variant={"polar_express": 3}),
+    Experiment(TINY, variant={"short_first": "64:0.5"}),
+    Experiment(TINY, variant={"ema": 0.99}),
+    Experiment(TINY, variant={"unigram_bias": True}),
+    # the size of the default, at a budget of minutes, and the other language
+    Experiment(steps=LONG),
+    Experiment(ROFORMER, LONG),
+    Experiment(),
+    Experiment(ROFORMER),
+    Experiment({"mask_rate": "0.15"}),
+    Experiment(variant={"newton_schulz": 3}),
+    Experiment(corpus="bundled:en"),
+    Experiment(ROFORMER, corpus="bundled:en"),
+    Experiment({"mask_rate": "0.15"}, corpus="bundled:en"),
+]

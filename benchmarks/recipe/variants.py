@@ -1,0 +1,153 @@
+"""Changes to a training that are no option of the command, tried before they might become one."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastbert import muon
+from fastbert.data import BatchLoader
+from fastbert.trainer import Trainer
+
+
+@contextmanager
+def apply(variant: dict[str, Any], trainer: Trainer) -> Iterator[None]:
+    """Train and evaluate with ``trainer`` changed as ``variant`` says."""
+    with ExitStack() as stack:
+        for name, value in variant.items():
+            stack.enter_context(KNOWN[name](trainer, value))
+        yield
+
+
+@contextmanager
+def newton_schulz(trainer: Trainer, steps: int) -> Iterator[None]:
+    """So many iterations of Muon's."""
+    optimizer, _ = trainer.optimizers.parts["muon"]
+    optimizer.param_groups[0]["steps"] = steps
+    yield
+
+
+def best_quintic(low: float, high: float) -> tuple[float, float, float]:
+    """The a x + b x³ + c x⁵ nearest to 1 on [low, high] in the largest distance: Remez, four points of equal error."""
+    points = np.linspace(low, high, 4)
+    signs = np.array([1.0, -1.0, 1.0, -1.0])
+    a = b = c = 0.0
+    for _ in range(100):
+        system = np.stack([points, points**3, points**5, signs], axis=1)
+        a, b, c, _ = np.linalg.solve(system, np.ones(4))
+        # extremes inside: roots of a + 3 b x² + 5 c x⁴
+        inside = np.sqrt(np.roots([5 * c, 3 * b, a]).real.clip(low**2, high**2))
+        moved = np.array([low, *sorted(inside), high])
+        if np.allclose(moved, points, rtol=1e-9):
+            break
+        points = moved
+    return a, b, c
+
+
+def polar_coefficients(steps: int, low: float = 1e-3) -> list[tuple[float, float, float]]:
+    """A quintic for each iteration, each the best for what those before it leave (Amsel et al., The Polar Express,
+    2025), for singular values from ``low`` to 1; a hundredth of room for the roundings of bf16, but for the last."""
+    high, found = 1.0, []
+    for step in range(steps):
+        a, b, c = best_quintic(low, high)
+        x = np.linspace(low, high, 10_001)
+        values = a * x + b * x**3 + c * x**5
+        low, high = values.min(), values.max()
+        room = 1.01 if step < steps - 1 else 1.0
+        found.append((a / room, b / room**3, c / room**5))
+    return found
+
+
+@contextmanager
+def polar_express(trainer: Trainer, steps: int) -> Iterator[None]:
+    """So many iterations, each with coefficients of its own."""
+    coefficients = polar_coefficients(steps)
+
+    def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        x = matrices.to(dtype)
+        x = x / (1.01 * x.norm(dim=(-2, -1), keepdim=True)).clamp(min=1e-7)
+        for a, b, c in coefficients:
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        return x
+
+    with mock.patch.object(muon, "orthogonalise", orthogonalise):
+        yield
+
+
+@contextmanager
+def unigram_bias(trainer: Trainer, on: bool) -> Iterator[None]:
+    """Begin with the decoder's bias at the logarithm of how often each piece comes, one added."""
+    vocab_size, store = trainer.model.config.vocab_size, trainer.loader.store
+    ids = np.asarray(store.gather([0], [store.num_tokens]))
+    counts = np.bincount(ids, minlength=vocab_size)[:vocab_size] + 1.0
+    with torch.no_grad():
+        trainer.model.head.bias[:vocab_size] = torch.from_numpy(np.log(counts / counts.sum())).float()
+    yield
+
+
+@contextmanager
+def ema(trainer: Trainer, decay: float) -> Iterator[None]:
+    """Evaluate, at the end and on the way, the exponential mean of the weights."""
+    parameters = list(trainer.model.parameters())
+    means = [p.detach().clone() for p in parameters]
+    update, evaluate = trainer.optimizers.update, trainer.evaluate
+
+    @torch.no_grad()
+    def update_and_follow(factor: float) -> None:
+        update(factor)
+        now = min(decay, (1 + trainer.step) / (10 + trainer.step))  # the first steps must not weigh for ever
+        torch._foreach_lerp_(means, [p.detach() for p in parameters], 1 - now)
+
+    @torch.no_grad()
+    def exchange() -> None:
+        for p, mean in zip(parameters, means, strict=True):
+            kept = p.detach().clone()
+            p.copy_(mean)
+            mean.copy_(kept)
+
+    def evaluate_means(batches: Any) -> Any:
+        exchange()
+        try:
+            return evaluate(batches)
+        finally:
+            exchange()
+
+    with (
+        mock.patch.object(trainer.optimizers, "update", update_and_follow),
+        mock.patch.object(trainer, "evaluate", evaluate_means),
+    ):
+        yield
+
+
+@contextmanager
+def short_first(trainer: Trainer, text: str) -> Iterator[None]:
+    """LENGTH:SHARE: sequences of no more than LENGTH tokens in the first SHARE of the budget."""
+    length, share = text.split(":")
+    long, tokenizer = trainer.loader, trainer.loader.tokenizer
+    spans = long.sequences.spans  # type: ignore[attr-defined]
+    short = BatchLoader(
+        long.store, spans, tokenizer, batch_tokens=long.plan.batch_tokens, max_length=int(length), seed=long.seed
+    )
+    one_step = trainer._one_step
+
+    def step(progress: float) -> None:
+        trainer.loader = short if progress < float(share) else long
+        one_step(progress)
+
+    with mock.patch.object(trainer, "_one_step", step):
+        yield
+    short.close()
+
+
+KNOWN = {
+    "newton_schulz": newton_schulz,
+    "polar_express": polar_express,
+    "unigram_bias": unigram_bias,
+    "ema": ema,
+    "short_first": short_first,
+}
