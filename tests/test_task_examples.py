@@ -23,7 +23,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "tasks"
 def write(folder, *rows, name="data.jsonl"):
     path = folder / name
     path.write_text(
-        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows),
+        encoding="utf-8",
+        errors="surrogateescape",  # so that a row can hold a byte that is not UTF-8
     )
     return str(path)
 
@@ -133,6 +135,9 @@ def test_words_of_running_text():
 # ---- faults ----
 FAULTS = [
     ("classification", ['{"text": "a"'], r"line 1: is no JSON .* write one object a line"),
+    ("classification", [{"text": "a", "label": "x"}, '{"text": "a" 1}'], r"line 2: is no JSON \(.* at character 14\)"),
+    ("classification", [{"text": "é", "label": "x"}, '{"text": "\udce9", "label": "x"}'],
+     r"line 2: byte 43 \(0xe9\) is not UTF-8 text: re-save"),
     ("classification", [{"text": "a", "label": "x"}, [1]], r"line 2: expected a JSON object"),
     ("classification", [{"texto": "a", "label": "x"}], r"line 1: has no field 'text', but 'texto', 'l.*--text-field"),
     ("classification", [{"text": "a", "classe": "x"}], r"line 1: has no field 'label', but .*--label-field"),

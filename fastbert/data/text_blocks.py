@@ -27,10 +27,13 @@ def text_blocks(stream: ByteStream, *, records: bool = False) -> Iterator[str]:
         records: lines may not be cut; one longer than ``MAX_RECORD_BYTES`` is an error.
 
     Raises:
-        InputError: a NUL byte or bytes that are not UTF-8, with their offset in the (decompressed) file.
+        InputError: a NUL byte or bytes that are not UTF-8, with their offset in the (decompressed) file, and with
+            ``records`` their line.
     """
+    line = 1
     for block, offset in _blocks(stream, records):
-        yield _decoded(block, stream.name, offset)
+        yield _decoded(block, stream.name, offset, line if records else None)
+        line += block.count(b"\n") if records else 0
 
 
 def utf8_blocks(stream: ByteStream) -> Iterator[bytes]:
@@ -77,12 +80,14 @@ def _end_of_lines(pending: bytearray, records: bool) -> int:
     return end
 
 
-def _decoded(block: bytes, name: str, offset: int) -> str:
+def _decoded(block: bytes, name: str, offset: int, line: int | None = None) -> str:
+    """The text of a block that begins at byte ``offset`` and, where lines are counted, is line ``line`` and more."""
     nul = block.find(b"\0")
     try:
         text = block.decode("utf-8")
     except UnicodeDecodeError as error:
         if nul < 0 or error.start < nul:
+            name = name if line is None else f"{name}: line {line + block.count(10, 0, error.start)}"
             raise InputError(_not_utf8(block, name, offset, error.start)) from None
     if nul >= 0:
         remedy = (

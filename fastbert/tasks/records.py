@@ -91,6 +91,8 @@ def _parsed(text: str, where: str) -> Any:
         raise InputError(f"{where}: holds half a surrogate pair, which is no Unicode text: repair it") from None
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, json.JSONDecodeError) and error.lineno == 1:  # "line 1" of that line, it means
+            reason = f"{error.msg} at character {error.pos + 1}"
         raise InputError(f"{where}: is no JSON ({reason}): write one object a line, as JSON lines files do") from None
 
 
