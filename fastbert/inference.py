@@ -51,6 +51,9 @@ class Reader:
         self._state: object = None
         self._encoder: ops.InferenceEncoder | None = None
 
+    def __reduce__(self) -> tuple:
+        return Reader, (self.model, self.dtype)  # oneDNN's blocks cannot be copied; whoever needs them makes them anew
+
     def encode(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
         """As :meth:`BertForPreTraining.encode`: (T, D), or with ``rows`` (M, D), in :attr:`dtype`."""
         model = self.model

@@ -1,6 +1,8 @@
 """A prepared model says what the model says, in float32 exactly enough and in bfloat16 as closely as PyTorch's own."""
 
+import copy
 import importlib.util
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +150,14 @@ def test_unchanged_weights_are_copied_once(monkeypatch):
     monkeypatch.setenv("FASTBERT_IMPL", "reference")
     reader.encode(batch)
     assert reader._encoder is None, "FASTBERT_IMPL=reference turns the kernels off"
+
+
+def test_a_reader_can_be_copied_and_pickled():
+    model, batch = make_model(), make_batch(9)
+    reader = Reader(model, torch.bfloat16)
+    hidden = reader.encode(batch)
+    for other in (copy.deepcopy(reader), pickle.loads(pickle.dumps(reader))):
+        assert other.model is not model and torch.equal(other.encode(batch), hidden)
 
 
 def test_hooks_are_called():
