@@ -279,12 +279,12 @@ def main() -> None:
         makers = {name: make for name, make in makers.items() if name.startswith(tuple(options.only))}
     names = ("torch", "transformers", "onnxruntime")
     versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names if importlib.util.find_spec(n))
-    print(f"one thread, {options.clock} seconds, {versions}")
+    print(f"one thread, {options.clock} seconds, {versions}", flush=True)
     if options.latency:
         print("one text of 17 tokens, median [10 %, 90 %] of 8 turns of 25 calls")
         return interleaved(makers, [SHORT], 8, 25, clock)
     lines = make_lines(options.lines, options.text)
-    print(describe(lines), f"; medians of {options.rounds} [least, most]", sep="")
+    print(describe(lines), f"; medians of {options.rounds} [least, most]", sep="", flush=True)
     interleaved(makers, lines, options.rounds, 1, clock)
 
 
