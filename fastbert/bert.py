@@ -6,7 +6,7 @@ Legend: B texts, V vocabulary, M masks, D hidden_size, L tokens of a text, N hea
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fastbert.errors import InputError
 from fastbert.tasks.methods import TaskMethods, read_head
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fastbert.scoring import Method
     from fastbert.text import Tokenizer
 
-FillMethod = Literal["independent", "best-first", "beam"]
+FillMethod = Literal["independent", "best-first", "beam", "exact"]
 DEFAULT_LENGTH = 32  # tokens that generate() adds to a prompt
 
 
@@ -101,6 +101,7 @@ class Bert(TaskMethods):
         candidates: "Candidates | None" = None,
         beam: int = 16,
         max_pieces: int = 1,
+        passes: int = 2000,
     ) -> list:
         """Guess the ``[MASK]``s of a text, each on its own or all together.
 
@@ -109,17 +110,21 @@ class Bert(TaskMethods):
             top_k: guesses for each mask, or fillings of each text.
             method: "independent": each mask given the text with all its masks, as Hugging Face's pipeline.
                 "best-first": the surest mask is filled first and then the others asked again. "beam": the likeliest
-                joint filling among the ``beam`` best beginnings. :mod:`fastbert.filling` tells what is joint.
+                joint filling among the ``beam`` best beginnings. "exact": the likeliest of all, by branch and bound;
+                :mod:`fastbert.filling` tells what is joint, :mod:`fastbert.exact_filling` why it is the likeliest.
             candidates: words to choose from, one list for all masks or a list for each; of any number of pieces.
             beam: beginnings kept at each step.
             max_pieces: without candidates, let a mask stand for whole words of up to so many pieces.
+            passes: "exact": unfinished fillings of a text that the model may be asked about before the search gives
+                up and answers with the best it has found, never below beam search.
 
         Returns:
             "independent": as Hugging Face's fill-mask pipeline: for a text with one mask a list of ``top_k``
             dictionaries ``score`` (probability), ``token`` (id; a list of ids for a word of several pieces),
             ``token_str`` and ``sequence``; for several masks a list of such lists, one per mask. Jointly: a list of
             ``top_k`` dictionaries ``score`` (joint probability), ``log_score`` (in nats), ``tokens`` and ``token_strs``
-            (one a mask) and ``sequence``. For several texts a list of these.
+            (one a mask) and ``sequence``; "exact" adds ``proven``: whether no other filling is likelier. For several
+            texts a list of these.
 
         Raises:
             InputError: a text has no ``[MASK]`` or does not fit the model; an option or a candidate that cannot be.
@@ -131,13 +136,15 @@ class Bert(TaskMethods):
             if self.tokenizer.mask_id not in ids:
                 raise InputError(f"no [MASK] in {text[:60]!r}: write [MASK] where a word is to be guessed")
         self._require_head()
-        for name, value in (("top_k", top_k), ("beam", beam), ("max_pieces", max_pieces)):
+        for name, value in (("top_k", top_k), ("beam", beam), ("max_pieces", max_pieces), ("passes", passes)):
             if value < 1:
                 raise InputError(f"{name}={value}: expected at least 1")
-        if method not in ("independent", "best-first", "beam"):
-            raise InputError(f"method={method!r}: expected independent, best-first or beam")
+        if method not in get_args(FillMethod):
+            raise InputError(f"method={method!r}: expected {', '.join(get_args(FillMethod)[:-1])} or exact")
         answers: list
-        if method != "independent":
+        if method == "exact":
+            answers = self._fill_exactly(rows, top_k, beam, candidates, max_pieces, passes)
+        elif method != "independent":
             answers = self._fill_together(rows, top_k, method, beam, candidates, max_pieces)
         elif candidates is not None or max_pieces > 1:
             answers = self._fill_each(rows, top_k, beam, candidates, max_pieces)
@@ -156,6 +163,16 @@ class Bert(TaskMethods):
             self.model, self.tokenizer, problems, width=width, best_first=method == "best-first"
         )
         return [[filling.as_dictionary(self.tokenizer, best) for best in fillings[:top_k]] for fillings in found]
+
+    def _fill_exactly(self, rows, top_k, beam, candidates, max_pieces, passes) -> list[list[dict]]:
+        from fastbert import exact_filling, filling
+
+        problems = [self._templates(ids, candidates, max_pieces) for ids in rows]
+        found = exact_filling.fill_exactly(self.model, self.tokenizer, problems, count=top_k, beam=beam, passes=passes)
+        return [
+            [filling.as_dictionary(self.tokenizer, best) | {"proven": proven} for best in fillings]
+            for fillings, proven in found
+        ]
 
     def _fill_each(self, rows, top_k, beam, candidates, max_pieces) -> list[list[list[dict]]]:
         """Words of several pieces for each mask while the other masks stay."""

@@ -34,7 +34,7 @@ Candidates = Sequence[str] | Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
-class _Template:
+class Template:
     """A text with as many [MASK]s as the words in it are to have pieces."""
 
     ids: Pieces
@@ -47,7 +47,7 @@ class _Template:
 class Filling:
     """A template with its masks filled, all or so far."""
 
-    template: _Template
+    template: Template
     ids: Pieces
     open: tuple[int, ...]  # places yet to be filled
     log_score: float = 0.0
@@ -137,7 +137,7 @@ def templates(
     max_pieces: int = 1,
     only: int | None = None,
     max_length: int,
-) -> list[_Template]:
+) -> list[Template]:
     """Every way to set the number of pieces of the words behind a text's [MASK]s.
 
     Args:
@@ -181,7 +181,7 @@ def templates(
             raise InputError(f"with its masks filled a text has {len(text)} tokens and the model takes {max_length}")
         chosen = [number for number in range(len(masks)) if only in (None, number)]
         found.append(
-            _Template(
+            Template(
                 tuple(text),
                 tuple(slots[number] for number in chosen),
                 tuple(
@@ -218,7 +218,7 @@ def _candidate_words(tokenizer: Tokenizer, candidates: Candidates, num_masks: in
 def fill_together(
     model: BertForPreTraining,
     tokenizer: Tokenizer,
-    problems: Sequence[Sequence[_Template]],
+    problems: Sequence[Sequence[Template]],
     *,
     width: int,
     best_first: bool = False,
@@ -235,7 +235,7 @@ def fill_together(
     Returns:
         For each problem its fillings, the likeliest first: up to ``width`` for each template.
     """
-    choices = _Choices(tokenizer)
+    choices = Choices(tokenizer)
     finished: list[list[Filling]] = [[] for _ in problems]
     live = {
         (number, template): [Filling(template, template.ids, tuple(itertools.chain(*template.slots)))]
@@ -260,7 +260,7 @@ def fill_together(
     return [sorted(fillings, key=lambda f: (-f.log_score, f.ids)) for fillings in finished]
 
 
-class _Choices:
+class Choices:
     """Which tokens may be chosen where."""
 
     def __init__(self, tokenizer: Tokenizer):
@@ -280,10 +280,10 @@ class _Choices:
         return self.first if any(slot[0] == place for slot in filling.template.slots) else self.later
 
 
-def _grow(
-    model: BertForPreTraining, fillings: Sequence[Filling], choices: _Choices, branches: int
-) -> Iterator[list[Filling]]:
-    """Fill the surest open place of each filling in the ``branches`` likeliest ways."""
+def surest_places(
+    model: BertForPreTraining, fillings: Sequence[Filling], choices: Choices
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Of each filling the surest open place, the tokens that may stand there, and their log-probabilities (float32)."""
     start, batch_tokens = 0, inference_tokens(_device(model))
     with torch.inference_mode():
         while start < len(fillings):
@@ -305,13 +305,22 @@ def _grow(
                 best = row + int(surest[row : row + len(filling.open)].argmax())
                 place = filling.open[best - row]
                 tokens = choices.at(filling, place)
-                values, order = log_probs[best][tokens].topk(min(branches, len(tokens)))
-                yield [
-                    filling.with_token(place, token, value)
-                    for token, value in zip(tokens[order].tolist(), values.tolist(), strict=True)
-                ]
+                yield place, tokens, log_probs[best][tokens]
                 row += len(filling.open)
             start = stop
+
+
+def _grow(
+    model: BertForPreTraining, fillings: Sequence[Filling], choices: Choices, branches: int
+) -> Iterator[list[Filling]]:
+    """Fill the surest open place of each filling in the ``branches`` likeliest ways."""
+    places = surest_places(model, fillings, choices)
+    for filling, (place, tokens, log_probs) in zip(fillings, places, strict=True):
+        values, order = log_probs.topk(min(branches, len(tokens)))
+        yield [
+            filling.with_token(place, token, value)
+            for token, value in zip(tokens[order].tolist(), values.tolist(), strict=True)
+        ]
 
 
 def as_dictionary(tokenizer: Tokenizer, filling: Filling) -> dict:
@@ -350,7 +359,7 @@ def joint_log_scores(
     for ids, chosen in zip(rows, tokens, strict=True):
         slots = tuple((i,) for i, token in enumerate(ids) if token == tokenizer.mask_id)
         words = tuple(((token,),) for token in chosen)
-        problems.append([_Template(tuple(ids), slots, words, whole_words=False)])
+        problems.append([Template(tuple(ids), slots, words, whole_words=False)])
     return [fillings[0].log_score for fillings in fill_together(model, tokenizer, problems, width=1)]
 
 

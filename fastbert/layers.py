@@ -193,10 +193,15 @@ class EncoderLayer(nn.Module):
         attention_mask: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         rows: Tensor | None = None,
+        source: Tensor | None = None,
     ) -> Tensor:
-        """(T, D) packed or (B, L, D) padded → the same shape, or with ``rows`` (M,) of a packed batch (M, D)."""
+        """(T, D) packed or (B, L, D) padded → the same shape, or with ``rows`` (M,) of a packed batch (M, D).
+
+        ``source`` (T,) int64, packed: hidden holds distinct rows (U, D), and token t is row source[t] of them.
+        """
         if cu_seqlens is not None and max_seqlen is not None and self._in_two_nodes(hidden):
-            return self._forward_in_two_nodes(hidden, cu_seqlens, max_seqlen, rotary, rows)
+            return self._forward_in_two_nodes(hidden, cu_seqlens, max_seqlen, rotary, rows, source)
+        hidden = hidden if source is None else hidden.index_select(0, source)
         where = {"attention_mask": attention_mask, "rotary": rotary, "rows": rows}
         if self.pre:
             inner = hidden if self.attention_norm is None else self.attention_norm(hidden)
@@ -222,13 +227,13 @@ class EncoderLayer(nn.Module):
         weights = {"x": hidden, "qkv_weight": self.attention.qkv.weight, "up_weight": self.feed_forward.up.weight}
         return ops.choose("self_attention", self.impl, weights, num_heads=self.attention.num_heads)[0] == "cpp"
 
-    def _forward_in_two_nodes(self, hidden, cu_seqlens, max_seqlen, rotary, rows) -> Tensor:
+    def _forward_in_two_nodes(self, hidden, cu_seqlens, max_seqlen, rotary, rows, source) -> Tensor:
         attention, feed_forward = self.attention, self.feed_forward
         first, second = self.attention_norm, self.feed_forward_norm
         hidden = ops.self_attention(
             hidden, None if first is None else first.weight, None if first is None else first.bias,
             attention.qkv.weight, attention.qkv.bias, attention.out.weight, attention.out.bias, cu_seqlens, max_seqlen,
-            num_heads=attention.num_heads, window=attention.window, rotary=rotary, rows=rows,
+            num_heads=attention.num_heads, window=attention.window, rotary=rotary, rows=rows, source=source,
             norm="pre" if self.pre else "post", eps=second.eps, impl=self.impl,
         )  # fmt: skip
         return ops.feed_forward(
@@ -276,20 +281,26 @@ class Encoder(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         rows: Tensor | None = None,
+        source: Tensor | None = None,
     ) -> Tensor:
         """(T, D) packed or (B, L, D) padded → the same shape; ``position_ids`` (…,) default to counting from 0.
 
-        With ``rows`` (M,) of a packed batch → (M, D): the last layer then works out those rows only.
+        With ``rows`` (M,) of a packed batch → (M, D): the last layer then works out those rows only. With ``source``
+        (T,) int64 of a packed batch ``hidden`` holds distinct rows (U, D), and token t begins as row source[t].
         """
         if position_ids is None:
             if cu_seqlens is None:
                 position_ids = torch.arange(hidden.shape[-2], device=hidden.device).expand(hidden.shape[:-1])
             else:
+                num_tokens = hidden.shape[0] if source is None else source.shape[0]
                 starts = cu_seqlens[:-1].long().repeat_interleave(cu_seqlens.diff())
-                position_ids = torch.arange(hidden.shape[0], device=hidden.device) - starts
+                position_ids = torch.arange(num_tokens, device=hidden.device) - starts
         rotary = self._rotary(position_ids, hidden.dtype)
         for index, layer in enumerate(self.layers):
             tables = rotary[self.config.is_global_layer(index)]
             wanted = rows if index == len(self.layers) - 1 else None
-            hidden = layer(hidden, cu_seqlens, max_seqlen, attention_mask=attention_mask, rotary=tables, rows=wanted)
+            hidden = layer(
+                hidden, cu_seqlens, max_seqlen,
+                attention_mask=attention_mask, rotary=tables, rows=wanted, source=source if index == 0 else None,
+            )  # fmt: skip
         return hidden if self.norm is None else self.norm(hidden)

@@ -7,6 +7,7 @@ Inside, everything is packed; a padded call is packed at the door and unpacked o
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -89,8 +90,26 @@ class BertForPreTraining(nn.Module):
         ``word``: the word table as the graph shall see it, see :func:`ops.tied`.
         """
         self.check_length(batch)
-        hidden = self.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids, word=word)
-        return self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, rows=rows)
+        ids, places, types, source = batch.input_ids, batch.position_ids, batch.token_type_ids, None
+        if rows is not None and not torch.is_grad_enabled() and (found := self._distinct(batch)) is not None:
+            which, source = found
+            ids, places, types = ids[which], places[which], types[which]
+        hidden = self.embeddings(ids, places, types, word=word)
+        return self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, rows=rows, source=source)
+
+    def _distinct(self, batch: PackedBatch) -> tuple[Tensor, Tensor] | None:
+        """Copies of one text share what depends on the token and its place alone: embeddings and the first projection.
+
+        One token of each kind, (U,), and the kind of every token, (T,); None where looking for them does not pay.
+        """
+        ids = batch.input_ids
+        if ids.device.type != "cpu" or batch.num_sequences < 4:
+            return None
+        kinds = (batch.token_type_ids * self.config.max_position_embeddings + batch.position_ids) * (
+            self.config.padded_vocab_size
+        ) + ids
+        _, which, source = np.unique(kinds.numpy(), return_index=True, return_inverse=True)
+        return None if 2 * len(which) > len(ids) else (torch.from_numpy(which), torch.from_numpy(source))
 
     def decode(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (…, V) of encoder outputs (…, D)."""
@@ -101,6 +120,14 @@ class BertForPreTraining(nn.Module):
         """Vocabulary logits (M, V) of the rows ``batch.masked_index``; nothing else is worked out."""
         assert batch.masked_index is not None
         return self.decode(self.encode(batch, batch.masked_index))
+
+    def label_log_probs(self, batch: PackedBatch) -> Tensor:
+        """Log-probability of each of the batch's labels, (M,), without a gradient; the logits are not kept."""
+        assert batch.masked_index is not None and batch.labels is not None
+        return ops.label_log_probs(
+            self.head(self.encode(batch, batch.masked_index)), self.embeddings.word.weight, self.head.bias,
+            batch.labels, vocab_size=self.config.vocab_size, impl=self.impl,
+        )  # fmt: skip
 
     def pooled(self, hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
         """tanh(dense(first token)) of each sequence, (B, D); classic only."""

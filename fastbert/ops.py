@@ -301,6 +301,7 @@ def self_attention(
     window: int | None = None,
     rotary: tuple[Tensor, Tensor] | None = None,
     rows: Tensor | None = None,
+    source: Tensor | None = None,
     norm: str = "post",
     eps: float = 1e-12,
     impl: str = "auto",
@@ -313,7 +314,7 @@ def self_attention(
     op = _implementation("self_attention", impl, tensors, num_heads=num_heads)
     return op(
         x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias, cu_seqlens, max_seqlen,
-        num_heads=num_heads, window=window, rotary=rotary, rows=rows, norm=norm, eps=eps,
+        num_heads=num_heads, window=window, rotary=rotary, rows=rows, source=source, norm=norm, eps=eps,
     )  # fmt: skip
 
 
@@ -366,6 +367,23 @@ def masked_lm_loss(
     op = _implementation("masked_lm_loss", impl, tensors)
     weighted = {} if row_weights is None else {"row_weights": row_weights}  # the Triton kernel takes none
     return op(hidden, weight, bias, labels, vocab_size=vocab_size, **weighted)
+
+
+def label_log_probs(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *, vocab_size: int | None = None,
+    impl: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Log-probability of each masked row's label, (M,), no gradient; see :func:`reference.label_log_probs`.
+
+    It runs where :func:`masked_lm_loss` would run in C++, on the same kernel, and else as the reference.
+    """
+    tensors = {"hidden": hidden, "weight": weight, "bias": bias, "labels": labels}
+    if choose("masked_lm_loss", impl, tensors)[0] == "cpp":
+        from fastbert.cpu_kernels import public as cpu_public
+
+        return cpu_public.label_log_probs(hidden, weight, bias, labels, vocab_size=vocab_size)
+    with torch.no_grad():
+        return reference.label_log_probs(hidden, weight, bias, labels, vocab_size=vocab_size)
 
 
 # ---- what the optimizers need ----

@@ -185,6 +185,7 @@ def self_attention(
     window: int | None = None,
     rotary: tuple[Tensor, Tensor] | None = None,
     rows: Tensor | None = None,
+    source: Tensor | None = None,
     norm: str = "post",
     eps: float = 1e-12,
 ) -> Tensor:
@@ -192,10 +193,14 @@ def self_attention(
 
     ``norm="post"``: LayerNorm(x + W_o attention(W_qkv x + b_qkv) + b_o);  ``norm="pre"``: x + W_o attention(W_qkv
     LayerNorm(x) + b_qkv) + b_o, without a LayerNorm where ``norm_weight`` is None. ``rotary``: (cos, sin), each
-    (T, H / 2). ``rows`` (M,): only these rows of the result, (M, D).
+    (T, H / 2). ``rows`` (M,): only these rows of the result, (M, D). ``source`` (T,) int64: x holds distinct
+    rows (U, D), and the input of token t is row source[t] of them.
     """
     inner = x if norm == "post" or norm_weight is None else add_layer_norm(x, None, norm_weight, norm_bias, eps)
-    q, k, v = F.linear(inner, qkv_weight, qkv_bias).unflatten(-1, (3, num_heads, -1)).unbind(-3)
+    qkv = F.linear(inner, qkv_weight, qkv_bias)
+    if source is not None:
+        x, qkv = x.index_select(0, source), qkv.index_select(0, source)
+    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).unbind(-3)
     if rotary is not None:
         q, k = (turned(z, *rotary) for z in (q, k))
     context = attention(q, k, v, cu_seqlens, max_seqlen, window=window).flatten(-2)
@@ -258,3 +263,12 @@ def masked_lm_loss(
         return F.cross_entropy(logits, labels, reduction="sum") / asked.sum().clamp(min=1)
     total = (F.cross_entropy(logits, labels, reduction="none") * row_weights).sum()
     return total / (row_weights * asked).sum().clamp(min=torch.finfo(row_weights.dtype).tiny)
+
+
+def label_log_probs(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *, vocab_size: int | None = None
+) -> Tensor:
+    """Log-probability of each row's label, (M,); arguments as :func:`masked_lm_loss`, without -100."""
+    logits = F.linear(hidden, weight, bias)[:, :vocab_size]
+    logits = logits.float() if logits.dtype != torch.float64 else logits
+    return logits.gather(1, labels[:, None]).squeeze(1) - logits.logsumexp(-1)

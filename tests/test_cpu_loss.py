@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastbert import native, ops
+from fastbert import native, ops, reference
 
 if not native.status()[0]:
     pytest.skip("the C++ core is not compiled", allow_module_level=True)
@@ -179,3 +179,16 @@ def test_what_it_cannot_do_is_said():
         with pytest.raises(RuntimeError, match=message):
             ops.masked_lm_loss(**given, impl="cpp")
     assert ops.choose("masked_lm_loss", "cpp")[0] == "cpp"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log_probabilities_of_labels(isa, dtype):
+    for rows in (0, 1, 300):
+        hidden, weight, bias, labels = case(rows, 16, 50, 37)
+        given, labels = [x.to(dtype) for x in (hidden, weight, bias)], labels.clamp(min=0)
+        exact = reference.label_log_probs(*(x.double() for x in given), labels, vocab_size=37)
+        mine = ops.label_log_probs(*given, labels, vocab_size=37, impl="cpp")
+        torchs = reference.label_log_probs(*given, labels, vocab_size=37)
+        assert mine.shape == (rows,) and mine.dtype == torch.float32
+        if rows:
+            assert (mine - exact).abs().max() <= 2 * (torchs - exact).abs().max() + 1e-6

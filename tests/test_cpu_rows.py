@@ -160,6 +160,47 @@ def test_self_attention(isa, norm, asked, dtype):
     assert_as_good_as_torch(op, make, dtype)
 
 
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize(
+    ("lengths", "asked"),
+    [([9] * 8, "one each"), ([9] * 6 + [4] * 6, "one each"), ([3, 7, 5, 2], "one each"), ([17], "one each"),
+     ([9] * 8, "two of one"), ([9] * 8, None)],
+)  # fmt: skip
+def test_self_attention_without_gradients(isa, lengths, asked, norm, rotary):
+    """One row of each sequence needs no keys and values; distinct rows are projected once."""
+    heads, width = 2, 32
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).int()
+    tokens = int(cu_seqlens[-1])
+    generator = torch.Generator().manual_seed(tokens)
+    inside = torch.tensor([int(torch.randint(0, n, (), generator=generator)) for n in lengths])
+    rows = None if asked is None else cu_seqlens[:-1] + inside
+    if asked == "two of one":
+        rows = torch.cat([rows[:1], rows[:-1]])
+    source = torch.randint(0, 13, (tokens,), generator=generator)
+    positions = torch.cat([torch.arange(n) for n in lengths])
+    tables = reference.rotary_tables(positions, width // heads, 100.0, torch.float64)
+    vectors = [vector(n, 3 + n) for n in (3 * width, width)]
+    weights = [vector(width, 6, mean=1.0), vector(width, 7), matrix(3 * width, width, 2), vectors[0],
+               matrix(width, width, 4), vectors[1]]  # fmt: skip
+
+    def run(of, dtype, x, **options):
+        turned = tuple(table.to(dtype) for table in tables) if rotary else None
+        with torch.no_grad():
+            return of.self_attention(
+                x.to(dtype), *(w.to(dtype) for w in weights), cu_seqlens, max(lengths), num_heads=heads, rotary=turned,
+                rows=rows, norm=norm, eps=1e-5, **options,
+            ).double()  # fmt: skip
+
+    distinct = random(13, width, seed=1)
+    for given in ({"x": distinct[source]}, {"x": distinct, "source": source}):
+        exact = run(reference, torch.float64, distinct[source])
+        torch.testing.assert_close(run(reference, torch.float64, **given), exact)
+        mine = run(ops, torch.float32, **given, impl="cpp")
+        error = (run(reference, torch.float32, **given) - exact).abs().max()
+        assert mine.shape == exact.shape and (mine - exact).abs().max() <= 2 * error + 1e-6
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("tables", [1, 2, 3])
 def test_embed_layer_norm(isa, tables, dtype):

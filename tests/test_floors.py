@@ -53,6 +53,7 @@ FLOORS = {
     "fastbert.inference": 5,
     "fastbert.scoring": 5,
     "fastbert.filling": 5,
+    "fastbert.exact_filling": 5,
     "fastbert.generation": 5,
     "fastbert.embedding": 5,
     "fastbert.attention_maps": 5,
@@ -91,6 +92,7 @@ SAME_FLOOR = (
     *("metrics", "tasks", "inference", "scoring"),
     *(
         "filling",
+        "exact_filling",
         "generation",
         "embedding",
         "attention_maps",

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fastbert import layers
-from fastbert.batch import pack, unpack
+from fastbert.batch import pack, pack_rows, unpack
 from fastbert.config import BertConfig
 from fastbert.errors import InputError
 from fastbert.model import BertForPreTraining
@@ -39,6 +39,27 @@ def test_the_last_layer_can_work_out_chosen_rows_only(arch, window):
     hidden, rows = torch.randn(batch.num_tokens, D, dtype=torch.float64), torch.tensor([19, 0, 3, 3])
     whole = encoder(hidden, None, batch.cu_seqlens, batch.max_seqlen)
     torch.testing.assert_close(encoder(hidden, None, batch.cu_seqlens, batch.max_seqlen, rows=rows), whole[rows])
+
+
+@pytest.mark.parametrize(("arch", "window"), [("classic", None), ("roformer", None), ("modern", None), ("modern", 2)])
+@pytest.mark.parametrize("impl", ["auto", "reference"])
+def test_copies_of_a_text_share_their_first_projection(arch, window, impl, monkeypatch):
+    """Predictions of many copies equal those of each alone, and the copies do share."""
+    torch.manual_seed(0)
+    model = BertForPreTraining(config(arch, window=window), impl).eval()
+    texts = [torch.randint(5, 100, (n,)).tolist() for n in (9, 6)]
+    rows = [[4 if i == place else token for i, token in enumerate(ids)] for ids in texts for place in range(len(ids))]
+    places = [place for ids in texts for place in range(len(ids))]
+    starts = torch.tensor([0, *map(len, rows)]).cumsum(0)[:-1]
+    seen = []
+    distinct = BertForPreTraining._distinct
+    monkeypatch.setattr(BertForPreTraining, "_distinct", lambda self, b: seen.append(distinct(self, b)) or seen[-1])
+    with torch.no_grad():
+        together = model.predict(pack_rows(rows, starts + torch.tensor(places)))
+        alone = torch.cat([model.predict(pack_rows([row], [p])) for row, p in zip(rows, places, strict=True)])
+    torch.testing.assert_close(together, alone, atol=2e-5, rtol=1e-4)
+    assert seen[0] is not None and len(seen[0][0]) == 2 * 15 - sum(a == b for a, b in zip(*texts, strict=False)) - 6
+    assert all(found is None for found in seen[1:]), "a single text has no copies"
 
 
 def test_padding_never_leaks():

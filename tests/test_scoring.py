@@ -96,6 +96,17 @@ def test_any_batch_size_gives_the_same(bert):
             assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
 
 
+def test_a_text_given_twice_is_asked_once(bert, monkeypatch):
+    asked = []
+    ask = bert.model.label_log_probs
+    monkeypatch.setattr(bert.model, "label_log_probs", lambda batch: asked.append(len(batch.labels)) or ask(batch))
+    scores = bert.score([TEXTS[0], TEXTS[6], TEXTS[0]], per_token=True)
+    assert sum(asked) == len(scores[0].log_probs) + len(scores[1].log_probs)
+    assert scores[2] == scores[0] != scores[1]
+    scores[0].log_probs.append(0.0)
+    assert scores[2] != scores[0], "each answer is its own"
+
+
 def test_one_text_gives_a_number_and_several_a_list(bert):
     scores = bert.score(TEXTS)
     assert all(isinstance(score, float) for score in scores) and len(scores) == len(TEXTS)

@@ -2,9 +2,11 @@
 
     python benchmarks/scoring/joint_filling.py runs/pt
 
-In 200 unseen sentences two or three words in a row, or apart, are hidden. Both answers are scored by the same joint
+In 200 unseen sentences two tokens (in every second one three) are hidden: "in a row"; "apart", anywhere; "whole words",
+neighbouring words that make so many tokens; "one word" of so many pieces. All answers are scored by the same joint
 probability (`fastbert.filling`), and, as a check that does not favour the search, by the chain from left to right and
-by each token's probability given all others.
+by each token's probability given all others. The exact search is the certificate: where it proves the independent
+guesses to be the likeliest filling, no method can be higher.
 """
 
 import argparse
@@ -19,24 +21,34 @@ import fastbert
 from fastbert.batch import pack_rows
 from fastbert.filling import independent, joint_log_scores
 
+KINDS = ("in a row", "apart", "whole words", "one word")
 
-def hide(bert, texts, apart: bool, count: int) -> list[list[int]]:
+
+def places_to_hide(encoding, kind: str, number: int, random) -> list[int]:
+    """``number`` tokens of a text to be hidden; none where the text has no such."""
+    inner = np.arange(1, len(encoding.ids) - 1)
+    if len(inner) < 8:
+        return []
+    if kind == "apart":
+        return sorted(random.choice(inner, number, replace=False).tolist())
+    starts = list(range(1, len(encoding.ids) - number))
+    if kind == "in a row":
+        return list(range(first := int(random.choice(starts)), first + number))
+    words = encoding.word_ids  # the special tokens' are None
+    whole = [s for s in starts if words[s - 1] != words[s] and words[s + number - 1] != words[s + number]]
+    whole = [s for s in whole if (words[s] == words[s + number - 1]) == (kind == "one word")]
+    return list(range(first := int(random.choice(whole)), first + number)) if whole else []
+
+
+def hide(bert, texts, kind: str, count: int) -> list[list[int]]:
     """Two masks in one half of the rows, three in the other; [CLS] and [SEP] stay."""
     random, rows = np.random.default_rng(2), []
     for text in texts:
-        ids = list(bert.tokenizer.encode(text).ids)
-        number = 2 + len(rows) % 2
-        inner = np.arange(1, len(ids) - 1)
-        if len(inner) < 8:
-            continue
-        if apart:
-            places = random.choice(inner, number, replace=False)
-        else:
-            first = random.integers(1, len(ids) - 1 - number)
-            places = range(first, first + number)
-        for place in places:
+        encoding = bert.tokenizer.encode(text)
+        ids = list(encoding.ids)
+        for place in (places := places_to_hide(encoding, kind, 2 + len(rows) % 2, random)):
             ids[place] = bert.tokenizer.mask_id
-        rows.append(ids)
+        rows += [ids] if places else []
         if len(rows) == count:
             break
     return rows
@@ -83,16 +95,21 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--sentences", type=int, default=200)
     parser.add_argument("--beam", type=int, default=16)
+    parser.add_argument("--passes", type=int, default=2000, help="of the exact search, for a text")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     options = parser.parse_args()
     bert = fastbert.load(options.run)
     texts = sentences(options.run)
-    for apart in (False, True):
-        rows = hide(bert, texts, apart, options.sentences)
+    for kind in options.kinds:
+        rows = hide(bert, texts, kind, options.sentences)
         special = set(bert.tokenizer.special_ids)
         guesses = independent(bert.model, bert.tokenizer, rows, 8)
         alone = [[next(g["token"] for g in each if g["token"] not in special) for each in masks] for masks in guesses]
-        for method in ("best-first", "beam"):
-            found = bert._fill_together(rows, 1, method, options.beam, None, 1)
+        exact = bert._fill_exactly(rows, 1, options.beam, None, 1, options.passes)
+        best = np.array(joint_log_scores(bert.model, bert.tokenizer, rows, [found[0]["tokens"] for found in exact]))
+        proven = np.array([found[0]["proven"] for found in exact])
+        for method in ("best-first", "beam", "exact"):
+            found = exact if method == "exact" else bert._fill_together(rows, 1, method, options.beam, None, 1)
             together = [answers[0]["tokens"] for answers in found]
             measures = {
                 "joint": lambda chosen, rows=rows: np.array(joint_log_scores(bert.model, bert.tokenizer, rows, chosen)),
@@ -100,17 +117,20 @@ def main() -> None:
                 "given all others": lambda chosen, rows=rows: given_all_others(bert, rows, chosen),
             }
             different = np.array([a != b for a, b in zip(alone, together, strict=True)])
-            result = {"masks": "apart" if apart else "in a row", "method": method, "sentences": len(rows)}
-            result["different fillings"] = int(different.sum())
+            result = {"masks": kind, "method": method, "sentences": len(rows), "proven": int(proven.sum())}
+            result["the likeliest"] = int((proven & (measures["joint"](together) > best - 1e-4)).sum())
+            result["guesses alone are the likeliest"] = int((proven & (measures["joint"](alone) > best - 1e-4)).sum())
             for name, measure in measures.items():
                 gain = measure(together) - measure(alone)
+                two = np.arange(len(rows)) % 2 == 0
                 result[name] = {
                     "higher": int((gain[different] > 0).sum()),
                     "equal": int((~different).sum()),
                     "lower": int((gain[different] <= 0).sum()),
+                    "higher, two masks": int((gain[different & two] > 0).sum()),
                     "mean gain in nats": round(float(gain.mean()), 3),
                 }
-            print(json.dumps(result))
+            print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,42 @@
 """Pseudo-log-likelihoods: fastbert against transformers, the same weights, texts and numbers.
 
-    python benchmarks/scoring/speed.py MODEL texts.txt [--sentences 64] [--threads 1]
+    python benchmarks/scoring/speed.py MODEL texts.txt [--sentences 32] [--threads 1]
 
-MODEL is a BERT directory with a masked-LM head. Peers, both with method "pll":
+MODEL is a BERT directory with a masked-LM head. Three ways, each a process of its own, all with method "pll":
   usual   one sentence at a time, one row for each hidden token, `labels` with -100: the recipe everybody copies
           (log_softmax over the vocabulary at every position)
   padded  rows of several sentences in padded batches of 64, the logits read at the hidden places only
-Checked first: every sentence's score to 1e-3. Then timed in turns; CPU time, because the machine may be busy.
+  ours    `bert.score`
+Checked first: every sentence's score to 1e-3. Then timed in turns; CPU time, because the machine may be busy. Medians,
+and in brackets the extremes of the rounds. Last line: how many fewer multiplications by matrices `score` makes.
 """
 
 import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+WAYS = ("usual", "padded", "ours")
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", type=Path)
 parser.add_argument("texts", type=Path)
-parser.add_argument("--sentences", type=int, default=64)
+parser.add_argument("--sentences", type=int, default=32)
 parser.add_argument("--threads", type=int, default=1)
-parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # one of the three processes
 options = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
 import torch  # noqa: E402
-import transformers  # noqa: E402
 
 import fastbert  # noqa: E402
 
 torch.set_num_threads(options.threads)
 bert = fastbert.load(options.model)
-peer = transformers.AutoModelForMaskedLM.from_pretrained(options.model).eval()
 lines = [line.strip() for line in options.texts.read_text(encoding="utf-8").splitlines()]
 texts = [line for line in lines if 4 <= len(line.split()) <= 40][: options.sentences]
 encoded = [torch.tensor(bert.tokenizer.encode(text).ids) for text in texts]
@@ -40,7 +44,7 @@ mask_id, pad_id = bert.tokenizer.mask_id, bert.tokenizer.pad_id
 
 
 @torch.inference_mode()
-def usual() -> list[float]:
+def usual(peer) -> list[float]:
     scores = []
     for ids in encoded:
         places = torch.arange(1, len(ids) - 1)
@@ -53,7 +57,7 @@ def usual() -> list[float]:
 
 
 @torch.inference_mode()
-def padded() -> list[float]:
+def padded(peer) -> list[float]:
     rows = [(number, place) for number, ids in enumerate(encoded) for place in range(1, len(ids) - 1)]
     scores = [0.0] * len(encoded)
     for begin in range(0, len(rows), 64):
@@ -70,22 +74,68 @@ def padded() -> list[float]:
     return scores
 
 
-def ours() -> list[float]:
-    return bert.score(texts, "pll")
+def work(way: str) -> None:
+    """Score all sentences once for each line of standard input."""
+    if way == "ours":
+        score = lambda: bert.score(texts, "pll")  # noqa: E731
+    else:
+        import transformers
 
-
-wanted = usual()
-difference = {way.__name__: max(abs(x - y) for x, y in zip(wanted, way(), strict=True)) for way in (padded, ours)}
-print(json.dumps({"sentences": len(texts), "tokens": sum(map(len, encoded)), "max difference": difference}))
-assert max(difference.values()) <= 1e-3, "the numbers differ: nothing is timed"
-times: dict = {way: [] for way in (usual, padded, ours)}
-for _ in range(options.rounds):
-    for way in times:
+        transformers.logging.set_verbosity_error()
+        peer = transformers.AutoModelForMaskedLM.from_pretrained(options.model).eval()
+        score = lambda: {"usual": usual, "padded": padded}[way](peer)  # noqa: E731
+    for _ in sys.stdin:
         began = time.process_time()
-        way()
-        times[way].append(time.process_time() - began)
-medians = {way.__name__: statistics.median(values) for way, values in times.items()}
-shown = {name: round(value, 2) for name, value in medians.items()}
-print(json.dumps({"CPU seconds, medians": shown, "threads": options.threads}))
-for name in ("usual", "padded"):
-    print(f"{medians[name] / medians['ours']:.2f} times as fast as {name}")
+        scores = score()
+        print(json.dumps({"cpu_s": time.process_time() - began, "scores": scores}), flush=True)
+
+
+def multiplications() -> float:
+    """Theirs over ours, of the matrix products alone."""
+    config = bert.model.config
+    width, inner, count = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    head = width * width + width * config.vocab_size
+    layer = 4 * width * width + (3 if config.mlp == "geglu" else 2) * width * inner
+    scored, tokens = sum(len(ids) - 2 for ids in encoded), sum(len(ids) * (len(ids) - 2) for ids in encoded)
+    # theirs: every layer and the head for every token of every copy. Ours: the first projection is made once for all
+    # copies, the last layer and the head for one row of a copy (the last layer's keys too where they are rotated)
+    keys = width * width if config.position == "rope" else 0
+    row = scored / tokens
+    ours = (count - 1) * layer - 3 * width * width + keys + (head + layer) * row
+    return (count * layer + head) / ours
+
+
+def main() -> None:
+    def worker(way: str) -> subprocess.Popen:
+        command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    workers = {way: worker(way) for way in WAYS}
+
+    def ask(way: str) -> dict:
+        print(file=workers[way].stdin, flush=True)
+        return json.loads(workers[way].stdout.readline())
+
+    first = {way: ask(way)["scores"] for way in WAYS}
+    difference = {w: max(abs(x - y) for x, y in zip(first["usual"], first[w], strict=True)) for w in WAYS[1:]}
+    scored = sum(len(ids) - 2 for ids in encoded)
+    print(json.dumps({"sentences": len(texts), "scored tokens": scored, "max difference of a score": difference}))
+    assert max(difference.values()) <= 1e-3, "the numbers differ: nothing is timed"
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(options.rounds):
+        for way in WAYS:
+            times[way].append(ask(way)["cpu_s"])
+    for each in workers.values():
+        each.stdin.close()
+        each.wait()
+    for way, values in times.items():
+        speeds = [scored / value for value in values]
+        print(f"{way}: {statistics.median(speeds):,.0f} scored tokens/s [{min(speeds):,.0f}, {max(speeds):,.0f}]")
+    for way in WAYS[:2]:
+        ratios = [theirs / mine for theirs, mine in zip(times[way], times["ours"], strict=True)]
+        print(f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}] times as fast as {way}")
+    print(f"multiplications: {multiplications():.2f} times fewer")
+
+
+if __name__ == "__main__":
+    work(options.way) if options.way else main()

@@ -101,14 +101,38 @@ def masked_lm_loss(
         return _MaskedLMLoss.apply(
             labels, row_weights, vocab_size, own_hidden, own_weight, own_bias, hidden, weight, bias
         )
+    total = _losses(own_hidden, own_weight, own_bias, labels, row_weights, vocab_size).sum()
+    return total * _one_over_count(labels, row_weights)
+
+
+def _losses(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, row_weights: Tensor | None, vocab_size: int
+) -> Tensor:
+    """Weighted losses (M,), a few rows of logits at a time."""
     losses = [
-        _cross_entropy(_logits(part, own_weight), own_bias, some_labels, some_weights, vocab_size, None).sum()
+        _cross_entropy(_logits(part, weight), bias, some_labels, some_weights, vocab_size, None)
         for part, some_labels, some_weights in zip(
-            own_hidden.split(_ROWS_WITHOUT_GRADIENT),
+            hidden.split(_ROWS_WITHOUT_GRADIENT),
             labels.split(_ROWS_WITHOUT_GRADIENT),
-            [None] * len(own_hidden) if row_weights is None else row_weights.split(_ROWS_WITHOUT_GRADIENT),
+            [None] * len(hidden) if row_weights is None else row_weights.split(_ROWS_WITHOUT_GRADIENT),
             strict=False,
         )
     ]
-    total = torch.stack(losses).sum() if losses else torch.zeros(())
-    return total * _one_over_count(labels, row_weights)
+    return torch.cat(losses) if losses else torch.zeros(0)
+
+
+@torch.no_grad()
+def label_log_probs(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *, vocab_size: int | None = None
+) -> Tensor:
+    """Log-probability of each row's label, (M,) float32; semantics of :func:`fastbert.reference.label_log_probs`.
+
+    Raises:
+        IndexError: a label outside of the vocabulary.
+    """
+    dtype = images.compute_dtype(hidden)
+    vocab_size = weight.shape[0] if vocab_size is None else min(vocab_size, weight.shape[0])
+    own_bias = None if bias is None else bias.float().contiguous()
+    own_hidden = hidden.to(dtype).contiguous()
+    own_weight = images.as_dtype(weight, dtype)
+    return _losses(own_hidden, own_weight, own_bias, labels.contiguous(), None, vocab_size).neg_()

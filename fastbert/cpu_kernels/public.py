@@ -13,6 +13,7 @@ add_layer_norm = torch.compiler.disable(rows.add_layer_norm)
 bias_gelu = torch.compiler.disable(rows.bias_gelu)
 geglu = torch.compiler.disable(rows.geglu)
 embed_layer_norm = torch.compiler.disable(embed.embed_layer_norm)
+label_log_probs = torch.compiler.disable(loss.label_log_probs)
 masked_lm_loss = torch.compiler.disable(loss.masked_lm_loss)
 feed_forward = torch.compiler.disable(_feed_forward.feed_forward)
 self_attention = torch.compiler.disable(_self_attention.self_attention)
@@ -24,6 +25,7 @@ __all__ = [
     "embed_layer_norm",
     "feed_forward",
     "geglu",
+    "label_log_probs",
     "masked_lm_loss",
     "qkv_attention",
     "self_attention",

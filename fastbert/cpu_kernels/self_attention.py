@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fastbert.cpu_kernels import images, products
+from fastbert.cpu_kernels import images, one_row, products
 from fastbert.cpu_kernels import rows as row_kernels
 from fastbert.native import compute
 
@@ -53,16 +53,24 @@ def _attention(at: Sequences, qkv: Tensor, others: list[Tensor], lse: Tensor, ba
 def forward(
     x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, qkv_weight: Tensor, qkv_bias: Tensor | None,
     out_weight: Tensor, out_bias: Tensor | None, rows: Tensor | None, at: Sequences, eps: float, post: bool, keep: bool,
+    source: Tensor | None = None,
 ) -> list[Tensor]:  # fmt: skip
-    """out, and what the backward needs: inner, qkv, context, lse, total, mean, rstd."""
+    """out, and what the backward needs: inner, qkv, context, lse, total, mean, rstd; ``source`` without ``keep``."""
     inner, total, mean, rstd = (x,) * 4
     if not post and norm_weight is not None:
         inner, total, mean, rstd = row_kernels.layer_norm(x, None, None, norm_weight, norm_bias, eps, keep)
-    qkv = products.linear(inner, qkv_weight, qkv_bias)
-    context = torch.empty_like(x)
-    lse = torch.empty((at.num_heads, x.shape[0]), dtype=torch.float32)
-    _attention(at, qkv, [context], lse, backward=False)
-    asked, residual = (context, x) if rows is None else (context.index_select(0, rows), x.index_select(0, rows))
+    if not keep and source is None and rows is not None and one_row.takes(inner, rows, at):
+        qkv, lse = x.new_empty(0), x.new_empty(0)
+        asked = context = one_row.context(inner, qkv_weight, qkv_bias, rows, at)
+    else:
+        qkv = products.linear(inner, qkv_weight, qkv_bias)
+        if source is not None:  # what depends on the token and its place alone was made once for all copies of it
+            x, qkv = x.index_select(0, source), qkv.index_select(0, source)
+        context = torch.empty_like(x)
+        lse = torch.empty((at.num_heads, x.shape[0]), dtype=torch.float32)
+        _attention(at, qkv, [context], lse, backward=False)
+        asked = context if rows is None else context.index_select(0, rows)
+    residual = x if rows is None else x.index_select(0, rows)
     if post:
         assert norm_weight is not None
         out = products.linear(asked, out_weight)
@@ -147,6 +155,7 @@ def self_attention(
     window: int | None = None,
     rotary: tuple[Tensor, Tensor] | None = None,
     rows: Tensor | None = None,
+    source: Tensor | None = None,
     norm: str = "post",
     eps: float = 1e-12,
 ) -> Tensor:
@@ -162,7 +171,8 @@ def self_attention(
         images.as_dtype(out_weight, dtype),
     )
     if torch.is_grad_enabled():
+        x = x if source is None else x.index_select(0, source)
         return _SelfAttention.apply(
             x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias, used, rows, at, eps, norm == "post"
         )
-    return forward(x, norm_weight, norm_bias, *used, out_bias, rows, at, eps, norm == "post", False)[0]
+    return forward(x, norm_weight, norm_bias, *used, out_bias, rows, at, eps, norm == "post", False, source)[0]
