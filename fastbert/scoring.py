@@ -27,7 +27,7 @@ from fastbert.model import BertForPreTraining
 from fastbert.text import Tokenizer
 
 Method = Literal["l2r", "pll"]
-_MANY_TOKENS = 20_000  # of all copies: several batches on a CPU
+_MANY_TOKENS = 4_096  # of all copies: several batches on a CPU
 
 
 @dataclass(frozen=True)
