@@ -34,6 +34,7 @@ EXIT_S = 0.8  # for what the command still prints, and the end of the process
 GROUP = 5  # pairs scored between looks at the clock
 SHARE = 1 / 8  # of the last evaluation's tokens, for the masked accuracies
 COUNTED_TOKENS = 5_000_000  # of the corpus, to rank its pieces
+COUNTED_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,12 @@ def probe(
 
 def token_counts(store: TokenStore, vocab_size: int) -> NDArray[np.int64]:
     """(V,) occurrences of each piece in the first tokens of a corpus."""
-    tokens = store.gather([0], [min(store.num_tokens, COUNTED_TOKENS)])
-    return np.bincount(tokens, minlength=vocab_size)[:vocab_size]
+    counts = np.zeros(vocab_size, np.int64)
+    counted = min(store.num_tokens, COUNTED_TOKENS)
+    for start in range(0, counted, COUNTED_AT_ONCE):
+        tokens = store.gather([start], [min(COUNTED_AT_ONCE, counted - start)])
+        counts += np.bincount(tokens, minlength=vocab_size)[:vocab_size]
+    return counts
 
 
 @torch.no_grad()
