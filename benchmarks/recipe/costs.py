@@ -43,6 +43,7 @@ def trainer_of(job: dict[str, Any], place: Path, scratch: Path, stack: ExitStack
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--match", default="", help="only settings with this in their line")
     parser.add_argument("--presets", nargs="*", default=["tiny", "mini"])
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "fastbert-recipe")
     arguments = parser.parse_args()
@@ -51,7 +52,8 @@ def main() -> None:
     for job in queue():
         for preset in arguments.presets:
             wanted = job | {"options": job["options"] | {"preset": preset}}
-            jobs.setdefault(cost_key(wanted), wanted)
+            if arguments.match in cost_key(wanted):
+                jobs.setdefault(cost_key(wanted), wanted)
     torch.set_num_threads(1)
     place = prepared(arguments.cache, "bundled:pt")
     seconds: dict[str, list[float]] = {what: [] for what in jobs}
