@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastbert import muon
-from fastbert.data import BatchLoader
+from fastbert.data import BatchLoader, split_documents
 from fastbert.trainer import Trainer
 
 
@@ -129,7 +129,7 @@ def short_first(trainer: Trainer, text: str) -> Iterator[None]:
     """LENGTH:SHARE: sequences of no more than LENGTH tokens in the first SHARE of the budget."""
     length, share = text.split(":")
     long, tokenizer = trainer.loader, trainer.loader.tokenizer
-    spans = long.sequences.spans  # type: ignore[attr-defined]
+    spans = split_documents(long.store).train  # as the command splits by default
     short = BatchLoader(
         long.store, spans, tokenizer, batch_tokens=long.plan.batch_tokens, max_length=int(length), seed=long.seed
     )
