@@ -27,4 +27,5 @@ PYBIND11_MODULE(_C, m) {
   bind_attention(m);
   bind_loss(m);
   bind_rows(m);
+  bind_muon(m);
 }

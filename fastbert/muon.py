@@ -2,14 +2,17 @@
 
 Reference: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024. The update of one matrix is
 torch.optim.Muon's. Two things are ours: a fused parameter (queries, keys and values in one matrix, or the two halves of
-a GLU) is orthogonalised part by part, since its parts are separate maps; and matrices of one shape go through the
-iteration together, as one batched product.
+a GLU) is orthogonalised part by part, since its parts are separate maps; and on the CPU the whole step is one call of
+the C++ core where that can take it, elsewhere matrices of one shape go through the iteration together.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fastbert import ops
 
 # the quintic of the Newton–Schulz iteration: x (a + b x² + c x⁴), steep at 0 and flat around 1
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -76,13 +79,27 @@ class Muon(torch.optim.Optimizer):
         """One update of every parameter that has a gradient."""
         assert closure is None, "Muon takes no closure"
         (group,) = self.param_groups
+        turned = [(p, n) for p, n in zip(group["params"], self.parts, strict=True) if p.grad is not None]
+        for p, _ in turned:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum_buffer"] for p, _ in turned]
+        fused = ops.fused_muon([p for p, _ in turned]) if self.dtype in (torch.bfloat16, torch.float32) else None
+        if fused is None:
+            return self._step(group, turned, momenta)
+        return fused(
+            [p for p, _ in turned], [p.grad for p, _ in turned], momenta, [n for _, n in turned],
+            lr=group["lr"], momentum=group["momentum"], weight_decay=group["weight_decay"], coefficients=COEFFICIENTS,
+            iterations=group["steps"], narrow=self.dtype == torch.bfloat16, owner=self,
+        )  # fmt: skip
+
+    def _step(self, group: dict[str, Any], turned: list[tuple[Tensor, int]], momenta: list[Tensor]) -> None:
+        """The same in PyTorch's operations, matrices of one shape together."""
         lr, momentum = group["lr"], group["momentum"]
         # shape -> (direction, target, scale) of every part, all lying down (rows <= columns)
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor, float]]] = {}
-        for parameter, count in zip(group["params"], self.parts, strict=True):
-            if parameter.grad is None:
-                continue
-            buffer = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+        for (parameter, count), buffer in zip(turned, momenta, strict=True):
+            assert parameter.grad is not None
             buffer.lerp_(parameter.grad, 1 - momentum)
             direction = parameter.grad.lerp(buffer, momentum)  # Nesterov
             parameter.mul_(1 - lr * group["weight_decay"])

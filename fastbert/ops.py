@@ -396,6 +396,15 @@ def fused_adamw(parameters: Sequence[Tensor]) -> Callable[..., None] | None:
     return adamw.step if adamw.takes(parameters) else None
 
 
+def fused_muon(parameters: Sequence[Tensor]) -> Callable[..., None] | None:
+    """Muon's step for these matrices in one call, or None where PyTorch's operations must do."""
+    if choose("muon", "auto", {f"parameters[{i}]": p for i, p in enumerate(parameters)})[0] != "cpp":
+        return None
+    from fastbert.cpu_kernels import adamw, muon
+
+    return muon.step if adamw.takes(parameters) else None
+
+
 def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
     """√ of the sum of all squares of CPU tensors."""
     from fastbert.cpu_kernels import adamw

@@ -22,11 +22,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from fastbert import ops
 from fastbert.background import HostCopy
 from fastbert.distributed import World
 from fastbert.errors import InputError
 from fastbert.model import BertForPreTraining
-from fastbert.muon import Muon, orthogonalise
+from fastbert.muon import COEFFICIENTS, Muon, orthogonalise
 from fastbert.optim import Optimizers
 
 
@@ -79,6 +80,14 @@ class ShardedMuon(Muon):
 
 def whole_update(direction: Tensor, count: int, steps: int, dtype: torch.dtype) -> Tensor:
     """Orthogonalise the ``count`` maps that a matrix (R, C) stacks, each scaled as Muon does."""
+    fused = ops.fused_muon([direction])
+    if fused is not None:  # the iteration that one rank takes: a step from 0, without memory
+        update = torch.zeros_like(direction)
+        fused(
+            [update], [direction], [torch.zeros_like(direction)], [count], lr=-1.0, momentum=0.0, weight_decay=0.0,
+            coefficients=COEFFICIENTS, iterations=steps, narrow=dtype == torch.bfloat16, owner=None,
+        )  # fmt: skip
+        return update
     parts = torch.stack(direction.chunk(count))
     rows, columns = parts.shape[1:]
     flat = orthogonalise(parts.mT, steps, dtype).mT if rows > columns else orthogonalise(parts, steps, dtype)

@@ -19,6 +19,7 @@ struct Floats {
   static Vec::T broadcast(const Unit* p) { return Vec::set(*p); }
   static Vec::T dot(Vec::T sum, Vec::T a, Vec::T b) { return Vec::fma(a, b, sum); }
   // values j .. j + kWidth of a row
+  static Vec::T load(const Unit* row, size_t j) { return Vec::load(row + j); }
   static void store(Unit* row, size_t j, Vec::T x) { Vec::store(row + j, x); }
   static void store_first(Unit* row, size_t j, Vec::T x, size_t n) { Vec::store_first(row + j, x, n); }
   // units of B for kWidth columns: from one row
@@ -34,6 +35,7 @@ struct Pairs {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
   static __m256i narrow(Vec::T x) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)); }
+  static Vec::T load(const Unit* row, size_t j) { return Vec::load(reinterpret_cast<const Bf16*>(row) + j); }
   static void store(Unit* row, size_t j, Vec::T x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(reinterpret_cast<Bf16*>(row) + j), narrow(x));
   }

@@ -64,8 +64,4 @@ def step(
         table, [1.0 - lr * d for d in different], grad_scale, *betas, lr / first, second**-0.5, eps,
         torch.get_num_threads(),
     )  # fmt: skip
-    current = [images.kept_image(p) for p in parameters]
-    torch.autograd.graph.increment_version(list(parameters))
-    for p, image in zip(parameters, current, strict=True):
-        if image is not None:
-            images.keep(p, image, owner)
+    images.written(parameters, owner)

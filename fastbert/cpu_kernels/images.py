@@ -1,12 +1,13 @@
 """bfloat16 images of float32 parameters: what autocast makes anew in every step, made once and kept.
 
 Under ``torch.autocast("cpu", torch.bfloat16)`` a model keeps float32 weights and computes with their bfloat16 images.
-The one-pass AdamW of :mod:`fastbert.cpu_kernels.adamw` writes weights and images together and so vouches for an image
+The steps of :mod:`fastbert.cpu_kernels.adamw` and ``muon`` write weights and images together and so vouch for an image
 until the weight changes again, which PyTorch counts in ``_version``, or the optimizer is gone: PyTorch's own fused ones
 do not count their writes. Without an optimizer of ours every use makes a new image, as autocast does.
 """
 
 import weakref
+from collections.abc import Sequence
 from typing import overload
 
 import torch
@@ -62,6 +63,15 @@ def kept_image(parameter: Tensor) -> Tensor | None:
     """The place of the image somebody asked for, whatever is in it; None: nobody has asked."""
     kept = getattr(parameter, "_fastbert_image", None)
     return None if kept is None or kept.made.shape != parameter.shape else kept.made
+
+
+def written(parameters: Sequence[Tensor], owner: object) -> None:
+    """Say that weights and images were written together by a step that PyTorch did not see."""
+    current = [kept_image(p) for p in parameters]
+    torch.autograd.graph.increment_version(list(parameters))
+    for parameter, made in zip(parameters, current, strict=True):
+        if made is not None:
+            keep(parameter, made, owner)
 
 
 @overload

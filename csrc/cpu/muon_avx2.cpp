@@ -1,0 +1,15 @@
+#include "cpu/muon.h"
+
+#ifdef FASTBERT_X86
+#include <cmath>
+#include <limits>
+
+#include "cpu/vec_avx2.h"
+#include "cpu/panels.h"
+#include "cpu/muon_loop.h"
+FASTBERT_VEC_END
+
+namespace fastbert {
+const MuonKernels muon_avx2{Muon<Floats>::kKernel, Muon<Floats>::kKernel};
+}
+#endif
