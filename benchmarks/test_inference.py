@@ -95,12 +95,11 @@ def hugging_face(kind: str, sort: bool) -> Embed:
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory())
     dtype = torch.bfloat16 if kind == "bf16 weights" else torch.float32
     model = transformers.AutoModel.from_pretrained(directory(), dtype=dtype).eval()
-    call = torch.compile(model, dynamic=True) if kind == "compiled" else model
 
     def run(batch) -> np.ndarray:
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16 autocast"):
-            hidden = call(**tensors).last_hidden_state.float().numpy()
+            hidden = model(**tensors).last_hidden_state.float().numpy()
         return pooled(hidden, batch["attention_mask"])
 
     return in_batches(run, tokenizer, sort)
