@@ -5,7 +5,7 @@ The state is PyTorch's own (``step``, ``exp_avg``, ``exp_avg_sq``): checkpoints 
 Reference: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,15 +55,23 @@ class AdamW(torch.optim.AdamW):
         return None
 
 
-def clip(optimizer: AdamW, parameters: Sequence[Tensor], bound: float) -> Tensor:
+def clip(
+    optimizer: AdamW, parameters: Sequence[Tensor], bound: float, of_all: Callable[[Tensor], Tensor] = lambda norm: norm
+) -> Tensor:
     """Bound the norm of the gradients of ``parameters``, all turned by ``optimizer``; returns the norm before.
 
     Where the core takes them, the gradients stay as they are and the optimizer's next step scales them.
+
+    Args:
+        of_all: makes the norm of all gradients of that of these, where ranks share them out.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if ops.fused_adamw([p for p in parameters if p.grad is not None]) is None:
-        return nn.utils.clip_grad_norm_(parameters, bound or float("inf"))
-    norm = ops.gradient_norm(gradients)
+    turned = [p for p in parameters if p.grad is not None]
+    gradients = [p.grad for p in turned]
+    if ops.fused_adamw(turned) is None:
+        norm = of_all(nn.utils.get_total_norm(gradients))
+        nn.utils.clip_grads_with_norm_(turned, bound or float("inf"), norm)
+        return norm
+    norm = of_all(ops.gradient_norm(gradients))
     if bound:
         optimizer.gradient_factor = min(1.0, bound / (norm.item() + 1e-6))
     return norm

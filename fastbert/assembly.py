@@ -23,7 +23,7 @@ from fastbert.data import BatchLoader, Corpus, TokenStore, split_documents, writ
 from fastbert.data.spans import DocumentSpans
 from fastbert.data.split import Split
 from fastbert.distributed import World, replicate
-from fastbert.errors import InputError
+from fastbert.errors import AllRanksFail, InputError
 from fastbert.interop import read_config
 from fastbert.masking import RateSchedule
 from fastbert.model import BertForPreTraining
@@ -31,6 +31,7 @@ from fastbert.monitor import Monitor, clock
 from fastbert.optim import BatchRamp, Optimizers, Schedule, is_hidden_matrix
 from fastbert.options import TrainOptions
 from fastbert.run_directory import RunDirectory
+from fastbert.shared_memory import SharedMemory, SharedOptimizers, can_share
 from fastbert.text import Tokenizer
 from fastbert.trainer import LoopOptions, Trainer
 
@@ -352,6 +353,8 @@ def distribute(
         "clip_norm": options.clip_norm,
         "muon_dtype": torch.float32 if options.precision == "fp32" else torch.bfloat16,
     }
+    if options.parallel == "memory" and not can_share(world, device):
+        raise AllRanksFail("--parallel memory: needs CPU ranks of one Linux machine, started by torchrun: leave it out")
     if options.shard:
         from fastbert.sharded import ShardedOptimizers, ShardFiles, shard
 
@@ -359,6 +362,9 @@ def distribute(
         return model, ShardedOptimizers(model, **settings), ShardFiles(world)
     if world.size > 1:
         unused = () if options.next_sentence else ("pooler.", "next_sentence.")
+        if options.parallel == "memory" or (options.parallel == "auto" and can_share(world, device)):
+            memory = SharedMemory(model, world, options.optimizer, unused)
+            return memory, SharedOptimizers(model, memory, **settings), None
         return replicate(model, world, unused), Optimizers(model, **settings), None
     return model, Optimizers(model, **settings), None
 

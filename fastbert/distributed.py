@@ -18,12 +18,16 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from fastbert.batch import PackedBatch
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=2)  # for rank 0 to prepare the data; torchrun ends the others when it dies
+# once training has begun: nothing else notices a host that vanished without a word (a cut cable); reading a large token
+# store against its checksums and a slow disk must fit in
+TRAINING_PATIENCE = timedelta(hours=1)
 BUCKET_MB = 25  # of gradients, reduced while the rest of the backward pass goes on
 
 
@@ -50,6 +54,11 @@ class World:
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
         return cls(rank, size, local_rank, local_size, joined=True)
 
+    def expect_steps(self) -> None:
+        """From now on a rank that stays silent for TRAINING_PATIENCE is lost."""
+        if self.joined:
+            _set_pg_timeout(TRAINING_PATIENCE)
+
     @property
     def main(self) -> bool:
         return self.rank == 0
@@ -68,11 +77,24 @@ class World:
         dist.broadcast(tensor, 0)
         return tensor.tolist()
 
+    def highest(self, *values: float) -> list[float]:
+        """The largest of each value over the ranks."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor.tolist()
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over ranks of a CPU tensor, on every rank."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def meet(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            dist.all_reduce(torch.zeros(1))
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """The CPU tensors of all ranks, of one shape, on every rank."""

@@ -405,6 +405,16 @@ def fused_muon(parameters: Sequence[Tensor]) -> Callable[..., None] | None:
     return muon.step if adamw.takes(parameters) else None
 
 
+def renew_images(parameters: Sequence[Tensor], owner: object) -> None:
+    """Bring kept bfloat16 images of weights that another process has changed up to date; they hold with ``owner``."""
+    from fastbert.cpu_kernels import images
+
+    with torch.no_grad():
+        for parameter in parameters:
+            if (made := images.kept_image(parameter)) is not None:
+                images.keep(parameter, made.copy_(parameter), owner)
+
+
 def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
     """√ of the sum of all squares of CPU tensors."""
     from fastbert.cpu_kernels import adamw

@@ -116,6 +116,10 @@ class TrainOptions:
     shard: bool = False
     """Share weights and optimizer state out over the ranks of torchrun (FSDP2), for a model too large for one."""
 
+    parallel: Literal["auto", "memory", "ddp"] = "auto"
+    """How the ranks of torchrun that do not --shard work together: in one shared memory (CPU ranks of one machine), or
+    each with a copy of everything, gradients summed over the network (auto: memory where it can)."""
+
     @property
     def next_sentence(self) -> bool:
         return self.objective == "mlm+nsp"
@@ -124,7 +128,7 @@ class TrainOptions:
 # a resumed run may change these; everything else belongs to what the run is
 CHANGEABLE = (
     "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "keep_last", "keep_every", "stop_after",
-    "threads", "device", "impl", "shard", "micro_batch_tokens",
+    "threads", "device", "impl", "shard", "parallel", "micro_batch_tokens",
 )  # fmt: skip
 
 
@@ -204,4 +208,6 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
         changes["steps"] = None
     if changes.get("steps"):
         changes["minutes"] = None
-    return replace(stored, **{"stop_after": None, "shard": False, **changes, "resume": True, "output": path})
+    return replace(
+        stored, **{"stop_after": None, "shard": False, "parallel": "auto", **changes, "resume": True, "output": path}
+    )

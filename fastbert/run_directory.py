@@ -114,10 +114,16 @@ class RunDirectory:
         return cls(path, False, description, lock)
 
     @staticmethod
-    def of_job(output: str | None, job: str | None) -> Path | None:
-        """The run that an earlier start of the same torchrun job began: ``output``, or the newest of that job."""
+    def of_job(output: str | None, job: str | None, restarted: bool = True) -> Path | None:
+        """The run that an earlier start of the same torchrun job began: ``output``, or the newest of that job.
+
+        Args:
+            restarted: this is a restart for certain; else only the job's name in ``run.json`` tells.
+        """
         if output is not None:
-            return Path(output) if (Path(output) / "run.json").exists() else None
+            described = Path(output) / "run.json"
+            ours = described.exists() and (restarted or read_object(described, "restore it").get("job") == job)
+            return Path(output) if ours else None
         for path in sorted(RUNS.glob("*/run.json"), key=lambda p: p.stat().st_mtime, reverse=True):
             if read_object(path, "remove it").get("job") == job:
                 return path.parent

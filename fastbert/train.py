@@ -43,8 +43,11 @@ def main(options: TrainOptions) -> int:
         raise InputError("--shard: shares a model out over the processes of torchrun: start it with torchrun")
     claimed: list[RunDirectory] = []
 
+    # torchrun counts the restarts of each host for itself: one that has come back has seen none
+    (restarts,) = world.highest(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))
+
     def begin() -> dict[str, Any]:
-        run, settled = claim(options)
+        run, settled = claim(options, restarted=restarts > 0)
         claimed.append(run)
         return {"path": str(run.path), "options": asdict(settled), "description": run.description}
 
@@ -63,14 +66,18 @@ def main(options: TrainOptions) -> int:
     return code
 
 
-def claim(options: TrainOptions) -> "tuple[RunDirectory, TrainOptions]":
-    """The directory of a new run or of one to be continued, locked, and the options that hold there."""
+def claim(options: TrainOptions, restarted: bool = False) -> "tuple[RunDirectory, TrainOptions]":
+    """The directory of a new run or of one to be continued, locked, and the options that hold there.
+
+    Args:
+        restarted: torchrun has started everything again after a death: go on with the run this job began.
+    """
     from fastbert.run_directory import RunDirectory
 
     job = os.environ.get("TORCHELASTIC_RUN_ID")
-    # torchrun has started everything again after a death: go on with the run this job began
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-    if restarted and not options.resume and (path := RunDirectory.of_job(options.output, job)):
+    # a host that joins or comes back is no death to torchrun: the name of the job tells that the run is ours
+    named = job not in (None, "none") and options.output is not None
+    if (restarted or named) and not options.resume and (path := RunDirectory.of_job(options.output, job, restarted)):
         options = replace(options, resume=True, output=str(path))
     if not options.resume:
         return RunDirectory.claim(options.output, options, job=job), options

@@ -33,6 +33,7 @@ from fastbert.model import BertForPreTraining, PreTrainingOutput
 from fastbert.monitor import Monitor
 from fastbert.optim import BatchRamp, Optimizers, Schedule
 from fastbert.run_directory import RunDirectory
+from fastbert.shared_memory import SharedMemory
 
 if TYPE_CHECKING:
     from fastbert.sharded import ShardFiles
@@ -107,6 +108,7 @@ class Trainer:
         self.evaluation_batches = evaluation_batches
         self.batch_ramp = options.batch_ramp or BatchRamp(loader.plan.batch_tokens)
         self.world, self.engine, self.shards = world or World(), engine or model, shards
+        self.memory = engine if isinstance(engine, SharedMemory) else None
         self.step, self.tokens = 0, 0
         self.loss = float("nan")  # smoothed
         self.stopped = False  # by a signal or by stop_after, before the budget was spent
@@ -263,6 +265,7 @@ class Trainer:
     def train(self) -> None:
         """Run until the budget is spent, a stop is asked for, or the text is known by heart."""
         self.model.train()
+        self.world.expect_steps()
         self.budget.start()
         with asked_to_stop() as stop:
             try:
@@ -282,9 +285,9 @@ class Trainer:
             if not self.writer.busy:
                 self._wait_for_writer()
             self.store_check.check()
-            progress, asked, save_due = self.world.agree(
-                self.budget.progress(self.step), stop[0] if stop else 0, self._save_due()
-            )
+            # rank 0's clock; a signal to any rank stops all
+            clock = (self.budget.progress(self.step), self._save_due()) if self.world.main else (0.0, False)
+            progress, save_due, asked = self.world.highest(*clock, stop[0] if stop else 0)
             if save_due:
                 self.save()
             if progress >= 1.0:
@@ -315,6 +318,8 @@ class Trainer:
             raise self._diverged(problem)
         factor = self.schedule(progress)
         self.optimizers.update(factor)
+        if self.memory:
+            self.memory.updated()
         self.loss = value if self.loss != self.loss else SMOOTHING * self.loss + (1 - SMOOTHING) * value
         self.step += 1
         self._place = self.loader.state_dict()
@@ -337,13 +342,15 @@ class Trainer:
                 with self.autocast():
                     loss = share_of_loss(self.engine(part.to(self.device)), part, batches)
                 # DDP and FSDP take the mean over the ranks of what is a part of the sum
-                (loss * self.world.size if self.world.size > 1 else loss).backward()
+                (loss * self.world.size if self.world.size > 1 and not self.memory else loss).backward()
             value += loss.item()
+        if self.memory:
+            self.memory.exchange()
         return self.world.sum(value).item()
 
     def _diverged(self, problem: str) -> InputError:
         """Keep the last good state, and say what to change."""
-        if self.world.main and self.step != self._saved_step and self._watch.healthy and self.shards is None:
+        if self.step != self._saved_step and self._watch.healthy and self.shards is None:  # alike on all ranks
             with suppress(OSError, FloatingPointError, InputError):  # the step that failed has changed nothing
                 self.save()
                 self.writer.wait()
@@ -351,9 +358,12 @@ class Trainer:
         return Diverged(self.run.path, self.step, problem, checkpoint.list_steps(self.run.path), peaks)
 
     def _peer_lost(self, error: BaseException) -> InputError:
-        """Another process has died: rank 0 saves what every rank has, the state after the last finished step."""
+        """Another process has died: rank 0 saves what every rank has, the state after the last finished step.
+
+        Not from shards or shared memory: there the dead may have begun an update that nobody can finish.
+        """
         reason = " ".join(str(error).split())[:160]
-        if self.world.main and self.shards is None and self.step != self._saved_step:
+        if self.world.main and not self.shards and not self.memory and self.step != self._saved_step:
             self.world = World()  # nobody is left to meet
             self.save()
         self._wait_for_writer()

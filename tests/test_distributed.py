@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,11 +105,14 @@ def test_two_ranks_and_accumulation_draw_the_same_curve(folder):
     train(folder, 0, *common, "--output", "one")
     train(folder, 0, *common, "--output", "pieces", "--micro-batch-tokens", 150)
     done = train(folder, 2, *common, "--output", "two")
+    train(folder, 2, *common, "--output", "ddp", "--parallel", "ddp")
     assert done.stdout.count("fastbert.predict") == 1  # one rank speaks
     assert_same_curve(folder / "one", folder / "pieces")
     assert_same_curve(folder / "one", folder / "two")
-    refused = train(folder, 0, *common, "--output", "alone", "--shard", fails=True)
-    assert refused.returncode == 2 and "start it with torchrun" in refused.stderr
+    assert_same_curve(folder / "one", folder / "ddp")
+    for option, remedy in ((("--shard",), "start it with torchrun"), (("--parallel", "memory"), "leave it out")):
+        refused = train(folder, 0, *common, "--output", "alone", *option, fails=True)
+        assert refused.returncode == 2 and remedy in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_shards_draw_the_same_curve_and_their_checkpoint_serves_one_rank(folder):
@@ -121,63 +125,115 @@ def test_shards_draw_the_same_curve_and_their_checkpoint_serves_one_rank(folder)
     assert_same_curve(folder / "whole", folder / "shards")
 
 
+WAYS = {"memory": ("--parallel", "memory"), "ddp": ("--parallel", "ddp"), "fsdp2": ("--shard",)}
+ARCHS = {"classic": ("--arch", "classic"), "classic+nsp": ("--objective", "mlm+nsp"), "modern": ("--arch", "modern")}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("shard", [(), ("--shard",)], ids=["ddp", "fsdp2"])
-@pytest.mark.parametrize("arch", [("--objective", "mlm+nsp"), ("--arch", "modern"), ("--arch", "classic")], ids=str)
-def test_a_hundred_steps_on_many_ranks(tmp_path, arch, shard, ranks):
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_hundred_steps_on_many_ranks(tmp_path, arch, way):
+    """1, 2 and 4 ranks draw one curve; ``pytest -m slow -s`` prints how far they part."""
     write_corpus(tmp_path / "corpus.txt")
-    common = ("--data", "corpus.txt", "--steps", 100, "--evaluations", 4, *TRAIN, *arch)
+    common = ("--data", "corpus.txt", "--steps", 100, "--evaluations", 4, *TRAIN, *ARCHS[arch])
     train(tmp_path, 0, *common, "--output", "one")
-    train(tmp_path, ranks, *common, *shard, "--output", "many")
-    assert_same_curve(tmp_path / "one", tmp_path / "many")
+    for ranks in (2, 4):
+        name = f"{arch} {way} {ranks} ranks"
+        train(tmp_path, ranks, *common, *WAYS[way], "--output", name)
+        assert_same_curve(tmp_path / "one", tmp_path / name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shard", [(), ("--shard",)], ids=["ddp", "fsdp2"])
-def test_a_checkpoint_of_two_ranks_goes_on_with_one_with_two_and_with_four(tmp_path, shard):
-    import shutil
-
-    from safetensors.torch import load_file
-
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("arch", ["classic", "modern"])
+def test_a_checkpoint_of_two_ranks_goes_on_with_one_with_two_and_with_four(tmp_path, arch, way):
     write_corpus(tmp_path / "corpus.txt")
-    common = ("--data", "corpus.txt", "--steps", 60, "--evaluations", 3, *TRAIN, *shard)
-    train(tmp_path, 2, *common, "--output", "whole")
-    train(tmp_path, 2, *common, "--output", "half", "--stop-after", 30)
+    common = ("--data", "corpus.txt", "--steps", 60, "--evaluations", 3, *TRAIN, *ARCHS[arch])
+    train(tmp_path, 2, *common, *WAYS[way], "--output", "whole")
+    train(tmp_path, 2, *common, *WAYS[way], "--output", "half", "--stop-after", 30)
     for ranks in (1, 2, 4):
-        shutil.copytree(tmp_path / "half", tmp_path / f"on{ranks}")
-        train(tmp_path, ranks, "--resume", "--output", f"on{ranks}")
-        assert_same_curve(tmp_path / "whole", tmp_path / f"on{ranks}")
-    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "on2"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+        name = f"{arch} {way} 2 ranks, then {ranks}"
+        shutil.copytree(tmp_path / "half", tmp_path / name)
+        train(tmp_path, ranks, "--resume", *(WAYS[way] if ranks > 1 else ()), "--output", name)
+        assert_same_curve(tmp_path / "whole", tmp_path / name)
+        if ranks == 2:
+            assert_same_weights(tmp_path / "whole", tmp_path / name)
 
 
-@pytest.mark.slow
-def test_torchrun_starts_again_where_the_run_died(tmp_path):
-    """One rank kills itself in the middle; torchrun restarts both, which go on by themselves."""
-    from safetensors.torch import load_file
-
-    write_corpus(tmp_path / "corpus.txt")
-    common = ("--data", "corpus.txt", "--steps", 40, "--evaluations", 2, "--checkpoint-every", 10, *TRAIN)
-    train(tmp_path, 2, *common, "--output", "whole")
-    (tmp_path / "dying.py").write_text(
-        "import os, signal, sys\n"
-        "from fastbert import train, trainer\n"
+def run_with(folder: Path, at_step_25: str, *arguments, restarts: int = 0) -> subprocess.CompletedProcess:
+    """Two ranks, a line of Python before their 26th step, which knows ``world`` and ``first`` (no restart)."""
+    (folder / "changed.py").write_text(
+        "import os, signal, sys, time\n"
+        "from datetime import timedelta\n"
+        "from fastbert import distributed, train, trainer\n"
         "from fastbert.cli import run\n"
         "step = trainer.Trainer._one_step\n"
+        "first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'\n"
         "def one_step(self, progress):\n"
-        "    if self.step == 25 and self.world.rank == 1 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    world = self.world\n"
+        "    if self.step == 25:\n"
+        f"        {at_step_25}\n"
         "    step(self, progress)\n"
         "trainer.Trainer._one_step = one_step\n"
         "sys.exit(run(train.main, train.TrainOptions))\n"
     )
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--max-restarts", 1, "dying.py", *common]
-    done = subprocess.run(
-        [sys.executable, *map(str, [*command, "--output", "died"])],
-        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600,
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--max-restarts", restarts, "changed.py"]
+    return subprocess.run(
+        [sys.executable, *map(str, [*launcher, *arguments])],
+        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
+
+
+FORTY = ("--data", "corpus.txt", "--steps", 40, "--evaluations", 2, "--checkpoint-every", 10, *TRAIN)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    from safetensors.torch import load_file
+
+    a, b = (load_file(path / "model.safetensors") for path in (one, other))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_torchrun_starts_again_where_the_run_died(tmp_path, way):
+    """One rank kills itself in the middle; torchrun restarts both, which go on by themselves."""
+    write_corpus(tmp_path / "corpus.txt")
+    train(tmp_path, 2, *FORTY, *WAYS[way], "--output", "whole")
+    death = "first and world.rank == 1 and os.kill(os.getpid(), signal.SIGKILL)"
+    done = run_with(tmp_path, death, *FORTY, *WAYS[way], "--output", "died", restarts=1)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "another process of this run has died" in done.stderr and "continuing at step" in done.stdout
-    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "died"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert "another process of this run has died" in done.stderr
+    # only what every rank is known to have may be saved after a death
+    assert f"continuing at step {25 if way == 'ddp' else 20}" in done.stdout
+    assert_same_weights(tmp_path / "whole", tmp_path / "died")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_a_signal_to_one_rank_stops_all_of_them_saved(tmp_path, way):
+    write_corpus(tmp_path / "corpus.txt")
+    train(tmp_path, 2, *FORTY, *WAYS[way], "--output", "whole")
+    done = run_with(tmp_path, "world.rank == 1 and os.kill(os.getpid(), signal.SIGTERM)", *FORTY, *WAYS[way],
+                    "--output", "stopped")  # fmt: skip
+    assert done.returncode and "stopped after step 26" in done.stdout and "exitcode  : 143" in done.stderr
+    train(tmp_path, 2, "--resume", *WAYS[way], "--output", "stopped")
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.slow
+def test_a_rank_that_falls_silent_is_given_up(tmp_path):
+    write_corpus(tmp_path / "corpus.txt")
+    silence = "distributed._set_pg_timeout(timedelta(seconds=4)); world.rank == 1 and time.sleep(30)"
+    done = run_with(tmp_path, silence, *FORTY, "--parallel", "ddp", "--output", "silent")
+    assert done.returncode and "another process of this run has died or cannot be reached" in done.stderr
+    assert "--resume goes on from step 25" in done.stderr
+    train(tmp_path, 1, "--resume", "--output", "silent")
+
+
+def test_ranks_that_diverge_or_find_no_data_say_so_once(tmp_path):
+    write_corpus(tmp_path / "corpus.txt")
+    done = train(tmp_path, 2, *FORTY, "--learning-rate", 1e18, "--warmup", 0, "--output", "out", fails=True)
+    assert done.stderr.count("diverged") == 1 and "another process" not in done.stderr
+    done = train(tmp_path, 2, "--data", "missing.txt", "--output", "out2", fails=True)
+    assert done.stderr.count("error: ") == 1 and "missing.txt" in done.stderr and not (tmp_path / "out2").exists()

@@ -47,6 +47,7 @@ FLOORS = {
     "fastbert.distributed": 4,
     "fastbert.divergence": 4,
     "fastbert.sharded": 5,
+    "fastbert.shared_memory": 5,
     "fastbert.checkpoint": 5,
     "fastbert.run_directory": 5,
     "fastbert.monitor": 5,
@@ -88,7 +89,8 @@ COMMANDS = {name for name, floor in FLOORS.items() if floor == 6}
 # within one floor, in this order
 SAME_FLOOR = (
     *("errors", "json_files", "config", "cli", "options", "_C", "native", "cpu_kernels", "drop_in_huggingface"),
-    *("drop_in_torch", "model", "muon", "adamw", "optim", "data", "sharded", "checkpoint", "run_directory", "monitor"),
+    *("drop_in_torch", "model", "muon", "adamw", "optim", "data", "sharded", "shared_memory"),
+    *("checkpoint", "run_directory", "monitor"),
     *("metrics", "tasks", "inference", "scoring"),
     *(
         "filling",

@@ -1,0 +1,212 @@
+"""Tokens a second of two ranks with one thread each, beside one rank, and beside what two cores can give at all.
+
+    python benchmarks/ranks.py                      # mini, modern, the default batch and twice that
+    python benchmarks/ranks.py --arch classic --optimizer adamw --rounds 5
+
+Every contestant is ``fastbert.train`` itself with its loop replaced by windows of steps that this program asks for, so
+that all take turns and meet the same machine. First all must have the same loss. The ceiling is two separate runs at
+once against one: what the cores, their memory and their caches allow to two processes that never speak. Ratios are of
+medians, [low, high] over rounds. ``gradients`` holds ``exchange`` and a ``sum``; ``exchange`` and ``updated`` hold a
+``meet`` each: waiting for the other rank. ``reduce`` is a sum over the ranks of one float32 buffer as large as all
+gradients, alone.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+WARM_STEPS, WINDOW_S = 4, 3.0
+TOLERANCE = {"fp32": 1e-5, "auto": 5e-3, "bf16": 5e-3}  # relative, of the loss after the warm-up; bf16 rounds sums
+
+
+# ---- a contestant: train with another loop ----
+def work(arguments: list[str]) -> int:
+    from fastbert import train, trainer
+    from fastbert.cli import run
+
+    trainer.Trainer._loop = lambda self, stop: answer_windows(self)
+    sys.argv[1:] = arguments
+    return run(train.main, train.TrainOptions)
+
+
+def timed(parts: dict[str, float], name: str, function):
+    def call(*arguments, **options):
+        began_s = time.perf_counter()
+        try:
+            return function(*arguments, **options)
+        finally:
+            parts[name] += time.perf_counter() - began_s
+
+    return call
+
+
+def answer_windows(trainer) -> None:
+    """Rank 0 reads the seconds of a window, all ranks step until they are over, rank 0 answers with a JSON line."""
+    import torch
+    import torch.distributed as dist
+
+    world, parts = trainer.world, defaultdict(float)
+    trainer.loader.next_batch = timed(parts, "batch", trainer.loader.next_batch)
+    trainer._gradients = timed(parts, "gradients", trainer._gradients)
+    world.meet, world.sum = timed(parts, "meet", world.meet), timed(parts, "sum", world.sum)
+    if trainer.memory:
+        trainer.memory.exchange = timed(parts, "exchange", trainer.memory.exchange)
+        trainer.memory.updated = timed(parts, "updated", trainer.memory.updated)
+    trainer.optimizers.clip = timed(parts, "clip", trainer.optimizers.clip)
+    for name, (optimizer, _) in trainer.optimizers.parts.items():
+        optimizer.step = timed(parts, name, optimizer.step)
+    flat = torch.zeros(sum(p.numel() for p in trainer.model.parameters() if p.requires_grad))
+    while True:
+        (seconds,) = world.agree(float(sys.stdin.readline() or 0) if world.main else 0.0)
+        if not seconds:
+            return
+        parts.clear()
+        steps, tokens, began_s, cpu_s = 0, trainer.tokens, time.perf_counter(), time.process_time()
+        # negative: so many steps, of which the loss is wanted
+        while world.agree(float(time.perf_counter() - began_s < seconds or steps < -seconds), 0.0, 0.0)[0]:
+            trainer._one_step(0.3)
+            steps += 1
+        world.meet()
+        took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
+        per_step = {name: 1e3 * spent / steps for name, spent in parts.items()}
+        if world.size > 1:
+            began_s = time.perf_counter()
+            for _ in range(5):
+                dist.all_reduce(flat)
+            per_step["reduce"] = 1e3 * (time.perf_counter() - began_s) / 5
+        if world.main:
+            rate = (trainer.tokens - tokens) / took_s
+            facts = {
+                "rate": rate,
+                "step": 1e3 * took_s / steps,
+                "cpu": 1e3 * cpu_s / steps,
+                "parts": per_step,
+                "loss": trainer.loss,
+            }
+            print("window " + json.dumps(facts), flush=True)
+
+
+# ---- the program that asks ----
+class Contestant:
+    """``ranks`` processes of one run."""
+
+    def __init__(self, name: str, ranks: int, folder: Path, arguments: list[str]):
+        self.name, self.windows = name, []
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        command = [sys.executable, __file__, "--work", *arguments, "--output", str(folder / name.replace(" ", "-"))]
+        self.log = (folder / f"{name}.log").open("w+")
+        self.processes = []
+        for rank in range(ranks):
+            place = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks}
+            own = environment | ({name: str(value) for name, value in place.items()} if ranks > 1 else {})
+            out = self.log if rank else subprocess.PIPE
+            self.processes.append(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=self.log, text=True, env=own)
+            )
+
+    def ask(self, seconds: float) -> None:
+        self.processes[0].stdin.write(f"{seconds}\n")
+        self.processes[0].stdin.flush()
+
+    def answer(self) -> dict:
+        for line in self.processes[0].stdout:
+            if line.startswith("window "):
+                return json.loads(line.removeprefix("window "))
+        self.log.seek(0)
+        raise SystemExit(f"{self.name} ended with status {self.processes[0].wait()}: {self.log.read()[-2000:]}")
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+def spread(values: list[float]) -> str:
+    return f"{median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="mini")
+    parser.add_argument("--arch", default="modern")
+    parser.add_argument("--optimizer", default="muon")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--factors", type=int, nargs="+", default=[1, 2], help="multiples of the batch to try")
+    parser.add_argument("--parallel", nargs="+", default=["memory", "ddp"], help="ways to work together to try")
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        contestants: dict[str, Contestant] = {}
+        losses: dict[int, float] = {}  # of one rank, by the tokens of a batch
+
+        def start(name: str, ranks: int, tokens: int, *arguments: str) -> None:
+            contestants[name] = Contestant(name, ranks, folder, [
+                "--preset", asked.preset, "--arch", asked.arch, "--optimizer", asked.optimizer, "--steps", "1000000",
+                "--precision", asked.precision, "--batch-tokens", str(tokens), "--threads", "1", "--evaluations", "0",
+                "--checkpoint-every", "0", *arguments,
+            ])  # fmt: skip
+            contestants[name].ask(-WARM_STEPS)
+            loss = losses.setdefault(tokens, (answer := contestants[name].answer()["loss"]))
+            if not abs(answer - loss) <= TOLERANCE[asked.precision] * loss:
+                raise SystemExit(f"{name}: loss {answer} after {WARM_STEPS} steps, one rank has {loss}")
+            print(f"{name}: loss {answer:.6f} after {WARM_STEPS} steps")
+
+        base = asked.batch_tokens
+        try:
+            start("beside", 1, base)
+            for factor in asked.factors:
+                start(f"1 rank {factor * base}", 1, factor * base)
+                for parallel in asked.parallel:
+                    start(f"2 ranks {parallel} {factor * base}", 2, factor * base, "--parallel", parallel)
+            compare(contestants, f"1 rank {base}", asked.rounds)
+        finally:
+            for contestant in contestants.values():
+                contestant.end()
+
+
+def compare(contestants: dict[str, Contestant], first: str, rounds: int) -> None:
+    """Windows in turn, the ceiling among them, and the table."""
+    rates: dict[str, list[dict]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, contestant in contestants.items():
+            if name != "beside":
+                contestant.ask(WINDOW_S)
+                rates[name].append(contestant.answer())
+        both = [contestants["beside"], contestants[first]]
+        for contestant in both:
+            contestant.ask(WINDOW_S)
+        answers = [contestant.answer() for contestant in both]
+        rates["two runs at once"].append(answers[0] | {"rate": sum(a["rate"] for a in answers)})
+    for name, windows in rates.items():
+        mean = {key: median(w["parts"][key] for w in windows) for key in windows[0]["parts"]}
+        parts = "  ".join(f"{key} {value:.1f}" for key, value in mean.items())
+        rate, step, cpu = (median(w[key] for w in windows) for key in ("rate", "step", "cpu"))
+        print(f"{name:22} {rate:8,.0f} tokens/s  a step of rank 0: {step:.1f} ms, CPU {cpu:.1f} ms: {parts}")
+
+    def ratio(name: str, other: str) -> str:
+        return spread([a["rate"] / b["rate"] for a, b in zip(rates[name], rates[other], strict=True)])
+
+    print(f"ceiling: two runs at once / one: {ratio('two runs at once', first)}")
+    for name in rates:
+        if name.startswith("2 ranks"):
+            alone = f"1 rank {name.split()[-1]}"
+            print(f"{name} / {alone}: {ratio(name, alone)}; / {first}: {ratio(name, first)}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--work"]:
+        sys.exit(work(sys.argv[2:]))
+    main()
