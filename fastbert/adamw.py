@@ -66,7 +66,7 @@ def clip(
         of_all: makes the norm of all gradients of that of these, where ranks share them out.
     """
     turned = [p for p in parameters if p.grad is not None]
-    gradients = [p.grad for p in turned]
+    gradients = [p.grad for p in turned if p.grad is not None]
     if ops.fused_adamw(turned) is None:
         norm = of_all(nn.utils.get_total_norm(gradients))
         nn.utils.clip_grads_with_norm_(turned, bound or float("inf"), norm)

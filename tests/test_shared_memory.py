@@ -47,7 +47,7 @@ for step in range(6):
         torch.randint(5, 200, (len(range(0, total, 3)),), generator=generator),
     )
     for part in world.part(batch):
-        share_of_loss((memory or model)(part), part, batch).backward()
+        share_of_loss((memory or model)(part), part, [batch]).backward()
     if memory:
         memory.exchange()
     norms.append(float(optimizers.clip()))
