@@ -24,7 +24,8 @@ T* at(uintptr_t address) {
 // cu_seqlens: B + 1 of them; keys: B of them, or zero: all. angles: addresses of cos and sin, or zeros.
 void run_attention(bool backward, bool bf16, const std::vector<View>& inputs, const std::vector<View>& outputs,
                    uintptr_t lse, std::array<uintptr_t, 2> angles, uintptr_t cu_seqlens, uintptr_t keys,
-                   std::array<size_t, 4> sizes, int64_t window, float scale, int threads) {
+                   std::array<size_t, 4> sizes, int64_t window, float scale, int threads,
+                   float dropout_p, uint64_t seed) {
   const auto [num_sequences, num_heads, num_tokens, head_dim] = sizes;
   if (inputs.size() != (backward ? 4u : 3u) || outputs.size() != (backward ? 3u : 1u) || head_dim % 16 || !head_dim ||
       head_dim > fastbert::kMaxHeadDim)
@@ -52,6 +53,7 @@ void run_attention(bool backward, bool bf16, const std::vector<View>& inputs, co
   args.sequences = sequences.data();
   args.num_sequences = num_sequences, args.num_heads = num_heads, args.num_tokens = num_tokens;
   args.head_dim = head_dim, args.window = window, args.scale = scale;
+  args.dropout = {seed, fastbert::dropout_threshold(dropout_p)};
   py::gil_scoped_release release;
   backward ? fastbert::attention_backward(args, bf16, threads) : fastbert::attention_forward(args, bf16, threads);
 }
@@ -61,5 +63,5 @@ void run_attention(bool backward, bool bf16, const std::vector<View>& inputs, co
 void bind_attention(py::module_& m) {
   m.def("cpu_attention", &run_attention, py::arg("backward"), py::arg("bf16"), py::arg("inputs"), py::arg("outputs"),
         py::arg("lse"), py::arg("angles"), py::arg("cu_seqlens"), py::arg("keys"), py::arg("sizes"), py::arg("window"), py::arg("scale"),
-        py::arg("threads"));
+        py::arg("threads"), py::arg("dropout_p") = 0.0f, py::arg("seed") = 0);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/adamw.h"
+#include "cpu/dropout.h"
 #include "cpu/elementwise.h"
 #include "cpu/embed.h"
 #include "cpu/rows.h"
@@ -264,9 +265,28 @@ void adamw(const Table& table, const std::vector<float>& kept, float grad_scale,
   });
 }
 
+template <class E, class Run>
+void dropout_as(Run run, size_t rows, size_t width, Address x, const float* bias, Address out,
+                const fastbert::Dropout& dropout, int threads) {
+  const fastbert::DropoutRows<E> a{width, at<E>(x), bias, at<E>(out), dropout};
+  const Parts parts(rows);
+  team_for(parts.count, threads, [&](size_t part, int) { run(a, parts.begin(part), parts.end(part)); });
+}
+
+void dropout(bool bf16, bool bias_bf16, size_t rows, size_t width, Address x, Address bias, Address out, float probability,
+             uint64_t seed, int threads) {
+  py::gil_scoped_release release;
+  const Floats b(bias, bias_bf16, width);
+  const fastbert::Dropout how{seed, fastbert::dropout_threshold(probability)};
+  const auto& kernels = fastbert::dropout_kernels();
+  if (bf16) dropout_as<Bf16>(kernels.rows_bf16, rows, width, x, b.get(), out, how, threads);
+  else dropout_as<float>(kernels.rows_f32, rows, width, x, b.get(), out, how, threads);
+}
+
 }  // namespace
 
 void bind_rows(py::module_& m) {
+  m.def("cpu_dropout", &dropout);
   m.def("cpu_layer_norm_forward", &layer_norm_forward);
   m.def("cpu_layer_norm_backward", &layer_norm_backward);
   m.def("cpu_gelu_forward", &gelu_forward);

@@ -216,10 +216,8 @@ class EncoderLayer(nn.Module):
         return self._add_norm(self.feed_forward(hidden), hidden, self.feed_forward_norm)
 
     def _in_two_nodes(self, hidden: Tensor) -> bool:
-        """Whether the two halves run as one kernel each, which hides what is inside from hooks and drops nothing."""
+        """Whether the two halves run as one kernel each, which hides what is inside from hooks."""
         inside = (self.attention, self.attention.qkv, self.attention.out, self.feed_forward, self.feed_forward.up)
-        if self.training and (self.dropout_p or self.attention.dropout_p):
-            return False
         if any(m._forward_hooks or m._forward_pre_hooks for m in (*inside, self.feed_forward.down)):
             return False
         if ops.choose("bias_gelu", self.impl, {"x": hidden})[0] != "cpp":  # triton asked for by name has no such op
@@ -230,16 +228,18 @@ class EncoderLayer(nn.Module):
     def _forward_in_two_nodes(self, hidden, cu_seqlens, max_seqlen, rotary, rows, source) -> Tensor:
         attention, feed_forward = self.attention, self.feed_forward
         first, second = self.attention_norm, self.feed_forward_norm
+        dropout_p, attention_dropout_p = (self.dropout_p, attention.dropout_p) if self.training else (0.0, 0.0)
         hidden = ops.self_attention(
             hidden, None if first is None else first.weight, None if first is None else first.bias,
             attention.qkv.weight, attention.qkv.bias, attention.out.weight, attention.out.bias, cu_seqlens, max_seqlen,
             num_heads=attention.num_heads, window=attention.window, rotary=rotary, rows=rows, source=source,
-            norm="pre" if self.pre else "post", eps=second.eps, impl=self.impl,
+            norm="pre" if self.pre else "post", eps=second.eps, dropout_p=dropout_p,
+            attention_dropout_p=attention_dropout_p, impl=self.impl,
         )  # fmt: skip
         return ops.feed_forward(
             hidden, second.weight, second.bias, feed_forward.up.weight, feed_forward.up.bias, feed_forward.down.weight,
             feed_forward.down.bias, norm="pre" if self.pre else "post", mlp="geglu" if feed_forward.glu else "gelu",
-            eps=second.eps, approximate=feed_forward.approximate, impl=self.impl,
+            eps=second.eps, approximate=feed_forward.approximate, dropout_p=dropout_p, impl=self.impl,
         )  # fmt: skip
 
     @classmethod

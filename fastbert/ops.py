@@ -304,9 +304,11 @@ def self_attention(
     source: Tensor | None = None,
     norm: str = "post",
     eps: float = 1e-12,
+    dropout_p: float = 0.0,
+    attention_dropout_p: float = 0.0,
     impl: str = "auto",
 ) -> Tensor:
-    """The attention half of a layer over packed sequences, without dropout; see :func:`reference.self_attention`."""
+    """The attention half of a layer over packed sequences; see :func:`reference.self_attention`."""
     tensors = {
         "x": x, "norm_weight": norm_weight, "norm_bias": norm_bias, "qkv_weight": qkv_weight, "qkv_bias": qkv_bias,
         "out_weight": out_weight, "out_bias": out_bias,
@@ -315,6 +317,7 @@ def self_attention(
     return op(
         x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias, cu_seqlens, max_seqlen,
         num_heads=num_heads, window=window, rotary=rotary, rows=rows, source=source, norm=norm, eps=eps,
+        dropout_p=dropout_p, attention_dropout_p=attention_dropout_p,
     )  # fmt: skip
 
 

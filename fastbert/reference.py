@@ -188,13 +188,16 @@ def self_attention(
     source: Tensor | None = None,
     norm: str = "post",
     eps: float = 1e-12,
+    dropout_p: float = 0.0,
+    attention_dropout_p: float = 0.0,
 ) -> Tensor:
     """The attention half of a layer as one op, packed.
 
     ``norm="post"``: LayerNorm(x + W_o attention(W_qkv x + b_qkv) + b_o);  ``norm="pre"``: x + W_o attention(W_qkv
     LayerNorm(x) + b_qkv) + b_o, without a LayerNorm where ``norm_weight`` is None. ``rotary``: (cos, sin), each
     (T, H / 2). ``rows`` (M,): only these rows of the result, (M, D). ``source`` (T,) int64: x holds distinct
-    rows (U, D), and the input of token t is row source[t] of them.
+    rows (U, D), and the input of token t is row source[t] of them. ``attention_dropout_p`` drops attention weights,
+    ``dropout_p`` what joins the residual.
     """
     inner = x if norm == "post" or norm_weight is None else add_layer_norm(x, None, norm_weight, norm_bias, eps)
     qkv = F.linear(inner, qkv_weight, qkv_bias)
@@ -203,14 +206,14 @@ def self_attention(
     q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).unbind(-3)
     if rotary is not None:
         q, k = (turned(z, *rotary) for z in (q, k))
-    context = attention(q, k, v, cu_seqlens, max_seqlen, window=window).flatten(-2)
+    context = attention(q, k, v, cu_seqlens, max_seqlen, window=window, dropout_p=attention_dropout_p).flatten(-2)
     if rows is not None:
         context, x = context.index_select(0, rows), x.index_select(0, rows)
     out = F.linear(context, out_weight, out_bias)
     if norm == "pre":
-        return x + out
+        return x + (F.dropout(out, dropout_p) if dropout_p else out)
     assert norm_weight is not None
-    return add_layer_norm(out, x, norm_weight, norm_bias, eps)
+    return add_layer_norm(out, x, norm_weight, norm_bias, eps, dropout_p=dropout_p)
 
 
 turned = rotary  # an argument above has the name

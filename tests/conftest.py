@@ -54,3 +54,22 @@ def open_page(browser) -> Callable[..., Opened]:
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def dropout_factors():
+    """What the C++ kernels' dropout multiplies by, worked out by fastbert/philox.py."""
+    import numpy as np
+    import torch
+
+    from fastbert import philox
+
+    def factors(seed: int, probability: float, rows: int, columns: int, width: int, stream: int = 0, item: int = 0):
+        """(rows, columns) float64, of a matrix whose rows have ``width`` draws, a multiple of 8."""
+        counters = np.zeros((rows * width // 8, 4), np.uint32)
+        counters[:, 0] = np.arange(len(counters))
+        counters[:, 1], counters[:, 2] = stream, item
+        draws = philox.philox4x32(seed, counters).astype("<u4").view("<u2").reshape(rows, width)[:, :columns]
+        return torch.from_numpy((draws >= round(probability * 65536)) / (1 - probability))
+
+    return factors

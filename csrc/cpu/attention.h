@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "cpu/bf16.h"
+#include "cpu/dropout.h"
 #include "cpu/isa.h"
 
 namespace fastbert {
@@ -38,6 +39,7 @@ struct AttentionArgs {
   size_t head_dim = 0;   // a multiple of 16, at most 128
   int64_t window = -1;   // w: a row sees |i − j| <= w; -1: all
   float scale = 1.0f;
+  Dropout dropout;       // of the weights p: those of one draw are the same forward and backward
 };
 
 constexpr size_t kMaxHeadDim = 128;

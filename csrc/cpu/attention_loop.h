@@ -2,6 +2,7 @@
 //
 // Legend: L rows (queries) of the sequence, S keys that are seen, H head_dim; padded: rounded up to kLanes, the extra rows
 // being zeros. Matrices are dense scratch, laid out as panels.h says.
+#include "cpu/attention_dropout.h"
 namespace fastbert {
 namespace {
 
@@ -30,12 +31,13 @@ struct Scratch {
 struct Task {
   size_t start, rows, keys, padded_keys, head_dim, ld;
   int64_t window;
+  bool dropping;
 
   Task(const AttentionArgs& args, size_t sequence)
       : start(args.sequences[sequence].start), rows(args.sequences[sequence].rows),
         keys(args.sequences[sequence].keys), padded_keys(rounded_up(keys, kLanes)), head_dim(args.head_dim),
         ld(padded_keys + kLanes),  // not a power of two: rows would share their places in the first-level cache
-        window(args.window) {}
+        window(args.window), dropping(args.dropout.threshold != 0) {}
 
   size_t first_key(size_t row) const {
     if (window < 0 || row <= static_cast<size_t>(window)) return 0;
@@ -149,6 +151,13 @@ struct KeyRange {
   size_t size() const { return end - begin; }
 };
 
+// The draws of rows [row, row + rows), columns of the range, (rows, range.size()).
+inline void draw(const AttentionArgs& args, const Task& t, size_t head, size_t row, size_t rows, const KeyRange& range,
+                 uint16_t* out) {
+  dropout_draws(args.dropout.seed, static_cast<uint32_t>(t.start), static_cast<uint32_t>(head), row, rows, t.padded_keys,
+                range.begin, range.size(), out);
+}
+
 template <class Units, class Element>
 struct Attention {
   using Unit = typename Units::Unit;
@@ -157,6 +166,7 @@ struct Attention {
   struct ForwardScratch {
     Unit *rows, *queries, *keys, *values, *weights;
     float *scores, *sums, *out;
+    uint16_t* draws;
     size_t block, bytes;
     ForwardScratch(const Task& t, void* base) {
       Scratch s{static_cast<char*>(base), 0};
@@ -169,6 +179,7 @@ struct Attention {
       scores = s.take<float>(block * t.ld);
       sums = s.take<float>(block);
       out = s.take<float>(block * t.head_dim);
+      draws = s.take<uint16_t>(t.dropping ? block * t.padded_keys : 0);
       bytes = s.used;
     }
   };
@@ -178,6 +189,7 @@ struct Attention {
     const ForwardScratch w(t, base);
     const size_t width = t.head_dim;
     const bool turned = args.cos != nullptr;
+    const float inverse_keep = args.dropout.inverse_keep();
     gather<Units, Element>(args, args.k, turned, head, t.start, t.keys, t.padded_keys, w.rows);
     pack_transposed<Units>(w.rows, width / kPer, t.padded_keys, w.keys);
     gather<Units, Element>(args, args.v, false, head, t.start, t.keys, t.padded_keys, w.rows);
@@ -188,6 +200,7 @@ struct Attention {
       gather<Units, Element>(args, args.q, turned, head, t.start + row, count, count, w.queries);
       multiply<Units, false>({w.queries, width / kPer, 1}, count, w.keys + range.begin * (width / kPer), range.size(),
                              width / kPer, 0, width / kPer, w.scores + range.begin, t.ld);
+      if (t.dropping) draw(args, t, head, row, count, range, w.draws);
       for (size_t i = 0; i < count; ++i) {
         const size_t first = t.first_key(row + i), end = t.end_key(row + i);
         float largest = 0.0f, sum = 0.0f;
@@ -197,7 +210,10 @@ struct Attention {
         else
           for (size_t j = range.begin; j < range.end; j += Vec::kWidth)
             Units::store(w.weights + i * (t.ld / kPer), j, Vec::set(0.0f));
-        w.sums[i] = first < end ? 1.0f / sum : 0.0f;
+        if (t.dropping)
+          zero_dropped(Units{}, w.weights + (i * t.ld + range.begin) / kPer, range.size(), w.draws + i * range.size(),
+                       args.dropout.threshold);
+        w.sums[i] = first < end ? inverse_keep / sum : 0.0f;
         args.lse[head * args.num_tokens + t.start + row + i] = first < end ? largest + std::log(sum) : 0.0f;
       }
       multiply<Units, false>({w.weights + range.begin / kPer, t.ld / kPer, 1}, count, w.values, width,
@@ -211,6 +227,7 @@ struct Attention {
     Unit *rows, *queries, *d_out, *queries_packed, *d_out_packed, *keys, *keys_packed, *values;
     Unit *weights, *d_scores, *d_scores_packed;
     float *scores, *d_weights, *dq, *dk, *dv;
+    uint16_t* draws;
     size_t block, bytes;
     BackwardScratch(const Task& t, void* base) {
       Scratch s{static_cast<char*>(base), 0};
@@ -236,6 +253,7 @@ struct Attention {
       dq = s.take<float>(block * t.head_dim);
       dk = s.take<float>(t.padded_keys * t.head_dim);
       dv = s.take<float>(t.padded_keys * t.head_dim);
+      draws = s.take<uint16_t>(t.dropping ? rounded_up(block, 2) * t.padded_keys : 0);
       bytes = s.used;
     }
   };
@@ -277,6 +295,8 @@ struct Attention {
     const BackwardScratch w(t, base);
     const size_t width = t.head_dim, units = width / kPer;
     const bool turned = args.cos != nullptr;
+    // with z = 0 or 1 / keep: ds = p (z do·v − Σ p z do·v), dv = Σ p z do; 1 / keep is taken out of the sums
+    const float inverse_keep = args.dropout.inverse_keep(), scale = args.scale * inverse_keep;
     gather<Units, Element>(args, args.k, turned, head, t.start, t.keys, t.padded_keys, w.rows);
     pack_transposed<Units>(w.rows, units, t.padded_keys, w.keys);
     pack_rows<Units>(w.rows, t.padded_keys, width, w.keys_packed);
@@ -298,12 +318,15 @@ struct Attention {
                              w.scores + range.begin, t.ld);
       multiply<Units, false>({w.d_out, units, 1}, count, w.values + range.begin * units, range.size(), units, 0, units,
                              w.d_weights + range.begin, t.ld);
+      if (t.dropping) draw(args, t, head, row, even, range, w.draws);
       for (size_t pair = 0; pair < even; pair += kPer) {
         float means[kPer];
         for (size_t i = pair; i < pair + kPer; ++i) {
           float *s = w.scores + i * t.ld, *d = w.d_weights + i * t.ld;
           const size_t first = t.first_key(row + i), end = t.end_key(row + i);
           means[i - pair] = 0.0f;
+          if (t.dropping)
+            zero_dropped(Floats{}, d + range.begin, range.size(), w.draws + i * range.size(), args.dropout.threshold);
           if (i < count && first < end) {
             const float lse = args.lse[head * args.num_tokens + t.start + row + i];
             means[i - pair] = softmax_again_row(s, d, args.scale, lse, first, end, range.begin, range.end);
@@ -313,6 +336,9 @@ struct Attention {
           }
         }
         lay_out(w, t.ld, pair, means, range.begin, range.end);
+        if (t.dropping)
+          zero_dropped_units(Units{}, w.weights + pair / kPer * t.ld + range.begin, range.size(),
+                             w.draws + pair * range.size(), range.size(), args.dropout.threshold);
       }
       const Left<Unit> p{w.weights + range.begin, 1, t.ld}, ds{w.d_scores_packed + range.begin, 1, t.ld};
       const size_t depth = even / kPer;
@@ -327,13 +353,13 @@ struct Attention {
                              t.padded_keys / kPer, range.begin / kPer, range.size() / kPer, w.dq, width);
       for (size_t i = 0; i < count; ++i) {
         const size_t token = t.start + row + i;
-        scatter_row<Element>(args, turned, token, w.dq + i * width, args.scale, row_of<Element>(args.dq, token, head));
+        scatter_row<Element>(args, turned, token, w.dq + i * width, scale, row_of<Element>(args.dq, token, head));
       }
     }
     for (size_t j = 0; j < t.keys; ++j) {
       const size_t token = t.start + j;
-      scatter_row<Element>(args, turned, token, w.dk + j * width, args.scale, row_of<Element>(args.dk, token, head));
-      scatter_row<Element>(args, false, token, w.dv + j * width, 1.0f, row_of<Element>(args.dv, token, head));
+      scatter_row<Element>(args, turned, token, w.dk + j * width, scale, row_of<Element>(args.dk, token, head));
+      scatter_row<Element>(args, false, token, w.dv + j * width, inverse_keep, row_of<Element>(args.dv, token, head));
     }
     zero_rows<Element>(args, args.dk, head, t.start + t.keys, t.start + t.rows);
     zero_rows<Element>(args, args.dv, head, t.start + t.keys, t.start + t.rows);

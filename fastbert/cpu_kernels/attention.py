@@ -3,8 +3,9 @@
     out_i = Σ_j softmax_j(scale · q_i·k_j) v_j        |i − j| <= window, j among the sequence's first `keys` tokens
 
 Packed q, k, v, out: (T, N, H), any token and head strides, float32 or bfloat16, summed in float32. lse (N, T)
-float32 is kept for the backward. The fused op takes the projection (T, 3, N, H) as it is, turns q and k by their angles
-on the way into the kernel, and gives its gradient as one tensor: no copy on either way.
+float32 is kept for the backward, which draws the dropped weights again (dropout.py). The fused op takes the projection
+(T, 3, N, H) as it is, turns q and k by their angles on the way into the kernel, and gives its gradient as one tensor,
+without a copy on either way.
 
 Reference: Vaswani et al., Attention Is All You Need, 2017; Dao et al., FlashAttention, 2022; Su et al., RoFormer, 2021.
 """
@@ -14,6 +15,7 @@ import math
 import torch
 from torch import Tensor
 
+from fastbert.cpu_kernels.dropout import draw_seed
 from fastbert.native import compute
 
 
@@ -23,7 +25,7 @@ def _rows(x: Tensor) -> Tensor:
 
 def _run(
     backward: bool, inputs: list[Tensor], outputs: list[Tensor], lse: Tensor, cu_seqlens: Tensor, keys: Tensor | None,
-    angles: tuple[Tensor | None, Tensor | None], window: int, scale: float,
+    angles: tuple[Tensor | None, Tensor | None], window: int, scale: float, dropout_p: float, seed: int,
 ) -> None:  # fmt: skip
     """inputs q, k, v (and the gradient of out) → outputs out, or dq, dk, dv; all (T, N, H)."""
     inputs = [_rows(x) for x in inputs]
@@ -41,46 +43,49 @@ def _run(
         window,
         scale,
         torch.get_num_threads(),
+        dropout_p,
+        seed,
     )
 
 
 # ---- separate q, k, v ----
 @torch.library.custom_op("fastbert::cpu_attention", mutates_args=())
 def _forward(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, keys: Tensor | None, window: int, scale: float
-) -> tuple[Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, keys: Tensor | None, window: int, scale: float,
+    dropout_p: float, seed: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     out, lse = q.new_empty(q.shape), q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
-    _run(False, [q, k, v], [out], lse, cu_seqlens, keys, (None, None), window, scale)
+    _run(False, [q, k, v], [out], lse, cu_seqlens, keys, (None, None), window, scale, dropout_p, seed)
     return out, lse
 
 
 @_forward.register_fake
-def _(q, k, v, cu_seqlens, keys, window, scale):
+def _(q, k, v, cu_seqlens, keys, window, scale, dropout_p, seed):
     return q.new_empty(q.shape), q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
 
 
 @torch.library.custom_op("fastbert::cpu_attention_backward", mutates_args=())
 def _backward(
     grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, cu_seqlens: Tensor, keys: Tensor | None,
-    window: int, scale: float,
+    window: int, scale: float, dropout_p: float, seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     grads = [x.new_empty(x.shape) for x in (q, k, v)]
-    _run(True, [q, k, v, grad_out], grads, lse, cu_seqlens, keys, (None, None), window, scale)
+    _run(True, [q, k, v, grad_out], grads, lse, cu_seqlens, keys, (None, None), window, scale, dropout_p, seed)
     return grads[0], grads[1], grads[2]
 
 
 @_backward.register_fake
-def _(grad_out, q, k, v, lse, cu_seqlens, keys, window, scale):
+def _(grad_out, q, k, v, lse, cu_seqlens, keys, window, scale, dropout_p, seed):
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
 def _keep(ctx, inputs, output):
-    q, k, v, cu_seqlens, keys, ctx.window, ctx.scale = inputs
+    q, k, v, cu_seqlens, keys, *ctx.options = inputs
     ctx.save_for_backward(q, k, v, output[1], cu_seqlens, keys)
 
 
 def _gradients(ctx, grad_out, _grad_lse):
-    return *_backward(grad_out, *ctx.saved_tensors, ctx.window, ctx.scale), None, None, None, None
+    return *_backward(grad_out, *ctx.saved_tensors, *ctx.options), *[None] * 6
 
 
 _forward.register_autograd(_gradients, setup_context=_keep)
@@ -90,16 +95,16 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 @torch.library.custom_op("fastbert::cpu_qkv_attention", mutates_args=())
 def _qkv_forward(
     qkv: Tensor, cos: Tensor | None, sin: Tensor | None, cu_seqlens: Tensor, keys: Tensor | None, window: int,
-    scale: float,
+    scale: float, dropout_p: float, seed: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     q, k, v = qkv.unbind(1)
     out, lse = q.new_empty(q.shape), q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
-    _run(False, [q, k, v], [out], lse, cu_seqlens, keys, (cos, sin), window, scale)
+    _run(False, [q, k, v], [out], lse, cu_seqlens, keys, (cos, sin), window, scale, dropout_p, seed)
     return out, lse
 
 
 @_qkv_forward.register_fake
-def _(qkv, cos, sin, cu_seqlens, keys, window, scale):
+def _(qkv, cos, sin, cu_seqlens, keys, window, scale, dropout_p, seed):
     tokens, _, heads, head_dim = qkv.shape
     return qkv.new_empty((tokens, heads, head_dim)), qkv.new_empty((heads, tokens), dtype=torch.float32)
 
@@ -107,31 +112,41 @@ def _(qkv, cos, sin, cu_seqlens, keys, window, scale):
 @torch.library.custom_op("fastbert::cpu_qkv_attention_backward", mutates_args=())
 def _qkv_backward(
     grad_out: Tensor, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, lse: Tensor, cu_seqlens: Tensor,
-    keys: Tensor | None, window: int, scale: float,
+    keys: Tensor | None, window: int, scale: float, dropout_p: float, seed: int,
 ) -> Tensor:  # fmt: skip
     grad = qkv.new_empty(qkv.shape)
-    _run(True, [*qkv.unbind(1), grad_out], list(grad.unbind(1)), lse, cu_seqlens, keys, (cos, sin), window, scale)
+    grads = list(grad.unbind(1))
+    _run(
+        True, [*qkv.unbind(1), grad_out], grads, lse, cu_seqlens, keys, (cos, sin), window, scale, dropout_p, seed
+    )  # fmt: skip
     return grad
 
 
 @_qkv_backward.register_fake
-def _(grad_out, qkv, cos, sin, lse, cu_seqlens, keys, window, scale):
+def _(grad_out, qkv, cos, sin, lse, cu_seqlens, keys, window, scale, dropout_p, seed):
     return qkv.new_empty(qkv.shape)
 
 
 def _qkv_keep(ctx, inputs, output):
-    qkv, cos, sin, cu_seqlens, keys, ctx.window, ctx.scale = inputs
+    qkv, cos, sin, cu_seqlens, keys, *ctx.options = inputs
     ctx.save_for_backward(qkv, cos, sin, output[1], cu_seqlens, keys)
 
 
 def _qkv_gradients(ctx, grad_out, _grad_lse):
-    return _qkv_backward(grad_out, *ctx.saved_tensors, ctx.window, ctx.scale), None, None, None, None, None, None
+    return _qkv_backward(grad_out, *ctx.saved_tensors, *ctx.options), *[None] * 8
 
 
 _qkv_forward.register_autograd(_qkv_gradients, setup_context=_qkv_keep)
 
 
 # ---- public ----
+def _seed(dropout_p: float, seed: int | None) -> int:
+    """The caller's seed, or where something is to be dropped the next of torch's generator."""
+    if not dropout_p:
+        return 0
+    return draw_seed() if seed is None else seed % 2**63
+
+
 def _sequences(
     shape: torch.Size, cu_seqlens: Tensor | None, attention_mask: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
@@ -157,7 +172,8 @@ def attention(
     bounds, keys = _sequences(q.shape, cu_seqlens, attention_mask)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     packed = (x if cu_seqlens is not None else x.flatten(0, 1) for x in (q, k, v))
-    return _forward(*packed, bounds, keys, -1 if window is None else window, scale)[0].view(q.shape)
+    options = (-1 if window is None else window, scale, dropout_p, _seed(dropout_p, seed))
+    return _forward(*packed, bounds, keys, *options)[0].view(q.shape)
 
 
 def qkv_attention(
@@ -174,5 +190,6 @@ def qkv_attention(
         shape = qkv.shape[: 2 if padded else 1]
         cos, sin = (x.expand(*shape, -1).reshape(-1, x.shape[-1]).float().contiguous() for x in (cos, sin))
     flat = qkv.flatten(0, 1) if padded else qkv
-    out = _qkv_forward(flat, cos, sin, bounds, keys, -1 if window is None else window, scale)[0]
+    options = (-1 if window is None else window, scale, dropout_p, _seed(dropout_p, seed))
+    out = _qkv_forward(flat, cos, sin, bounds, keys, *options)[0]
     return out.unflatten(0, qkv.shape[:2]) if padded else out

@@ -46,8 +46,8 @@ def _attention_refusal(tensors: Tensors, options: Mapping[str, object]) -> str |
             return f"{name} has last stride {x.stride(-1)}: the kernel reads rows. Remedy: {name}.contiguous()"
     if tensors.get("bias") is not None:
         return f"bias was given: the kernel adds none to the scores. {_REMEDY}"
-    if options.get("dropout_p"):
-        return f"dropout_p={options['dropout_p']}: the kernel drops no attention weights. {_REMEDY}, or dropout_p=0"
+    if options.get("dropout_p") and torch.compiler.is_compiling():
+        return f"dropout under torch.compile: the kernel's seed is drawn outside the graph. {_REMEDY}"
     scale = options.get("scale")
     if isinstance(scale, (int, float)) and not scale > 0:
         return f"scale={scale}: the kernel takes a positive scale. {_REMEDY}"
@@ -66,8 +66,6 @@ def _attention_refusal(tensors: Tensors, options: Mapping[str, object]) -> str |
 
 
 def _rows_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
-    if options.get("dropout_p"):
-        return f"dropout_p={options['dropout_p']}: the kernel drops nothing. {_REMEDY}, or dropout_p=0"
     x, residual = tensors.get("x"), tensors.get("residual")
     if x is not None and residual is not None and (x.dtype, x.shape) != (residual.dtype, residual.shape):
         return f"x is {x.dtype} {tuple(x.shape)}, residual {residual.dtype} {tuple(residual.shape)}: expected the same"
@@ -150,7 +148,7 @@ def refusal(op: str, tensors: Tensors, **options: object) -> str | None:
     Args:
         op: a name in :data:`fastbert.ops.OPS`.
         tensors: argument name → tensor or None, as :mod:`fastbert.ops` spells them.
-        options: the op's other arguments that decide (``scale`` and ``dropout_p`` of attention).
+        options: the op's other arguments that decide (``scale`` of attention).
     """
     if op not in _REFUSALS:
         return f"there is no C++ kernel for {op!r}. {_REMEDY}"

@@ -1,6 +1,6 @@
 """The position-wise half of a layer as one node of the graph, pre- or post-norm.
 
-    post: out = LayerNorm(x + W₂ act(W₁ x + b₁) + b₂)        pre: out = x + W₂ act(W₁ LayerNorm(x) + b₁) + b₂
+    post: out = LayerNorm(x + drop(W₂ act(W₁ x + b₁) + b₂))    pre: out = x + drop(W₂ act(W₁ LayerNorm(x) + b₁) + b₂)
 
 Shapes: x, out (T, D); W₁ (F, D), or (2F, D) for GeGLU; W₂ (D, F). One node in place of six spares their bookkeeping,
 the residual's gradient is added by the product that makes the other half of it, and every bias's gradient comes out of
@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastbert.cpu_kernels import images, products, rows
+from fastbert.cpu_kernels.dropout import draw_seed, drop
 
 
 def forward(
     x: Tensor, norm_weight: Tensor, norm_bias: Tensor | None, up: Tensor, up_bias: Tensor | None, down: Tensor,
-    down_bias: Tensor | None, eps: float, post: bool, exact: bool, gated: bool, keep: bool,
+    down_bias: Tensor | None, eps: float, post: bool, exact: bool, gated: bool, dropout_p: float, seed: int, keep: bool,
 ) -> list[Tensor]:  # fmt: skip
     """out, and what the backward needs: inner, pre, act, total, mean, rstd."""
     inner, total, mean, rstd = (x,) * 4
@@ -28,7 +29,12 @@ def forward(
     act = rows.gelu(pre, up_bias, exact, gated)
     if post:
         out = products.linear(act, down)
+        if dropout_p:
+            out, down_bias = drop(out, down_bias, dropout_p, seed, in_place=True), None
         out, total, mean, rstd = rows.layer_norm(out, down_bias, x, norm_weight, norm_bias, eps, keep)
+    elif dropout_p:
+        out = drop(products.linear(act, down), down_bias, dropout_p, seed, in_place=True)
+        out += x
     else:
         out = torch.addmm(x, act, down.t())
         if down_bias is not None:
@@ -39,19 +45,20 @@ def forward(
 def backward(
     grad: Tensor, inner: Tensor, pre: Tensor, act: Tensor, total: Tensor, mean: Tensor, rstd: Tensor,
     norm_weight: Tensor, has_norm_bias: bool, up: Tensor, up_bias: Tensor | None, down: Tensor,
-    down_bias: Tensor | None, post: bool, exact: bool, gated: bool,
+    down_bias: Tensor | None, post: bool, exact: bool, gated: bool, dropout_p: float, seed: int,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """grad_x, and the gradients of norm_weight, norm_bias, up, up_bias, down, down_bias."""
     has_bias = down_bias is not None
-    grad_down_bias: Tensor | None
+    grad_down_bias = None
     if post:
         grad, grad_weight, grad_bias, grad_down_bias = rows.layer_norm_backward(
             grad, None, total, mean, rstd, norm_weight, has_norm_bias, has_bias
         )
-    else:
-        grad_down_bias = rows.sum_rows(grad, down_bias.dtype) if down_bias is not None else None
-    grad_down = products.weight_gradient(grad, act)
-    grad_act = products.input_gradient(grad, down)
+    grad_out = drop(grad, None, dropout_p, seed) if dropout_p else grad
+    if down_bias is not None and (dropout_p or not post):
+        grad_down_bias = rows.sum_rows(grad_out, down_bias.dtype)
+    grad_down = products.weight_gradient(grad_out, act)
+    grad_act = products.input_gradient(grad_out, down)
     grad_pre, grad_up_bias = rows.gelu_backward(grad_act, pre, up_bias, exact, gated, in_place=True)
     grad_up = products.weight_gradient(grad_pre, inner)
     if post:
@@ -68,12 +75,10 @@ class _FeedForward(torch.autograd.Function):
     """The parameters come twice: as the graph knows them, and the two matrices as they are computed with."""
 
     @staticmethod
-    def forward(
-        ctx, x, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias, up, down, eps, post, exact, gated
-    ):
-        out, *kept = forward(x, norm_weight, norm_bias, up, up_bias, down, down_bias, eps, post, exact, gated, True)
+    def forward(ctx, x, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias, up, down, eps, *options):
+        out, *kept = forward(x, norm_weight, norm_bias, up, up_bias, down, down_bias, eps, *options, True)
         ctx.save_for_backward(*kept, norm_weight, up, up_bias, down, down_bias)
-        ctx.has_norm_bias, ctx.options = norm_bias is not None, (post, exact, gated)
+        ctx.has_norm_bias, ctx.options = norm_bias is not None, options
         return out
 
     @staticmethod
@@ -83,7 +88,7 @@ class _FeedForward(torch.autograd.Function):
         gradients = backward(
             grad.contiguous(), *kept, norm_weight, ctx.has_norm_bias, up, up_bias, down, down_bias, *ctx.options
         )
-        return *gradients, None, None, None, None, None, None
+        return *gradients, *[None] * 8
 
 
 def feed_forward(
@@ -102,13 +107,13 @@ def feed_forward(
     dropout_p: float = 0.0,
 ) -> Tensor:
     """LayerNorm → Linear → GELU/GeGLU → Linear → residual; semantics of :func:`fastbert.reference.feed_forward`."""
-    assert not dropout_p, "dispatch refuses dropout"
     dtype = images.compute_dtype(x)
     tokens = rows.flat(x).to(dtype)
     norm_weight, norm_bias = rows.dense(norm_weight), rows.dense(norm_bias)
     up_bias, down_bias = rows.dense(up_bias), rows.dense(down_bias)
     up, down = images.as_dtype(up_weight, dtype), images.as_dtype(down_weight, dtype)
-    options = (eps, norm == "post", approximate == "none", mlp == "geglu")
+    seed = draw_seed() if dropout_p else 0
+    options = (eps, norm == "post", approximate == "none", mlp == "geglu", dropout_p, seed)
     if torch.is_grad_enabled():
         out = _FeedForward.apply(
             tokens, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias, up, down, *options

@@ -2,14 +2,14 @@
 
 import torch
 
-from fastbert.cpu_kernels import embed, loss, rows
+from fastbert.cpu_kernels import dropout, embed, loss, rows
 from fastbert.cpu_kernels import feed_forward as _feed_forward
 from fastbert.cpu_kernels import self_attention as _self_attention
 from fastbert.cpu_kernels.attention import attention, qkv_attention
 from fastbert.cpu_kernels.embed import tied
 
 # torch.compile cannot look into these; it calls them between two graphs
-add_layer_norm = torch.compiler.disable(rows.add_layer_norm)
+add_layer_norm = torch.compiler.disable(dropout.add_layer_norm)
 bias_gelu = torch.compiler.disable(rows.bias_gelu)
 geglu = torch.compiler.disable(rows.geglu)
 embed_layer_norm = torch.compiler.disable(embed.embed_layer_norm)

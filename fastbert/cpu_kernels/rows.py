@@ -4,8 +4,8 @@
     out = gelu(x + bias), or gelu(gate + …) · (value + …) of x = [gate | value]
 
 Shapes: x, residual, out (T, D); vectors (D,). float32 or bfloat16, computed in float32; vectors may be of either type.
-The functions here take contiguous tensors that somebody has checked; :func:`add_layer_norm`, :func:`bias_gelu` and
-:func:`geglu` are the public ops.
+The functions here take contiguous tensors that somebody has checked; :func:`bias_gelu` and :func:`geglu` are public
+ops, :func:`add_layer_norm` is one with dropout.py before it.
 
 Reference: Ba et al., Layer Normalization, 2016; Hendrycks & Gimpel, Gaussian Error Linear Units, 2016.
 """
@@ -141,11 +141,9 @@ def add_layer_norm(
     bias: Tensor | None,
     eps: float,
     *,
-    dropout_p: float = 0.0,
     return_sum: bool = False,
 ):
-    """LayerNorm(residual + x); semantics of :func:`fastbert.reference.add_layer_norm`, without dropout."""
-    assert not dropout_p, "dispatch refuses dropout"
+    """LayerNorm(residual + x); semantics of :func:`fastbert.reference.add_layer_norm`, without dropout (dropout.py)."""
     tokens, other = flat(x), None if residual is None else flat(residual)
     weight, bias = dense(weight), dense(bias)
     if torch.is_grad_enabled():

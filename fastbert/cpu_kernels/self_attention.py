@@ -1,6 +1,6 @@
 """The attention half of a layer as one node of the graph, pre- or post-norm, over packed sequences.
 
-    post: out = LayerNorm(x + W_o attention(W_qkv x + b_qkv) + b_o)        pre: the LayerNorm is before W_qkv
+    post: out = LayerNorm(x + drop(W_o attention(W_qkv x + b_qkv) + b_o))        pre: the LayerNorm is before W_qkv
 
 Shapes: x (T, D), W_qkv (3D, D), rows [Q | K | V] of N heads each; W_o (D, D); ``rows`` (M,) of the T are worked out
 behind the attention: out is (M, D). The attention kernel reads queries, keys and values where the projection left them,
@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from fastbert.cpu_kernels import images, one_row, products
 from fastbert.cpu_kernels import rows as row_kernels
+from fastbert.cpu_kernels.dropout import draw_seed, drop
 from fastbert.native import compute
 
 
@@ -29,6 +30,10 @@ class Sequences:
     window: int | None = None
     cos: Tensor | None = None  # (T, H / 2) float32
     sin: Tensor | None = None
+    dropout_p: float = 0.0  # of the weights
+    seed: int = 0
+    out_dropout_p: float = 0.0  # of what joins the residual
+    out_seed: int = 0
 
 
 def _attention(at: Sequences, qkv: Tensor, others: list[Tensor], lse: Tensor, backward: bool) -> None:
@@ -46,7 +51,7 @@ def _attention(at: Sequences, qkv: Tensor, others: list[Tensor], lse: Tensor, ba
         backward, qkv.dtype == row_kernels.NARROW, inputs, outputs, lse.data_ptr(),
         (row_kernels.address(at.cos), row_kernels.address(at.sin)), at.cu_seqlens.data_ptr(), 0,
         (at.cu_seqlens.shape[0] - 1, at.num_heads, tokens, head), -1 if at.window is None else at.window, head**-0.5,
-        torch.get_num_threads(),
+        torch.get_num_threads(), at.dropout_p, at.seed,
     )  # fmt: skip
 
 
@@ -59,7 +64,8 @@ def forward(
     inner, total, mean, rstd = (x,) * 4
     if not post and norm_weight is not None:
         inner, total, mean, rstd = row_kernels.layer_norm(x, None, None, norm_weight, norm_bias, eps, keep)
-    if not keep and source is None and rows is not None and one_row.takes(inner, rows, at):
+    dropping = at.dropout_p or at.out_dropout_p
+    if not (keep or dropping) and source is None and rows is not None and one_row.takes(inner, rows, at):
         qkv, lse = x.new_empty(0), x.new_empty(0)
         asked = context = one_row.context(inner, qkv_weight, qkv_bias, rows, at)
     else:
@@ -74,7 +80,13 @@ def forward(
     if post:
         assert norm_weight is not None
         out = products.linear(asked, out_weight)
+        if at.out_dropout_p:
+            out = drop(out, out_bias, at.out_dropout_p, at.out_seed, in_place=True)
+            out_bias = None
         out, total, mean, rstd = row_kernels.layer_norm(out, out_bias, residual, norm_weight, norm_bias, eps, keep)
+    elif at.out_dropout_p:
+        out = drop(products.linear(asked, out_weight), out_bias, at.out_dropout_p, at.out_seed, in_place=True)
+        out += residual
     else:
         out = torch.addmm(residual, asked, out_weight.t())
         if out_bias is not None:
@@ -94,11 +106,12 @@ def backward(
         grad, grad_weight, grad_bias, grad_out_bias = row_kernels.layer_norm_backward(
             grad, None, total, mean, rstd, norm_weight, has_norm_bias, out_bias is not None
         )
-    elif out_bias is not None:
-        grad_out_bias = row_kernels.sum_rows(grad, out_bias.dtype)
+    grad_out = drop(grad, None, at.out_dropout_p, at.out_seed) if at.out_dropout_p else grad
+    if out_bias is not None and (at.out_dropout_p or not post):
+        grad_out_bias = row_kernels.sum_rows(grad_out, out_bias.dtype)
     asked = context if rows is None else context.index_select(0, rows)
-    grad_out_weight = products.weight_gradient(grad, asked)
-    grad_context = products.input_gradient(grad, out_weight)
+    grad_out_weight = products.weight_gradient(grad_out, asked)
+    grad_context = products.input_gradient(grad_out, out_weight)
     if rows is not None:
         grad_context = torch.zeros_like(context).index_copy_(0, rows, grad_context)
     grad_qkv = torch.empty_like(qkv)
@@ -158,10 +171,15 @@ def self_attention(
     source: Tensor | None = None,
     norm: str = "post",
     eps: float = 1e-12,
+    dropout_p: float = 0.0,
+    attention_dropout_p: float = 0.0,
 ) -> Tensor:
     """The attention half of a layer; semantics of :func:`fastbert.reference.self_attention`."""
     cos, sin = (None, None) if rotary is None else (table.float().contiguous() for table in rotary)
-    at = Sequences(num_heads, cu_seqlens.to(torch.int32).contiguous(), window, cos, sin)
+    at = Sequences(
+        num_heads, cu_seqlens.to(torch.int32).contiguous(), window, cos, sin,
+        attention_dropout_p, draw_seed() if attention_dropout_p else 0, dropout_p, draw_seed() if dropout_p else 0,
+    )  # fmt: skip
     dtype = images.compute_dtype(x)
     x = row_kernels.flat(x).to(dtype)
     norm_weight, norm_bias, out_bias = (row_kernels.dense(v) for v in (norm_weight, norm_bias, out_bias))

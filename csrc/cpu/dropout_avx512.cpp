@@ -1,0 +1,11 @@
+#include "cpu/dropout.h"
+
+#ifdef FASTBERT_X86
+#include "cpu/vec_avx512.h"
+#include "cpu/dropout_loop.h"
+FASTBERT_VEC_END
+
+namespace fastbert {
+const DropoutKernels dropout_avx512 = kDropoutKernels;
+}
+#endif
