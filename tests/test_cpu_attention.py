@@ -268,8 +268,7 @@ def test_torch_library_agrees():
     cos, sin = reference.rotary_tables(torch.arange(20), 16, 100.0, torch.float32)
     cu = bounds([8, 12])
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-    arguments = (qkv, cos, sin, cu, None, -1, 0.25)
-    torch.library.opcheck(torch.ops.fastbert.cpu_qkv_attention.default, arguments, test_utils=checks)
-    torch.library.opcheck(
-        torch.ops.fastbert.cpu_attention.default, (*qkv.unbind(1), cu, None, 3, 0.25), test_utils=checks
-    )
+    apart, attention = torch.ops.fastbert.cpu_attention.default, torch.ops.fastbert.cpu_qkv_attention.default
+    for dropped in ((0.0, 0), (0.25, 5)):
+        torch.library.opcheck(attention, (qkv, cos, sin, cu, None, -1, 0.25, *dropped), test_utils=checks)
+        torch.library.opcheck(apart, (*qkv.unbind(1), cu, None, 3, 0.25, *dropped), test_utils=checks)
