@@ -44,8 +44,7 @@ DEFAULT_MINUTES = 5.0
 BY_HEART_STEPS = 450  # well under a minute of CPU for the tiny preset
 EVALUATION_RATE = 0.15  # BERT's, whatever the training uses, so that figures compare
 EVALUATION_SEED = 20_181_011  # fixed: every run answers the same questions
-QUICK_EVALUATION_TOKENS = 16_384  # during the run
-FINAL_EVALUATION_TOKENS = 131_072
+FINAL_EVALUATION_SCALE = 8  # tokens of the last evaluation in units of --eval-tokens
 VERIFIED_AT_ONCE = 256 << 20  # bytes, in a fraction of a second
 LEAST_ENDING_S = 2.0  # for one evaluation and the model
 
@@ -150,6 +149,20 @@ def get_store(
     return store
 
 
+def get_heldout_store(run: Path, options: TrainOptions, tokenizer: Tokenizer, monitor: Monitor) -> "TokenStore | None":
+    """The text of ``--eval-data`` as token shards in ``eval_tokens/`` of the run, None without the option."""
+    if not options.eval_data:
+        return None
+    directory = run / "eval_tokens"
+    if (directory / "manifest.json").is_file():
+        store = TokenStore.open(directory, verify=True)
+    else:
+        corpus = Corpus(options.eval_data, text_field=options.text_field)
+        store = write_store(directory, corpus, tokenizer, threads=options.threads)
+    monitor.say(f"held-out text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
+    return store
+
+
 def verify_beside(store: TokenStore, world: World) -> Background:
     """Compare the checksums of a store: a small one at once, a large one while training begins."""
     check = Background("store-check")
@@ -199,13 +212,19 @@ def assemble(
     monitor: Monitor,
     device: torch.device,
     world: World | None = None,
+    heldout_store: TokenStore | None = None,
 ) -> Parts:
     """Split, loader, model, optimizers, budget: everything the loop needs."""
     world = world or World()
     torch.manual_seed(options.seed)
-    split = split_documents(store, fraction=options.heldout_fraction)
-    questions = ask_by_heart(options, store, split, tokenizer)
-    if len(split.heldout) == 0:
+    if heldout_store is None:
+        split = split_documents(store, fraction=options.heldout_fraction)
+        questions, heldout = ask_by_heart(options, store, split, tokenizer), split.heldout
+        heldout_store = store
+    else:
+        split = split_documents(store, fraction=0.0)
+        questions, heldout = None, split_documents(heldout_store, fraction=0.0).train
+    if len(heldout) == 0:
         monitor.say(f"evaluation: on the training text itself ({split.reason})")
     bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
     memory = check_memory(options, tokenizer, device, world, bf16)
@@ -214,12 +233,13 @@ def assemble(
     if world.rank:
         torch.manual_seed(options.seed + (world.rank << 40))  # dropout is each rank's own
     loader = make_loader(options, store, split.train, tokenizer)
-    heldout = split.heldout if len(split.heldout) else split.train
+    unseen = len(heldout) > 0
+    heldout = heldout if unseen else split.train
 
     def batches(max_tokens: int) -> Callable[[], Iterable[PackedBatch]]:
         if questions is not None:
             return lambda: [questions]
-        return lambda: evaluation_batches(options, store, heldout, tokenizer, max_tokens)
+        return lambda: evaluation_batches(options, heldout_store, heldout, tokenizer, max_tokens)
 
     minutes, steps = options.minutes, options.steps
     free = minutes is None and steps is None
@@ -234,7 +254,7 @@ def assemble(
         Schedule(options.warmup, options.decay),
         Budget(minutes=minutes, steps=steps),
         loader,
-        batches(QUICK_EVALUATION_TOKENS),
+        batches(options.eval_tokens),
         monitor,
         LoopOptions(
             mask_rate=RateSchedule.parse(options.mask_rate),
@@ -244,7 +264,7 @@ def assemble(
             stop_after=options.stop_after,
             stop_when_perfect=free and questions is not None,
             bf16=bf16,
-            final_evaluation_scale=1.0 if questions is not None else FINAL_EVALUATION_TOKENS / QUICK_EVALUATION_TOKENS,
+            final_evaluation_scale=1.0 if questions is not None else FINAL_EVALUATION_SCALE,
             micro_batches=micro_batches(options, world),
             batch_ramp=ramp_of(options),
             identity=" ".join([tokenizer.fingerprint(), *(file.crc32 for file in store.manifest.files)][:100]),
@@ -265,13 +285,13 @@ def assemble(
     if questions is not None:
         measured_on = "on the training text, every word hidden in turn"
     else:
-        where = "unseen documents" if len(split.heldout) else "the training text"
+        where = "unseen documents" if unseen else "the training text"
         measured_on = f"on {where}, {EVALUATION_RATE:.0%} of the tokens, 80/10/10"
 
     def final_batches(share: float) -> Iterable[PackedBatch]:
-        return batches(max(int(share * FINAL_EVALUATION_TOKENS), options.max_length))()
+        return batches(max(int(share * FINAL_EVALUATION_SCALE * options.eval_tokens), options.max_length))()
 
-    return Parts(trainer, measured_on, final_batches, sentences_of(store, heldout, limit=2000), store)
+    return Parts(trainer, measured_on, final_batches, sentences_of(heldout_store, heldout, limit=2000), store)
 
 
 def check_memory(

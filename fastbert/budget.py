@@ -34,6 +34,11 @@ class Budget:
         return self.spent_s + time.monotonic() - self._began_s
 
     @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start of the process, preparation and earlier sittings included."""
+        return (self.prepared_s or 0.0) + self.training_s
+
+    @property
     def total_s(self) -> float:
         """Seconds of training that the minutes allow."""
         assert self.minutes is not None and self.prepared_s is not None

@@ -74,6 +74,8 @@ class TrainOptions:
     """What is hidden: single pieces, whole words, or spans of several words."""
     heldout_fraction: float = 0.05
     """Share of the text, by document, that is kept unseen for the evaluation."""
+    eval_data: list[str] = field(default_factory=list)
+    """Evaluate on this held-out text instead, and train on all of --data: as --data, with the same --text-field."""
 
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the matrices of the layers and AdamW for the rest, or AdamW for everything."""
@@ -94,6 +96,8 @@ class TrainOptions:
 
     evaluations: int = 10
     """Evaluations during the run, evenly spread."""
+    eval_tokens: int = 16_384
+    """Tokens of an evaluation during the run, evenly over the held-out text; the last takes eight times as many."""
     checkpoint_every: Annotated[int | None, unset("N")] = None
     """Steps between checkpoints (default: 500, further apart where that would cost over 1 % of the time; 0: only at the
     end)."""
@@ -153,6 +157,7 @@ def check(options: TrainOptions) -> None:
         "window",
         "vocab_size",
         "min_frequency",
+        "eval_tokens",
         "threads",
         "stop_after",
     ):

@@ -125,17 +125,18 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
             monitor.say("the run has no checkpoint yet: it begins at its first step")
         device = assembly.choose_device(options.device, world)
 
-        def prepare() -> "tuple[Tokenizer, TokenStore]":
+        def prepare() -> "tuple[Tokenizer, TokenStore, TokenStore | None]":
             corpus = assembly.open_corpus(options)
             tokenizer = assembly.get_tokenizer(run.path, options, corpus, monitor)
-            return tokenizer, assembly.get_store(run.path, options, corpus, tokenizer, monitor)
+            store = assembly.get_store(run.path, options, corpus, tokenizer, monitor)
+            return tokenizer, store, assembly.get_heldout_store(run.path, options, tokenizer, monitor)
 
-        tokenizer, store = world.main_first(prepare)
+        tokenizer, store, heldout_store = world.main_first(prepare)
         check = assembly.verify_beside(store, world)
         options = assembly.settle(options, store, device)
         assembly.set_threads(options, world)
         with check.to_blame():
-            parts = assembly.assemble(run, options, tokenizer, store, monitor, device, world)
+            parts = assembly.assemble(run, options, tokenizer, store, monitor, device, world, heldout_store)
         trainer = parts.trainer
         trainer.store_check = check
         if saved is not None:

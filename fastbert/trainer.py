@@ -114,6 +114,7 @@ class Trainer:
         self.stopped = False  # by a signal or by stop_after, before the budget was spent
         self.stop_signal = 0  # its number
         self.perfect_evaluations = 0  # in a row, up to now
+        self.evaluation_s = 0.0  # of all evaluations up to now, earlier sittings included
         self.final_evaluation_share = 1.0  # of its tokens, where the whole would take too long
         self.next_evaluation: float | None = None  # progress at which it is due
         self.foreseen_evaluation_s = 0.0  # what one on the way will take; 0: not known
@@ -142,6 +143,7 @@ class Trainer:
             "loader": self._place,
             "next_evaluation": self.next_evaluation,
             "perfect_evaluations": self.perfect_evaluations,
+            "evaluation_s": self.evaluation_s,
             "metrics_bytes": self.monitor.metrics_bytes,
             "identity": self.options.identity,
             "world_size": self.world.size,
@@ -240,6 +242,7 @@ class Trainer:
         self.final_evaluation_share = state.get("final_evaluation_share", 1.0)
         self.next_evaluation = state.get("next_evaluation")
         self.perfect_evaluations = state.get("perfect_evaluations", 0)
+        self.evaluation_s = state.get("evaluation_s", 0.0)
         self._place, self._saved_step = self.loader.state_dict(), saved.step
         mine = f"random/{self.world.rank}/"
         states = {n.removeprefix(mine): t for n, t in saved.tensors.items() if n.startswith(mine)}
@@ -382,12 +385,18 @@ class Trainer:
     def evaluate(self, batches: Iterable[PackedBatch]) -> Evaluation:
         """Score batches and record the result, in the arithmetic of the training.
 
-        A text to be learned by heart is scored in the exact arithmetic that predictions use.
+        A text to be learned by heart is scored in the exact arithmetic that predictions use. The record tells when the
+        evaluation began and what all before it took, so that loss can be drawn against the time of training alone.
         """
+        began_s, elapsed_s, earlier_s = time.monotonic(), self.budget.elapsed_s, self.evaluation_s
         autocast = nullcontext() if self.options.stop_when_perfect else self.autocast()
         mine = (part.to(self.device) for batch in batches for part in self.world.part(batch))
         result = evaluate(self.model, mine, autocast, self.device, self.world.sum)
-        self.monitor.record("heldout", self.step, tokens=self.tokens, **result.record())
+        self.monitor.record(
+            "heldout", self.step, tokens=self.tokens, elapsed_s=round(elapsed_s, 3),
+            evaluation_s=round(earlier_s, 3), **result.record(),
+        )  # fmt: skip
+        self.evaluation_s = earlier_s + time.monotonic() - began_s
         perfect = result.accuracy == 1.0 and result.next_sentence_accuracy in (None, 1.0)
         self.perfect_evaluations = self.perfect_evaluations + 1 if perfect else 0
         return result

@@ -281,6 +281,40 @@ def test_a_token_store_is_taken_as_it_is(tmp_path, finished_run):
     assert done.returncode == 2 and "another vocabulary" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
+def test_own_heldout_text(tmp_path):
+    """--eval-data is scored, and nothing of --data is kept back; the records tell the time of training alone."""
+    corpus = write_corpus(tmp_path / "corpus.txt")
+    heldout = write_corpus(tmp_path / "heldout.txt", documents=5)
+    done = train(
+        *("--data", corpus, "--eval-data", heldout, "--eval-tokens", 64, "--output", tmp_path / "run"),
+        *("--steps", 20, "--evaluations", 3, *SMALL),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "on unseen documents" in done.stdout and "of 5 documents" in done.stdout
+    run = tmp_path / "run"
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    held = [record for record in records if record["kind"] == "heldout"]
+    first, second, last = held
+    assert first["evaluation_s"] == 0.0 < second["evaluation_s"] < last["evaluation_s"] < last["elapsed_s"]
+    assert (
+        first["elapsed_s"] < second["elapsed_s"] <= last["elapsed_s"] - (last["evaluation_s"] - second["evaluation_s"])
+    )
+    from fastbert.data import TokenStore
+
+    tokens = TokenStore.open(run / "eval_tokens").num_tokens
+    # 64 tokens of it during the run, at the end all of it: 15 % of the tokens are asked for
+    assert first["masked_tokens"] < 64 and last["masked_tokens"] == pytest.approx(0.15 * tokens, rel=0.35)
+
+
+def test_an_empty_heldout_text_is_refused(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus.txt")
+    (tmp_path / "empty.txt").write_text("\n\n", encoding="utf-8")
+    done = train("--data", corpus, "--eval-data", "empty.txt", "--steps", 2, *SMALL, cwd=tmp_path)
+    assert done.returncode == 2 and "empty.txt" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
+
+
 def test_bad_output_directories(tmp_path, finished_run):
     run, _ = finished_run
     corpus = write_corpus(tmp_path / "corpus.txt")
