@@ -217,14 +217,16 @@ def assemble(
     """Split, loader, model, optimizers, budget: everything the loop needs."""
     world = world or World()
     torch.manual_seed(options.seed)
+    split = split_documents(store, fraction=options.heldout_fraction if heldout_store is None else 0.0)
+    heldout: np.ndarray | DocumentSpans = split.heldout
+    questions, asked_store = None, store
     if heldout_store is None:
-        split = split_documents(store, fraction=options.heldout_fraction)
-        questions, heldout = ask_by_heart(options, store, split, tokenizer), split.heldout
-        heldout_store = store
+        questions = ask_by_heart(options, store, split, tokenizer)
     else:
-        split = split_documents(store, fraction=0.0)
-        questions, heldout = None, split_documents(heldout_store, fraction=0.0).train
-    if len(heldout) == 0:
+        heldout, asked_store = split_documents(heldout_store, fraction=0.0).train, heldout_store
+    unseen = len(heldout) > 0
+    if not unseen:
+        heldout = split.train
         monitor.say(f"evaluation: on the training text itself ({split.reason})")
     bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
     memory = check_memory(options, tokenizer, device, world, bf16)
@@ -233,13 +235,11 @@ def assemble(
     if world.rank:
         torch.manual_seed(options.seed + (world.rank << 40))  # dropout is each rank's own
     loader = make_loader(options, store, split.train, tokenizer)
-    unseen = len(heldout) > 0
-    heldout = heldout if unseen else split.train
 
     def batches(max_tokens: int) -> Callable[[], Iterable[PackedBatch]]:
         if questions is not None:
             return lambda: [questions]
-        return lambda: evaluation_batches(options, heldout_store, heldout, tokenizer, max_tokens)
+        return lambda: evaluation_batches(options, asked_store, heldout, tokenizer, max_tokens)
 
     minutes, steps = options.minutes, options.steps
     free = minutes is None and steps is None
@@ -291,7 +291,7 @@ def assemble(
     def final_batches(share: float) -> Iterable[PackedBatch]:
         return batches(max(int(share * FINAL_EVALUATION_SCALE * options.eval_tokens), options.max_length))()
 
-    return Parts(trainer, measured_on, final_batches, sentences_of(heldout_store, heldout, limit=2000), store)
+    return Parts(trainer, measured_on, final_batches, sentences_of(asked_store, heldout, limit=2000), store)
 
 
 def check_memory(
