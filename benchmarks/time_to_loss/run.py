@@ -72,11 +72,12 @@ def run_one(contestant: str, seed: int, prepared: Prepared, output: Path, argume
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     began = time.monotonic()
-    with output.with_suffix(".log").open("w", encoding="utf-8") as log:
+    printed = output.with_name(f"{output.name}.log")
+    with printed.open("w", encoding="utf-8") as log:
         code = subprocess.run(asked, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode
     wall_s = time.monotonic() - began
     if code:
-        raise SystemExit(f"{contestant} seed {seed} ended with {code}: see {output.with_suffix('.log')}")
+        raise SystemExit(f"{contestant} seed {seed} ended with {code}: see {printed}")
     checkpoint = output if contestant.startswith("fastbert") else output / "model"
     judged = subprocess.run(
         [sys.executable, str(HERE / "scoring.py"), str(checkpoint), str(prepared.rows)],
