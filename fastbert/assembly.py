@@ -329,7 +329,7 @@ def say_estimate(trainer: Trainer, options: TrainOptions, memory: estimate.Memor
     (prepared_s,) = world.agree(time.monotonic() - fastbert.IMPORTED_AT_S)
     budget, ramp = trainer.budget, trainer.batch_ramp
     # an evaluation goes forward only, and takes longer for its loss
-    trainer.foreseen_evaluation_s = 0.4 * step_s * QUICK_EVALUATION_TOKENS / ramp.unit
+    trainer.foreseen_evaluation_s = 0.4 * step_s * options.eval_tokens / ramp.unit
     tokens, step_s = ramp.mean * ramp.unit, ramp.mean * step_s
     if budget.minutes is not None:
         estimate.refuse_impossible(budget.minutes, prepared_s, step_s, ending_s=LEAST_ENDING_S)

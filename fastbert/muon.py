@@ -108,7 +108,7 @@ class Muon(torch.optim.Optimizer):
                 scale = max(1.0, rows / columns) ** 0.5
                 if rows > columns:
                     part, target = part.mT, target.mT
-                by_shape.setdefault(tuple(part.shape), []).append((part, target, scale))
+                by_shape.setdefault((part.shape[0], part.shape[1]), []).append((part, target, scale))
         for same in by_shape.values():
             updates = orthogonalise(torch.stack([part for part, _, _ in same]), group["steps"], self.dtype)
             for update, (_, target, scale) in zip(updates, same, strict=True):

@@ -34,7 +34,8 @@ def folder(tmp_path_factory) -> Path:
     """The files that the READMEs speak of, in both languages."""
     root = tmp_path_factory.mktemp("readme")
     documents = "\n".join(line + ("\n" if i % 4 == 3 else "") for i, line in enumerate(LINES)) + "\n"
-    for name in ("my_text.txt", "meu_texto.txt", "dialogue.txt", "dialogo.txt"):
+    pages = ("my_text", "meu_texto", "dialogue", "dialogo", "book", "livro", "unseen", "ineditos")
+    for name in (f"{page}.txt" for page in pages):
         (root / name).write_text(documents, encoding="utf-8")
     for name in ("books", "livros"):
         (root / name).mkdir()
