@@ -21,6 +21,7 @@ class TaskMethods:
     model: "BertForPreTraining"
     tokenizer: "Tokenizer"
     task_model: "TaskModel | None" = None
+    embed: Any  # (texts, pooling, normalize) → vectors
 
     def classify(self, texts: Texts, pairs: Texts | None = None) -> Any:
         """Give the class of each text, or of each pair of texts.
@@ -111,7 +112,10 @@ class TaskMethods:
         """
         from fastbert.tasks import prediction
 
-        found = prediction.similarity(self.task_model, self.model, self.tokenizer, _listed(first), _listed(second))
+        def embed(listed: list[str]) -> Any:
+            return self.embed(listed, pooling="mean", normalize=True)
+
+        found = prediction.similarity(self.task_model, embed, self.tokenizer, _listed(first), _listed(second))
         return found[0] if isinstance(first, str) else found
 
     def _head(self, *tasks: str) -> "TaskModel":

@@ -1,20 +1,19 @@
 """Answers of a fine-tuned model: classes, numbers, entities, spans, similarities.
 
-Everything runs packed, longest rows together, in float32, and comes back in the order it was asked in.
+Heads run packed, longest rows together, in float32, and answers come back in the order they were asked in.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fastbert.errors import InputError
 from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample, tagged_text, word_spans
 from fastbert.tasks.features import Rows, SpanRows, TokenRows, span_rows, text_rows, token_rows
-from fastbert.tasks.model import TaskModel, mean_pooled
+from fastbert.tasks.model import TaskModel
 from fastbert.text import Tokenizer
 
 BATCH_TOKENS = 8192
@@ -198,25 +197,20 @@ def best_spans(logits: NDArray, offsets: NDArray) -> list[tuple[float, int, int]
 
 
 # ---- similarity ----
-def embeddings(backbone: Any, tokenizer: Tokenizer, texts: Sequence[str]) -> NDArray[np.float32]:
-    """(B, D) mean-pooled hidden states of length 1."""
-    length = min(512, backbone.config.max_position_embeddings)
-    rows = text_rows([TextExample("", text) for text in texts], tokenizer, length)
-    found: list[Any] = [None] * len(rows)
-    device = next(backbone.parameters()).device
-    with torch.inference_mode():
-        for chosen in batches(rows):
-            batch = rows.batch(chosen).to(device)
-            pooled: Tensor = mean_pooled(backbone.encode(batch), batch.cu_seqlens)
-            for i, row in zip(chosen, torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy(), strict=True):
-                found[i] = row
-    return np.stack(found)
-
-
 def similarity(
-    model: TaskModel | None, backbone: Any, tokenizer: Tokenizer, first: Sequence[str], second: Sequence[str]
+    model: TaskModel | None,
+    embed: Callable[[list[str]], NDArray[np.float32]],
+    tokenizer: Tokenizer,
+    first: Sequence[str],
+    second: Sequence[str],
 ) -> list[float]:
-    """How alike two texts are: the number of a model fine-tuned on pairs, else the cosine of mean-pooled embeddings.
+    """How alike two texts are: the number of a model fine-tuned on pairs, else the cosine of embeddings.
+
+    Args:
+        model: fine-tuned, or None.
+        embed: texts → (B, D) of length 1.
+        tokenizer: the model's.
+        first, second: as many of each.
 
     Raises:
         InputError: lists of unequal length, or a model of another task.
@@ -228,5 +222,5 @@ def similarity(
     if model is not None and model.settings.task == "regression" and model.settings.pairs is not False:
         pairs = [TextExample("", a, b) for a, b in zip(first, second, strict=True)]
         return classify(model, tokenizer, pairs)  # type: ignore[return-value]
-    both = embeddings(backbone, tokenizer, [*first, *second])
+    both = embed([*first, *second])
     return [float(x) for x in (both[: len(first)] * both[len(first) :]).sum(-1)]
