@@ -287,3 +287,28 @@ def test_a_host_is_cut_off_until_it_is_started_again(hosts, unbroken):
     assert_ended_well(hosts)
     assert len(continued(one)) == 1 and continued(one)[0] in ("20", "25")
     assert_same_weights(hosts, unbroken)
+
+
+@pytest.mark.slow
+def test_one_host_goes_on_alone_and_the_other_joins_again(hosts, unbroken):
+    """``--nnodes 1:2``: the number of ranks changes twice, the curve stays."""
+    one, other = hosts
+    folder, endpoint = one.folder, one.address
+    (folder / "hold-35-1").touch()
+    hold = hold_at_25(hosts, endpoint=endpoint, nodes="1:2")
+    other.kill()
+    hold.unlink()
+    wait_for("the survivor alone", (folder / "held-35-1-0").exists, hosts)
+    other.torchrun(endpoint=endpoint, nodes="1:2")
+    assert_ended_well(hosts)
+    assert continued(one) == ["25", "36"]  # asked to stop, it ends the step it is in
+
+    def losses(run: Path) -> dict:
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return {(r["kind"], r["step"]): r["loss"] for r in records if "loss" in r}
+
+    a, b = losses(folder / "run"), losses(unbroken)
+    assert a.keys() == b.keys()
+    worst = max(abs(a[key] - b[key]) / b[key] for key in b)
+    print(f"alone and together again: largest relative difference {worst:.1e}")
+    assert worst <= 1e-5
