@@ -1,4 +1,4 @@
-"""From options to the parts of a run: corpus, vocabulary, token store, model, loader, trainer."""
+"""From options and a token store to the parts of a run: split, loader, model, optimizers, budget, trainer."""
 
 import math
 import os
@@ -14,12 +14,11 @@ from torch import nn
 
 import fastbert
 from fastbert import by_heart, estimate
-from fastbert.background import Background
 from fastbert.batch import PackedBatch
 from fastbert.budget import Budget
 from fastbert.checkpoint import Keep
-from fastbert.config import Arch, BertConfig
-from fastbert.data import BatchLoader, Corpus, TokenStore, split_documents, write_store
+from fastbert.config import BertConfig
+from fastbert.data import BatchLoader, TokenStore, split_documents
 from fastbert.data.spans import DocumentSpans
 from fastbert.data.split import Split
 from fastbert.distributed import World, replicate
@@ -31,6 +30,7 @@ from fastbert.monitor import Monitor, clock
 from fastbert.optim import BatchRamp, Optimizers, Schedule, is_hidden_matrix
 from fastbert.options import TrainOptions
 from fastbert.run_directory import RunDirectory
+from fastbert.run_text import arch_of
 from fastbert.shared_memory import SharedMemory, SharedOptimizers, can_share
 from fastbert.text import Tokenizer
 from fastbert.trainer import LoopOptions, Trainer
@@ -39,13 +39,11 @@ if TYPE_CHECKING:
     from fastbert.sharded import ShardFiles
 
 TINY_CORPUS_TOKENS = 50_000  # below: preset tiny, one thread
-SMALL_CORPUS_BYTES = 100_000  # below: every word seen once may have a piece of its own
 DEFAULT_MINUTES = 5.0
 BY_HEART_STEPS = 450  # well under a minute of CPU for the tiny preset
 EVALUATION_RATE = 0.15  # BERT's, whatever the training uses, so that figures compare
 EVALUATION_SEED = 20_181_011  # fixed: every run answers the same questions
 FINAL_EVALUATION_SCALE = 8  # tokens of the last evaluation in units of --eval-tokens
-VERIFIED_AT_ONCE = 256 << 20  # bytes, in a fraction of a second
 LEAST_ENDING_S = 2.0  # for one evaluation and the model
 
 
@@ -60,117 +58,6 @@ def choose_device(asked: str | None, world: World | None = None) -> torch.device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: not usable ({str(error).splitlines()[0]}): try --device cpu") from None
     return device
-
-
-def ready_store(options: TrainOptions) -> Path | None:
-    """The directory that ``python -m fastbert.tokenize`` made, when ``--data`` is one."""
-    path = Path(options.data[0])
-    return path if len(options.data) == 1 and (path / "manifest.json").is_file() else None
-
-
-def open_corpus(options: TrainOptions) -> Corpus | None:
-    """The text, None when ``--data`` is a token store."""
-    return None if ready_store(options) else Corpus(options.data, text_field=options.text_field)
-
-
-def get_tokenizer(run: Path, options: TrainOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
-    """The run's own (resumed), the one asked for, or a new one trained on the corpus; saved in the run."""
-    if (run / "vocab.txt").is_file():
-        tokenizer = Tokenizer.load(run)
-        listed = (run / "vocab.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-        if listed[: len(tokenizer)] != [tokenizer.id_to_token(i) for i in range(len(tokenizer))]:
-            raise InputError(
-                f"{run}/vocab.txt: is not the vocabulary of {run}/tokenizer.json: restore them, or start a new run"
-            )
-        return tokenizer
-    if source := options.tokenizer or options.init or ready_store(options):
-        tokenizer = Tokenizer.load(source)
-        monitor.say(f"vocabulary: {len(tokenizer):,} pieces from {source}")
-    else:
-        assert corpus is not None
-        frequency = options.min_frequency or (1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2)
-        tokenizer = Tokenizer.train(
-            corpus.text_chunks(),
-            vocab_size=options.vocab_size,
-            min_frequency=frequency,
-            lowercase=options.lowercase,
-            strip_accents=options.strip_accents,
-            threads=options.threads,
-        )
-        shrunk = f" (asked for {options.vocab_size:,}; the text supports no more)"
-        monitor.say(
-            f"vocabulary: {len(tokenizer):,} pieces, {'uncased' if options.lowercase else 'cased'}, accents "
-            f"{'stripped' if options.strip_accents else 'kept'}{shrunk if len(tokenizer) < options.vocab_size else ''}"
-        )
-    # transformers' ModernBERT takes no token types
-    tokenizer.save(run, token_type_ids=arch_of(options) != "modern")
-    return tokenizer
-
-
-def arch_of(options: TrainOptions) -> Arch:
-    """The architecture asked for, or of the weights to start from, or the default."""
-    if options.init:
-        arch = read_config(Path(options.init)).arch
-        if options.arch not in (None, arch):
-            raise InputError(
-                f"--arch {options.arch}: the weights of --init {options.init} are {arch}: leave --arch out"
-            )
-        return arch
-    return options.arch or ("classic" if options.next_sentence else "modern")
-
-
-def corpus_bytes(corpus: Corpus) -> int:
-    """Size of the text in UTF-8 bytes, counted no further than it matters."""
-    total = 0
-    for chunk in corpus.text_chunks():
-        total += len(chunk.encode())
-        if total >= SMALL_CORPUS_BYTES:
-            break
-    return total
-
-
-def get_store(
-    run: Path, options: TrainOptions, corpus: Corpus | None, tokenizer: Tokenizer, monitor: Monitor
-) -> TokenStore:
-    """The token store that ``--data`` is, or the corpus as token shards in ``tokens/`` of the run, written once."""
-    directory = ready_store(options) or run / "tokens"
-    if corpus is None or (directory / "manifest.json").is_file():
-        store = TokenStore.open(directory)
-        if store.fingerprint != tokenizer.fingerprint():
-            used, remedy = str(run / "vocab.txt"), "start a new run"
-            if corpus is None:
-                used, remedy = options.tokenizer or options.init or used, "--tokenizer the one it was made with"
-            raise InputError(f"{directory}: was made with another vocabulary than {used}: {remedy}")
-    else:
-        store = write_store(directory, corpus, tokenizer, threads=options.threads)
-    monitor.say(
-        f"text: {store.num_tokens:,} tokens in {store.num_sentences:,} lines of {store.num_documents:,} documents"
-    )
-    return store
-
-
-def get_heldout_store(run: Path, options: TrainOptions, tokenizer: Tokenizer, monitor: Monitor) -> "TokenStore | None":
-    """The text of ``--eval-data`` as token shards in ``eval_tokens/`` of the run, None without the option."""
-    if not options.eval_data:
-        return None
-    directory = run / "eval_tokens"
-    if (directory / "manifest.json").is_file():
-        store = TokenStore.open(directory, verify=True)
-    else:
-        corpus = Corpus(options.eval_data, text_field=options.text_field)
-        store = write_store(directory, corpus, tokenizer, threads=options.threads)
-    monitor.say(f"held-out text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
-    return store
-
-
-def verify_beside(store: TokenStore, world: World) -> Background:
-    """Compare the checksums of a store: a small one at once, a large one while training begins."""
-    check = Background("store-check")
-    if world.main:
-        check.submit(store.verify)
-        if sum(file.bytes for file in store.manifest.files) <= VERIFIED_AT_ONCE:
-            check.wait()
-    return check
 
 
 def settle(options: TrainOptions, store: TokenStore, device: torch.device) -> TrainOptions:

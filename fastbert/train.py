@@ -1,7 +1,8 @@
 """``python -m fastbert.train``: raw text → vocabulary → packed, masked batches → encoder → checkpoint → filled masks.
 
-The options are in :mod:`fastbert.options`, the parts are put together in :mod:`fastbert.assembly`, the loop is
-:mod:`fastbert.trainer`; torch is imported only when there is something to do with it.
+The options are in :mod:`fastbert.options`, the text and its vocabulary come from :mod:`fastbert.run_text`, the parts are
+put together in :mod:`fastbert.assembly`, the loop is :mod:`fastbert.trainer`; torch is imported only when there is
+something to do with it.
 """
 
 import os
@@ -113,7 +114,7 @@ def newest_checkpoint(run: "RunDirectory", world: "World") -> "Checkpoint | None
 
 def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
     """Prepare, train, evaluate, save, show."""
-    from fastbert import assembly
+    from fastbert import assembly, run_text
     from fastbert.monitor import Monitor
 
     saved = None
@@ -126,13 +127,13 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
         device = assembly.choose_device(options.device, world)
 
         def prepare() -> "tuple[Tokenizer, TokenStore, TokenStore | None]":
-            corpus = assembly.open_corpus(options)
-            tokenizer = assembly.get_tokenizer(run.path, options, corpus, monitor)
-            store = assembly.get_store(run.path, options, corpus, tokenizer, monitor)
-            return tokenizer, store, assembly.get_heldout_store(run.path, options, tokenizer, monitor)
+            corpus = run_text.open_corpus(options)
+            tokenizer = run_text.get_tokenizer(run.path, options, corpus, monitor)
+            store = run_text.get_store(run.path, options, corpus, tokenizer, monitor)
+            return tokenizer, store, run_text.get_heldout_store(run.path, options, tokenizer, monitor)
 
         tokenizer, store, heldout_store = world.main_first(prepare)
-        check = assembly.verify_beside(store, world)
+        check = run_text.verify_beside(store, world)
         options = assembly.settle(options, store, device)
         assembly.set_threads(options, world)
         with check.to_blame():

@@ -70,6 +70,7 @@ FLOORS = {
     "fastbert.probes": 5,
     "fastbert.reporting": 5,
     "fastbert.trainer": 5,
+    "fastbert.run_text": 5,
     "fastbert.assembly": 5,
     "fastbert.train": 6,
     "fastbert.predict": 6,
@@ -104,7 +105,7 @@ SAME_FLOOR = (
         "by_heart",
         "evaluation",
     ),
-    *("probes", "reporting", "trainer", "assembly"),
+    *("probes", "reporting", "trainer", "run_text", "assembly"),
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastbert import assembly, checkpoint, cli, monitor, report, tokenize, train
+from fastbert import checkpoint, cli, monitor, report, run_text, tokenize, train
 from fastbert.model import BertForPreTraining
 from fastbert.options import TrainOptions
 from fastbert.text import Tokenizer
@@ -65,7 +65,7 @@ def fill(disk: Path, leave: int = 0) -> None:
 
 STAGES = {
     "vocabulary": (Tokenizer, "save"),
-    "token store": (assembly, "write_store"),
+    "token store": (run_text, "write_store"),
     "metrics": (monitor.Monitor, "record"),
     "checkpoint": (checkpoint, "save"),
     "final model": (BertForPreTraining, "save_pretrained"),
