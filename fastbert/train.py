@@ -1,7 +1,7 @@
 """``python -m fastbert.train``: raw text → vocabulary → packed, masked batches → encoder → checkpoint → filled masks.
 
-The options are in :mod:`fastbert.options`, the text and its vocabulary come from :mod:`fastbert.run_text`, the parts are
-put together in :mod:`fastbert.assembly`, the loop is :mod:`fastbert.trainer`; torch is imported only when there is
+The options are in :mod:`fastbert.options`, text and vocabulary come from :mod:`fastbert.run_text`, the parts are put
+together in :mod:`fastbert.assembly`, the loop is :mod:`fastbert.trainer`; torch is imported only when there is
 something to do with it.
 """
 
