@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import fastbert
-from fastbert import by_heart, estimate
+from fastbert import by_heart, estimate, ops
 from fastbert.batch import PackedBatch
 from fastbert.budget import Budget
 from fastbert.checkpoint import Keep
@@ -368,8 +368,7 @@ def quick_at_bf16(device: torch.device) -> bool:
     """GPUs from Ampere on, and CPUs with bf16 dot products; elsewhere bf16 is emulated and slow."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in checks)
+    return device.type == "cpu" and ops.has_bf16_instructions()
 
 
 def ask_by_heart(options: TrainOptions, store: TokenStore, split: Split, tokenizer: Tokenizer) -> PackedBatch | None:

@@ -88,7 +88,7 @@ def fill_exactly(
     for templates, finished in zip(problems, begun, strict=True):
         search = _Search(finished[:count], count, passes)
         for template in templates:
-            search.push(Filling(template, template.ids, tuple(itertools.chain(*template.slots))))
+            search.push(Filling.begin(template))
         searches.append(search)
     while asked := [(search, filling) for search in searches for filling in search.next()]:
         answers = surest_places(model, [filling for _, filling in asked], choices)
@@ -96,11 +96,7 @@ def fill_exactly(
             last = len(filling.open) == 1
             above = log_probs.double() > search.bound - filling.log_score
             tokens, log_probs = tokens[above], log_probs[above]
-            values, order = log_probs.topk(min(search.count, len(tokens)) if last else len(tokens))
-            children = [
-                filling.with_token(place, token, value)
-                for token, value in zip(tokens[order].tolist(), values.tolist(), strict=True)
-            ]
+            children = filling.with_likeliest(place, tokens, log_probs, search.count if last else len(tokens))
             if last:
                 search.finish(children)
             else:

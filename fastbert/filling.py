@@ -52,9 +52,22 @@ class Filling:
     open: tuple[int, ...]  # places yet to be filled
     log_score: float = 0.0
 
+    @classmethod
+    def begin(cls, template: Template) -> "Filling":
+        """Nothing filled yet."""
+        return cls(template, template.ids, tuple(itertools.chain(*template.slots)))
+
     def with_token(self, place: int, token: int, log_prob: float) -> "Filling":
         ids = (*self.ids[:place], token, *self.ids[place + 1 :])
         return Filling(self.template, ids, tuple(p for p in self.open if p != place), self.log_score + log_prob)
+
+    def with_likeliest(self, place: int, tokens: Tensor, log_probs: Tensor, count: int) -> "list[Filling]":
+        """Fill a place in up to ``count`` ways, the likeliest first, of the ``tokens`` (K,) that may stand there."""
+        values, order = log_probs.topk(min(count, len(tokens)))
+        return [
+            self.with_token(place, token, value)
+            for token, value in zip(tokens[order].tolist(), values.tolist(), strict=True)
+        ]
 
     def allowed(self, place: int) -> list[int] | None:
         """The tokens that the words given leave for a place; None: any."""
@@ -238,7 +251,7 @@ def fill_together(
     choices = Choices(tokenizer)
     finished: list[list[Filling]] = [[] for _ in problems]
     live = {
-        (number, template): [Filling(template, template.ids, tuple(itertools.chain(*template.slots)))]
+        (number, template): [Filling.begin(template)]
         for number, templates_of in enumerate(problems)
         for template in templates_of
     }
@@ -316,11 +329,7 @@ def _grow(
     """Fill the surest open place of each filling in the ``branches`` likeliest ways."""
     places = surest_places(model, fillings, choices)
     for filling, (place, tokens, log_probs) in zip(fillings, places, strict=True):
-        values, order = log_probs.topk(min(branches, len(tokens)))
-        yield [
-            filling.with_token(place, token, value)
-            for token, value in zip(tokens[order].tolist(), values.tolist(), strict=True)
-        ]
+        yield filling.with_likeliest(place, tokens, log_probs, branches)
 
 
 def as_dictionary(tokenizer: Tokenizer, filling: Filling) -> dict:

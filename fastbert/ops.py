@@ -19,6 +19,7 @@ from fastbert import native, reference
 from fastbert.cpu_kernels import dispatch as cpu_dispatch
 from fastbert.cpu_kernels.inference import InferenceEncoder, LayerParameters, can_multiply
 from fastbert.cpu_kernels.inference import bf16_is_quick as bf16_is_quick
+from fastbert.cpu_kernels.inference import has_bf16_instructions as has_bf16_instructions
 from fastbert.kernels import dispatch
 
 Impl = Literal["auto", "reference", "triton", "cpp"]
@@ -26,6 +27,11 @@ OPS = (
     "attention", "rotary", "add_layer_norm", "bias_gelu", "geglu", "feed_forward", "self_attention",
     "embed_layer_norm", "masked_lm_loss",
 )  # fmt: skip
+
+
+def wished() -> str:
+    """The implementation that ``FASTBERT_IMPL`` asks for, or auto."""
+    return os.environ.get("FASTBERT_IMPL", "auto") or "auto"
 
 
 def choose(
@@ -45,7 +51,7 @@ def choose(
     """
     asked = "impl argument"
     if impl == "auto":
-        impl, asked = os.environ.get("FASTBERT_IMPL", "auto") or "auto", "FASTBERT_IMPL"
+        impl, asked = wished(), "FASTBERT_IMPL"
     if impl not in get_args(Impl):
         raise ValueError(f"{asked}={impl!r}: expected one of {', '.join(get_args(Impl))}")
     if impl == "reference":
@@ -432,11 +438,6 @@ def keep_freed_memory() -> None:
 
 
 # ---- inference ----
-def wished() -> str:
-    """The implementation that ``FASTBERT_IMPL`` asks for, or auto."""
-    return os.environ.get("FASTBERT_IMPL", "auto") or "auto"
-
-
 def inference_encoder(
     layers: Sequence[LayerParameters],
     norm: tuple[Tensor, Tensor | None] | None,

@@ -1,4 +1,4 @@
-"""What several test files share: a real browser for the pages that the commands write."""
+"""What several test files share: a real browser for pages, instruction sets and dropout of the CPU kernels."""
 
 import shutil
 from collections.abc import Callable
@@ -73,3 +73,21 @@ def dropout_factors():
         return torch.from_numpy((draws >= round(probability * 65536)) / (1 - probability))
 
     return factors
+
+
+def pytest_generate_tests(metafunc):
+    """``isa``: every instruction set of the C++ compute kernels that this machine has."""
+    if "isa" in metafunc.fixturenames:
+        from fastbert import native
+
+        metafunc.parametrize("isa", native.compute().cpu_isas(), indirect=True)
+
+
+@pytest.fixture
+def isa(request):
+    """The kernels run by this instruction set during the test."""
+    from fastbert import native
+
+    native.compute().cpu_set_isa(request.param)
+    yield request.param
+    native.compute().cpu_set_isa("auto")

@@ -14,13 +14,6 @@ CORE = native.compute()
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-@pytest.fixture(params=CORE.cpu_isas())
-def isa(request):
-    CORE.cpu_set_isa(request.param)
-    yield request.param
-    CORE.cpu_set_isa("auto")
-
-
 def bounds(lengths):
     return torch.tensor([0, *lengths]).cumsum(0).int()
 

@@ -16,13 +16,6 @@ CORE = native.compute()
 SIZES = [0, 1, 15, 16, 17, 63, 127, 129, 1000, 40000]
 
 
-@pytest.fixture(params=CORE.cpu_isas())
-def isa(request):
-    CORE.cpu_set_isa(request.param)
-    yield request.param
-    CORE.cpu_set_isa("auto")
-
-
 def awkward(size: int) -> torch.Tensor:
     """Every kind of float: random bits, then NaN, infinities, zeros, denormals, ties."""
     bits = torch.randint(-(2**31), 2**31, (size,), generator=torch.Generator().manual_seed(size), dtype=torch.int32)

@@ -12,7 +12,6 @@ if not native.status()[0]:
 
 from fastbert.cpu_kernels import dropout as cpu_dropout
 
-CORE = native.compute()
 DTYPES = [torch.float32, torch.bfloat16]
 PROBABILITY = 0.25
 
@@ -23,13 +22,6 @@ def bounds(lengths):
 
 def random(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).bfloat16().to(dtype)
-
-
-@pytest.fixture(params=CORE.cpu_isas())
-def isa(request):
-    CORE.cpu_set_isa(request.param)
-    yield request.param
-    CORE.cpu_set_isa("auto")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -14,13 +14,6 @@ CORE = native.compute()
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-@pytest.fixture(params=CORE.cpu_isas())
-def isa(request):
-    CORE.cpu_set_isa(request.param)
-    yield request.param
-    CORE.cpu_set_isa("auto")
-
-
 def case(rows, width, columns, vocab_size, spread=0.5):
     """hidden, weight, bias, labels; values that bf16 holds, so that every dtype starts from the same numbers."""
     generator = torch.Generator().manual_seed(rows + columns)

@@ -12,17 +12,9 @@ from fastbert.sharded import whole_update
 if not native.status()[0]:
     pytest.skip("the C++ core is not compiled", allow_module_level=True)
 
-CORE = native.compute()
 # squares, lying, standing; one row, one column, sizes around those of registers, panels and depths of a sum
 SHAPES = [(1, 1), (1, 17), (17, 1), (16, 16), (24, 60), (63, 129), (129, 63), (128, 127), (48, 530), (192, 64)]
 GUARD = 37
-
-
-@pytest.fixture(params=CORE.cpu_isas())
-def isa(request):
-    CORE.cpu_set_isa(request.param)
-    yield request.param
-    CORE.cpu_set_isa("auto")
 
 
 def random(shape, seed, size=1.0):

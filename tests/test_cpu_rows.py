@@ -10,15 +10,7 @@ from fastbert import native, ops, reference
 if not native.status()[0]:
     pytest.skip("the C++ core is not compiled", allow_module_level=True)
 
-CORE = native.compute()
 DTYPES = [torch.float32, torch.bfloat16]
-
-
-@pytest.fixture(params=CORE.cpu_isas())
-def isa(request):
-    CORE.cpu_set_isa(request.param)
-    yield request.param
-    CORE.cpu_set_isa("auto")
 
 
 def random(*shape, seed=0):

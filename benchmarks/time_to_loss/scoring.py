@@ -8,18 +8,10 @@ import sys
 from pathlib import Path
 
 
-def score(checkpoint: Path, rows: Path, threads: int | None = None) -> dict:
-    """Mean loss (nats) and accuracy over the masked tokens, and what the checkpoint is."""
-    import numpy as np
+def measure(model, fixed: dict) -> tuple[float, float, int]:
+    """Mean loss (nats), accuracy and number of the masked tokens of rows, by a model of transformers in evaluation."""
     import torch
-    from transformers import AutoModelForMaskedLM
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    if threads:
-        torch.set_num_threads(threads)
-    model = AutoModelForMaskedLM.from_pretrained(checkpoint, attn_implementation="eager").float().eval()
-    fixed = dict(np.load(rows))
     total, right, count = 0.0, 0, 0
     with torch.no_grad():
         for i in range(0, len(fixed["labels"]), 64):
@@ -31,9 +23,24 @@ def score(checkpoint: Path, rows: Path, threads: int | None = None) -> dict:
             total += torch.nn.functional.cross_entropy(logits, labels[asked], reduction="sum").item()
             right += int((logits.argmax(-1) == labels[asked]).sum())
             count += int(asked.sum())
+    return total / count, right / count, count
+
+
+def score(checkpoint: Path, rows: Path, threads: int | None = None) -> dict:
+    """Mean loss (nats) and accuracy over the masked tokens, and what the checkpoint is."""
+    import numpy as np
+    import torch
+    from transformers import AutoModelForMaskedLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    if threads:
+        torch.set_num_threads(threads)
+    model = AutoModelForMaskedLM.from_pretrained(checkpoint, attn_implementation="eager").float().eval()
+    loss, accuracy, count = measure(model, dict(np.load(rows)))
     return {
-        "loss": total / count,
-        "accuracy": right / count,
+        "loss": loss,
+        "accuracy": accuracy,
         "masked_tokens": count,
         "architecture": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),

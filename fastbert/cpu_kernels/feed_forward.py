@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fastbert.cpu_kernels import images, products, rows
-from fastbert.cpu_kernels.dropout import draw_seed, drop
+from fastbert.cpu_kernels import images, joining, products, rows
+from fastbert.cpu_kernels.dropout import draw_seed
 
 
 def forward(
@@ -28,17 +28,11 @@ def forward(
     pre = products.linear(inner, up)
     act = rows.gelu(pre, up_bias, exact, gated)
     if post:
-        out = products.linear(act, down)
-        if dropout_p:
-            out, down_bias = drop(out, down_bias, dropout_p, seed, in_place=True), None
-        out, total, mean, rstd = rows.layer_norm(out, down_bias, x, norm_weight, norm_bias, eps, keep)
-    elif dropout_p:
-        out = drop(products.linear(act, down), down_bias, dropout_p, seed, in_place=True)
-        out += x
+        out, total, mean, rstd = joining.normed(
+            act, down, down_bias, x, norm_weight, norm_bias, eps, keep, dropout_p, seed
+        )
     else:
-        out = torch.addmm(x, act, down.t())
-        if down_bias is not None:
-            out += down_bias
+        out = joining.added(act, down, down_bias, x, dropout_p, seed)
     return [out, inner, pre, act, total, mean, rstd]
 
 
@@ -48,27 +42,18 @@ def backward(
     down_bias: Tensor | None, post: bool, exact: bool, gated: bool, dropout_p: float, seed: int,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """grad_x, and the gradients of norm_weight, norm_bias, up, up_bias, down, down_bias."""
-    has_bias = down_bias is not None
-    grad_down_bias = None
-    if post:
-        grad, grad_weight, grad_bias, grad_down_bias = rows.layer_norm_backward(
-            grad, None, total, mean, rstd, norm_weight, has_norm_bias, has_bias
-        )
-    grad_out = drop(grad, None, dropout_p, seed) if dropout_p else grad
-    if down_bias is not None and (dropout_p or not post):
-        grad_down_bias = rows.sum_rows(grad_out, down_bias.dtype)
-    grad_down = products.weight_gradient(grad_out, act)
-    grad_act = products.input_gradient(grad_out, down)
+    norm = (total, mean, rstd, norm_weight, has_norm_bias) if post else None
+    grad, grad_act, of_norm, of_down = joining.backward(grad, act, down, down_bias, norm, dropout_p, seed)
     grad_pre, grad_up_bias = rows.gelu_backward(grad_act, pre, up_bias, exact, gated, in_place=True)
     grad_up = products.weight_gradient(grad_pre, inner)
     if post:
         grad_x = products.add_input_gradient(grad, grad_pre, up)
     else:
         grad_inner = products.input_gradient(grad_pre, up)
-        grad_x, grad_weight, grad_bias, _ = rows.layer_norm_backward(
+        grad_x, *of_norm, _ = rows.layer_norm_backward(
             grad_inner, grad, total, mean, rstd, norm_weight, has_norm_bias, False
         )
-    return grad_x, grad_weight, grad_bias, grad_up, grad_up_bias, grad_down, grad_down_bias
+    return grad_x, *of_norm, grad_up, grad_up_bias, *of_down
 
 
 class _FeedForward(torch.autograd.Function):

@@ -37,10 +37,15 @@ class LayerParameters:
     eps: float
 
 
+def has_bf16_instructions() -> bool:
+    """Whether the processor multiplies bfloat16 itself; elsewhere it is emulated and slow."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in checks)
+
+
 def bf16_is_quick() -> bool:
     """Whether oneDNN multiplies bfloat16 with the processor's own instructions for it."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return can_multiply(torch.bfloat16) and any(getattr(torch.cpu, name, bool)() for name in checks)
+    return can_multiply(torch.bfloat16) and has_bf16_instructions()
 
 
 def can_multiply(dtype: torch.dtype) -> bool:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fastbert.cpu_kernels import images, one_row, products
+from fastbert.cpu_kernels import images, joining, one_row, products
 from fastbert.cpu_kernels import rows as row_kernels
-from fastbert.cpu_kernels.dropout import draw_seed, drop
+from fastbert.cpu_kernels.dropout import draw_seed
 from fastbert.native import compute
 
 
@@ -77,20 +77,14 @@ def forward(
         _attention(at, qkv, [context], lse, backward=False)
         asked = context if rows is None else context.index_select(0, rows)
     residual = x if rows is None else x.index_select(0, rows)
+    dropped = at.out_dropout_p, at.out_seed
     if post:
         assert norm_weight is not None
-        out = products.linear(asked, out_weight)
-        if at.out_dropout_p:
-            out = drop(out, out_bias, at.out_dropout_p, at.out_seed, in_place=True)
-            out_bias = None
-        out, total, mean, rstd = row_kernels.layer_norm(out, out_bias, residual, norm_weight, norm_bias, eps, keep)
-    elif at.out_dropout_p:
-        out = drop(products.linear(asked, out_weight), out_bias, at.out_dropout_p, at.out_seed, in_place=True)
-        out += residual
+        out, total, mean, rstd = joining.normed(
+            asked, out_weight, out_bias, residual, norm_weight, norm_bias, eps, keep, *dropped
+        )
     else:
-        out = torch.addmm(residual, asked, out_weight.t())
-        if out_bias is not None:
-            out += out_bias
+        out = joining.added(asked, out_weight, out_bias, residual, *dropped)
     return [out, inner, qkv, context, lse, total, mean, rstd]
 
 
@@ -100,18 +94,14 @@ def backward(
     out_bias: Tensor | None, rows: Tensor | None, at: Sequences, post: bool,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """grad_x, and the gradients of norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias."""
-    grad_weight = grad_bias = grad_out_bias = None
+    asked = context if rows is None else context.index_select(0, rows)
+    norm = None
     if post:
         assert norm_weight is not None
-        grad, grad_weight, grad_bias, grad_out_bias = row_kernels.layer_norm_backward(
-            grad, None, total, mean, rstd, norm_weight, has_norm_bias, out_bias is not None
-        )
-    grad_out = drop(grad, None, at.out_dropout_p, at.out_seed) if at.out_dropout_p else grad
-    if out_bias is not None and (at.out_dropout_p or not post):
-        grad_out_bias = row_kernels.sum_rows(grad_out, out_bias.dtype)
-    asked = context if rows is None else context.index_select(0, rows)
-    grad_out_weight = products.weight_gradient(grad_out, asked)
-    grad_context = products.input_gradient(grad_out, out_weight)
+        norm = (total, mean, rstd, norm_weight, has_norm_bias)
+    grad, grad_context, of_norm, of_out = joining.backward(
+        grad, asked, out_weight, out_bias, norm, at.out_dropout_p, at.out_seed
+    )
     if rows is not None:
         grad_context = torch.zeros_like(context).index_copy_(0, rows, grad_context)
     grad_qkv = torch.empty_like(qkv)
@@ -125,10 +115,10 @@ def backward(
         grad_x = products.add_input_gradient(own, grad_qkv, qkv_weight)
     else:
         grad_inner = products.input_gradient(grad_qkv, qkv_weight)
-        grad_x, grad_weight, grad_bias, _ = row_kernels.layer_norm_backward(
+        grad_x, *of_norm, _ = row_kernels.layer_norm_backward(
             grad_inner, residual, total, mean, rstd, norm_weight, has_norm_bias, False
         )
-    return grad_x, grad_weight, grad_bias, grad_qkv_weight, grad_qkv_bias, grad_out_weight, grad_out_bias
+    return grad_x, *of_norm, grad_qkv_weight, grad_qkv_bias, *of_out
 
 
 class _SelfAttention(torch.autograd.Function):
