@@ -35,7 +35,7 @@ TASKS = {
     "lenerbr": Task("tagging", "ner_lenerbr/train.jsonl", "ner_lenerbr/test.jsonl", "f1", 500, 400, 16, 2e-4),
     # the 63 questions of the evaluation file alone are too few to tell two programs apart
     "faquad": Task("qa", "faquad/train.jsonl", "faquad/dev.jsonl", "f1", 180, 213, 16, 2e-4, 3, 384, moved=150),
-    "cola": Task("classification", "cola/train.jsonl", "cola/dev.jsonl", "mcc", 2000, 1043),
+    "cola": Task("classification", "cola/train.jsonl", "cola/dev.jsonl", "mcc", 7250, 1043),
     # for the pretraining proof
     "assin1_similarity": Task(
         "regression",
