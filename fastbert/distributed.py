@@ -19,11 +19,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import _set_pg_timeout
+from torch.distributed.rendezvous import rendezvous
 
 from fastbert.batch import PackedBatch
+from fastbert.errors import InputError
 
 T = TypeVar("T")
 
+JOIN_PATIENCE = timedelta(minutes=10)  # for all to start Python and find one another
 PATIENCE = timedelta(days=2)  # for rank 0 to prepare the data; torchrun ends the others when it dies
 # once training has begun: nothing else notices a host that vanished without a word (a cut cable); reading a large token
 # store against its checksums and a slow disk must fit in
@@ -44,6 +47,9 @@ class World:
 
         Args:
             cuda: the gradients are on GPUs: NCCL carries them, gloo the rest.
+
+        Raises:
+            InputError: the others were not found within JOIN_PATIENCE.
         """
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             return cls()
@@ -51,7 +57,16 @@ class World:
         rank, size, local_rank, local_size = (int(os.environ.get(name, 1 if "SIZE" in name else 0)) for name in names)
         if cuda := cuda and torch.cuda.is_available():
             torch.cuda.set_device(local_rank)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        try:
+            store = _meeting_place(rank, size)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=JOIN_PATIENCE)
+        except (RuntimeError, dist.DistError) as error:
+            raise InputError(
+                f"rank {rank} has not found the other {size - 1} within {JOIN_PATIENCE} "
+                f'({" ".join(str(error).split())[:160]}): start all again; see "Several machines" in docs/scale.md'
+            ) from None
+        _set_pg_timeout(PATIENCE)
         return cls(rank, size, local_rank, local_size, joined=True)
 
     def expect_steps(self) -> None:
@@ -143,6 +158,17 @@ class World:
         if count == 1:
             return [batch]
         return [take(batch, count, self.rank * pieces + i) for i in range(pieces)]
+
+
+def _meeting_place(rank: int, size: int) -> dist.Store:
+    """The store in which the ranks of this start leave their addresses.
+
+    torchrun may keep one store through all its restarts, and gloo would wait for an address left by the dead. The
+    agents of several machines count their restarts apart: there the store itself has to be new (docs/scale.md).
+    """
+    store, *_ = next(rendezvous("env://", rank, size, timeout=JOIN_PATIENCE))
+    one_agent = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store) if one_agent else store
 
 
 def take(batch: PackedBatch, count: int, number: int) -> PackedBatch:

@@ -270,13 +270,16 @@ class Trainer:
         self.model.train()
         self.world.expect_steps()
         self.budget.start()
-        with asked_to_stop() as stop:
-            try:
+        try:
+            with asked_to_stop() as stop:
                 self._loop(stop)
-            except (RuntimeError, torch.distributed.DistError) as error:
-                if self.world.size == 1 or not is_lost_peer(error):
-                    raise
-                raise self._peer_lost(error) from None
+        except (RuntimeError, torch.distributed.DistError) as error:
+            if self.world.size == 1 or not is_lost_peer(error):
+                raise
+            # torchrun sends SIGTERM a moment after a death: what is to be saved and said comes first
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            raise self._peer_lost(error) from None
         self.monitor.stop_bar()
         if self.step != self._saved_step:
             self.save()

@@ -93,6 +93,30 @@ def assert_same_curve(one: Path, other: Path, tolerance: float = 1e-5):
     assert worst <= tolerance
 
 
+def test_a_second_start_does_not_look_for_the_first_in_the_store_of_both():
+    """As torchrun restarts its ranks: one store for all starts. The late rank 0 has an address of the first in it."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    join = (
+        "import os, sys, time; from fastbert.distributed import World\n"
+        "time.sleep(2 * (os.environ['RANK'] == '0'))\n"
+        "World.join(cuda=False).meet(); os.kill(os.getpid(), 9)\n"
+    )
+    for start in range(2):
+        place = {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
+            "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": str(start),
+        }  # fmt: skip
+        ranks = [
+            subprocess.Popen([sys.executable, "-c", join], env=os.environ | place | {"RANK": str(rank)})
+            for rank in range(2)
+        ]
+        try:
+            assert [rank.wait(timeout=60) for rank in ranks] == [-9, -9]
+        finally:
+            for rank in ranks:
+                rank.kill()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
