@@ -23,6 +23,7 @@ from fastbert.inference import Reader
 from fastbert.json_files import Fields, read_object
 from fastbert.model import BertForPreTraining
 from fastbert.text import Tokenizer
+from fastbert.whole_file import written_whole
 
 Pooling = Literal["mean", "cls", "max"]
 REMEDY = "copy the file again from its source"
@@ -157,9 +158,8 @@ def write_settings(directory: Path, settings: EmbeddingSettings, hidden_size: in
     def write(name: str, content: object) -> None:
         path = directory / name
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     kinds = [("Transformer", ""), ("Pooling", "1_Pooling")]
     if settings.normalize:

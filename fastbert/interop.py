@@ -20,6 +20,7 @@ from fastbert.config import BertConfig
 from fastbert.errors import InputError
 from fastbert.json_files import Fields, read_object
 from fastbert.reference import rotary_tables
+from fastbert.whole_file import written_whole
 
 # (our name, Hugging Face's name) without ".weight"/".bias"; {} is the layer number
 CLASSIC = (
@@ -381,9 +382,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 def write_model(state: Mapping[str, Tensor], config: BertConfig, directory: Path) -> None:
     """Write ``config.json`` and ``model.safetensors``, each through a temporary name."""
     directory.mkdir(parents=True, exist_ok=True)
-    weights = directory / "model.safetensors.tmp"
-    write_safetensors(state_dict_to_hf(state, config), weights)
-    text = directory / "config.json.tmp"
-    text.write_text(json.dumps(config_to_hf(config), indent=2) + "\n", encoding="utf-8")
-    weights.replace(directory / "model.safetensors")
-    text.replace(directory / "config.json")
+    # both are written before either takes its place
+    with written_whole(directory / "config.json") as text, written_whole(directory / "model.safetensors") as weights:
+        write_safetensors(state_dict_to_hf(state, config), weights)
+        text.write_text(json.dumps(config_to_hf(config), indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,10 @@ import functools
 import importlib.util
 import os
 import warnings
+from pathlib import Path
 from types import ModuleType
+
+SOURCES = Path(__file__).resolve().parent.parent / "csrc"  # there in a source tree only
 
 
 @functools.cache
@@ -18,7 +21,19 @@ def _load() -> tuple[ModuleType | None, str]:
     except ImportError as error:
         built = importlib.util.find_spec("fastbert._C") is not None
         return None, str(error) if built else "it was not compiled at install"
+    if is_stale(Path(_C.__file__), SOURCES):
+        warnings.warn(
+            f"{SOURCES} has changed since fastbert's C++ core was compiled: what is new there may fail. "
+            "Remedy: run `pip install -e .` again.",
+            stacklevel=4,
+        )
     return _C, ""
+
+
+def is_stale(core: Path, sources: Path) -> bool:
+    """Whether any of the sources is younger than the core."""
+    compiled = core.stat().st_mtime
+    return any(p.stat().st_mtime > compiled for p in sources.glob("**/*") if p.suffix in (".cpp", ".h"))
 
 
 def status() -> tuple[bool, str]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fastbert.embedding import EmbeddingSettings
 from fastbert.errors import InputError
 from fastbert.model import BertForPreTraining
+from fastbert.whole_file import written_whole
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert
@@ -83,24 +84,19 @@ def export(bert: "Bert", path: Path, output: Output = "logits") -> None:
     # a tensor for each input: the exporter takes inputs that share one for the same input
     example = tuple(torch.ones((2, 7), dtype=torch.int64) for _ in names)
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=source.config.max_position_embeddings)}
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                wrapped,
-                example,
-                input_names=names,
-                output_names=[NAMES[output]],
-                dynamic_shapes=tuple(sizes for _ in names),
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-            )
-            assert program is not None
-            program.save(temporary, external_data=False)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as temporary, _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            wrapped,
+            example,
+            input_names=names,
+            output_names=[NAMES[output]],
+            dynamic_shapes=tuple(sizes for _ in names),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+        )
+        assert program is not None
+        program.save(temporary, external_data=False)
 
 
 @contextlib.contextmanager

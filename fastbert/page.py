@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastbert.errors import InputError
+from fastbert.whole_file import written_whole
 
 PageLanguage = Literal["en", "pt"]
 LANGUAGE_TAGS = {"en": "en", "pt": "pt-BR"}
@@ -63,13 +64,11 @@ def write(path: str | Path, text: str) -> Path:
         InputError: it cannot be written there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
         raise InputError(
             f"{path}: cannot be written ({error.strerror}): free some space, or choose another place"
         ) from None

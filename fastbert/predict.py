@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastbert.cli import Positional, run, unset
 from fastbert.errors import InputError
+from fastbert.whole_file import written_whole
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert
@@ -71,14 +72,9 @@ def main(options: PredictOptions) -> int:
 
 def write(path: Path, records: Iterator[Record]) -> None:
     """JSON lines, through a temporary name; nothing is left of a failure."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def refuse_extras(options: PredictOptions, what: str, *allowed: str) -> None:

@@ -1,5 +1,7 @@
 """The C++ core is used when it is there, insisted on by name, and its absence is said once, with the remedy."""
 
+import os
+
 import pytest
 
 from fastbert import native
@@ -39,3 +41,16 @@ def test_the_environment_says_what_auto_means(monkeypatch):
     assert native.core() is native.core("auto")
     with pytest.raises(ValueError, match="impl='quick'"):
         native.core("quick")
+
+
+def test_a_core_older_than_its_sources_is_noticed(tmp_path):
+    core, source, other = tmp_path / "_C.so", tmp_path / "csrc" / "cpu" / "a.h", tmp_path / "csrc" / "README.md"
+    source.parent.mkdir(parents=True)
+    for age_s, path in enumerate((core, source, other)):
+        path.touch()
+        os.utime(path, (1_000_000 - age_s, 1_000_000 - age_s))
+    assert not native.is_stale(core, tmp_path / "csrc") and not native.is_stale(core, tmp_path / "nowhere")
+    os.utime(other)
+    assert not native.is_stale(core, tmp_path / "csrc")
+    os.utime(source)
+    assert native.is_stale(core, tmp_path / "csrc")

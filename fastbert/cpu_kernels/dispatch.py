@@ -118,11 +118,6 @@ def _loss_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None
     return None
 
 
-def _muon_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
-    there = hasattr(compute(), "cpu_muon")
-    return None if there else "the C++ core was built before it had Muon. Remedy: build it again, pip install -e ."
-
-
 # op → what else it refuses
 _REFUSALS: dict[str, Callable[[Tensors, Mapping[str, object]], str | None]] = {
     "attention": _attention_refusal,
@@ -134,7 +129,7 @@ _REFUSALS: dict[str, Callable[[Tensors, Mapping[str, object]], str | None]] = {
     "embed_layer_norm": _rows_refusal,
     "masked_lm_loss": _loss_refusal,
     "adamw": lambda tensors, options: None,
-    "muon": _muon_refusal,
+    "muon": lambda tensors, options: None,
 }
 # these are no torch.library ops: under torch.compile they break the graph, and PyTorch's own forms fuse
 _EAGER_ONLY = (
