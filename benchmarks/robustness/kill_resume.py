@@ -74,8 +74,7 @@ def forked(run: Path, opts, log: Path) -> int:
 def outcome(run: Path) -> dict:
     """What must be the same: weights, steps, tokens, and every recorded figure but the times."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for record in records:
-        record.pop("training_s", None)
+    records = [{name: value for name, value in record.items() if not name.endswith("_s")} for record in records]
     facts = json.loads((run / "run.json").read_text())["result"]
     return {
         "weights": hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
