@@ -20,9 +20,10 @@ from fastbert.errors import InputError
 from fastbert.json_files import Fields, read_object
 from fastbert.lock import NAME as LOCK
 from fastbert.lock import RunLock
+from fastbert.whole_file import written_whole
 
 RUNS = Path("runs")  # where runs go when no --output is given: runs/001, runs/002 …
-DESCRIPTION_TMP = "run.json.tmp"
+DESCRIPTION_TMP = "run.json.tmp"  # left by a start that was killed
 VERSIONED = ("fastbert", "torch", "numpy", "safetensors", "triton", "transformers")
 
 
@@ -140,9 +141,8 @@ class RunDirectory:
             return
         self.description |= news
         self.description["options_sha256"] = _digest(self.description["options"])
-        temporary = self.path / DESCRIPTION_TMP
-        temporary.write_text(json.dumps(self.description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(self.path / "run.json")
+        with written_whole(self.path / "run.json") as temporary:
+            temporary.write_text(json.dumps(self.description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def release(self) -> None:
         if self._lock is not None:

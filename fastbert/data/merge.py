@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastbert.data.store import DOCUMENTS, MANIFEST, SENTENCES, Manifest, StoredFile, TokenStore, shard_name
 from fastbert.data.writer import write_file, writing
 from fastbert.errors import InputError
+from fastbert.whole_file import written_whole
 
 _CHUNK = 1 << 20
 # `python -m fastbert.tokenize` puts them beside the tokens
@@ -74,9 +75,8 @@ def _link(source: Path, target: Path) -> None:
     with suppress(OSError):
         os.link(source, target)
         return
-    temporary = target.with_name(target.name + ".tmp")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    with written_whole(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _shifted(offsets: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
