@@ -20,6 +20,11 @@ SimdLevel simd_level_named(const std::string& name);
 #if (defined(__x86_64__) || defined(_M_X64)) && (defined(__GNUC__) || defined(__clang__))
 #define FASTBERT_X86 1
 #endif
+// AMX's instructions in an assembler that knows them, and Linux, which is asked for leave to use them
+#if defined(FASTBERT_X86) && defined(__linux__) && \
+    (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define FASTBERT_AMX 1
+#endif
 #if defined(__aarch64__)
 #define FASTBERT_NEON 1
 #endif

@@ -5,12 +5,15 @@ Padded ``(B, L)`` tensors with an attention mask exist only at the door: :func:`
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+
+# oneDNN compiles and keeps code for every new number of rows: rounded up, there are few
+ROW_STEP = 32
 
 
 def inference_tokens(device: torch.device) -> int:
@@ -39,6 +42,36 @@ class PackedBatch:
     @property
     def num_sequences(self) -> int:
         return self.cu_seqlens.shape[0] - 1
+
+    def filled_up(self, step: int = ROW_STEP) -> "PackedBatch":
+        """The same batch with T and M multiples of ``step``: sequences of zeros behind it, and rows without a label.
+
+        The loss does not change, nor do the first T rows of hidden states. Small batches stay as they are: they would
+        grow too much.
+        """
+        if self.num_tokens < 8 * step:
+            return self
+        tokens, masked = -self.num_tokens % step, 0 if self.masked_index is None else -len(self.masked_index) % step
+        full, rest = divmod(tokens, self.max_seqlen)  # no sequence is longer than those that are there
+        lengths = torch.tensor([self.max_seqlen] * full + [rest] * bool(rest), dtype=torch.int64)
+        pad = torch.nn.functional.pad
+        filled: dict[str, Tensor | None] = {
+            name: pad(getattr(self, name), (0, tokens)) for name in ("input_ids", "position_ids", "token_type_ids")
+        }
+        ends = (self.num_tokens + lengths.cumsum(0)).to(self.cu_seqlens)
+        filled["cu_seqlens"] = torch.cat([self.cu_seqlens, ends])
+        if self.next_sentence_label is not None:
+            filled["next_sentence_label"] = pad(self.next_sentence_label, (0, len(ends)), value=-100)
+        if self.masked_index is not None:
+            # the last layer wants every row once: those that nobody asks, the new ones before all
+            spare = torch.ones(self.num_tokens + tokens, dtype=torch.bool, device=self.masked_index.device)
+            spare[self.masked_index] = False
+            added = spare.nonzero().squeeze(1)[-masked:] if masked else self.masked_index[:0]
+            filled["masked_index"] = torch.cat([self.masked_index, added])
+            for name, value in (("labels", -100), ("label_weights", 0)):
+                if (tensor := getattr(self, name)) is not None:
+                    filled[name] = pad(tensor, (0, len(added)), value=value)
+        return replace(self, **filled)  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "PackedBatch":
         moved = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -49,7 +49,11 @@ class FinetuneOptions:
     batch_size: Annotated[int | None, unset("N")] = None
     """Examples in a step, on average: batches are cut at equal token counts (default: 32; qa: 16 windows)."""
     learning_rate: Annotated[float | None, unset("X")] = None
-    """Peak of AdamW (default: 5e-5 at width 768, more for narrower models in proportion)."""
+    """Peak of AdamW (default: 5e-5 at width 768, more for narrower models in proportion; beside Muon 1e-3)."""
+    optimizer: Literal["auto", "adamw", "muon"] = "auto"
+    """muon: Muon for the matrices of the layers, AdamW for the rest (auto: what the model was pretrained with)."""
+    muon_learning_rate: float = 0.01
+    """Peak of Muon."""
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises; then it falls linearly."""
     weight_decay: float = 0.01
@@ -59,6 +63,9 @@ class FinetuneOptions:
     class_weights: list[str] = field(default_factory=list)
     """balanced (rare classes count more), or LABEL=WEIGHT for some labels."""
 
+    pooling: Literal["auto", "cls", "mean"] = "auto"
+    """What the head of a text reads of a modern model: its first token, or the mean (auto: what config.json says, else
+    the mean). The heads of the other architectures read the first token."""
     max_length: Annotated[int | None, unset("N")] = None
     """Tokens of the longest row (default: 256; qa: 384). Longer texts are cut, sentences and contexts go on in further
     rows."""
@@ -96,7 +103,16 @@ class FinetuneOptions:
 
 def check(options: FinetuneOptions) -> None:
     """Refuse what can be seen to be wrong before anything is read."""
-    positive = ("epochs", "batch_size", "learning_rate", "max_length", "limit", "threads", "seeds")
+    positive = (
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "muon_learning_rate",
+        "max_length",
+        "limit",
+        "threads",
+        "seeds",
+    )
     for name in positive:
         value = getattr(options, name)
         if value is not None and not value > 0:
@@ -206,12 +222,15 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
 
 def recipe_of(options: FinetuneOptions, data: "TaskData", hidden_size: int) -> "Recipe":
     from fastbert.tasks.scores import check_measure
-    from fastbert.tasks.training import Recipe, default_learning_rate
+    from fastbert.tasks.training import Recipe, default_learning_rate, pretraining_optimizer
 
+    optimizer = options.optimizer if options.optimizer != "auto" else pretraining_optimizer(options.model)
     return Recipe(
         epochs=options.epochs,
         batch_size=options.batch_size or (16 if data.settings.task == "qa" else 32),
-        learning_rate=options.learning_rate or default_learning_rate(hidden_size),
+        optimizer=optimizer,
+        learning_rate=options.learning_rate or default_learning_rate(hidden_size, optimizer),
+        muon_learning_rate=options.muon_learning_rate,
         weight_decay=options.weight_decay,
         warmup=options.warmup,
         evaluations=options.evaluations,
@@ -237,14 +256,15 @@ def one_seed(
     import torch
 
     from fastbert.assembly import choose_device
-    from fastbert.tasks.finetuning import fold_scale, load_backbone, measure, new_model
+    from fastbert.tasks.finetuning import choose_pooling, fold_scale, load_backbone, measure, new_model
     from fastbert.tasks.labels import class_weights
     from fastbert.tasks.report import shown
     from fastbert.tasks.training import train
 
     device = choose_device(options.device)
     torch.manual_seed(seed)
-    model = new_model(load_backbone(options.model, options.dropout, options.impl), data.settings, options.dropout)
+    backbone = load_backbone(options.model, options.dropout, options.impl)
+    model = new_model(backbone, data.settings, options.dropout, choose_pooling(options.model, options.pooling))
     model.to(device)
     whole = vocabulary.shrink(model)
     listed = class_weights(options.class_weights, data.settings.labels, data.class_counts)

@@ -90,12 +90,16 @@ class BertForPreTraining(nn.Module):
         ``word``: the word table as the graph shall see it, see :func:`ops.tied`.
         """
         self.check_length(batch)
+        tokens = batch.num_tokens
+        if batch.input_ids.device.type == "cpu":
+            batch = batch.filled_up()
         ids, places, types, source = batch.input_ids, batch.position_ids, batch.token_type_ids, None
         if rows is not None and not torch.is_grad_enabled() and (found := self._distinct(batch)) is not None:
             which, source = found
             ids, places, types = ids[which], places[which], types[which]
         hidden = self.embeddings(ids, places, types, word=word)
-        return self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, rows=rows, source=source)
+        hidden = self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, rows=rows, source=source)
+        return hidden if rows is not None else hidden[:tokens]
 
     def _distinct(self, batch: PackedBatch) -> tuple[Tensor, Tensor] | None:
         """Copies of one text share what depends on the token and its place alone: embeddings and the first projection.
@@ -202,6 +206,8 @@ class BertForPreTraining(nn.Module):
 
     def _train_on_masked_rows(self, batch: PackedBatch) -> PreTrainingOutput:
         """The masked-LM loss and nothing else: behind the last attention only the masked rows are worked out."""
+        if batch.input_ids.device.type == "cpu":
+            batch = batch.filled_up()
         assert batch.masked_index is not None and batch.labels is not None
         rows_of, products_of = ops.tied(self.embeddings.word.weight, self.impl)
         hidden = self.encode(batch, batch.masked_index, rows_of)

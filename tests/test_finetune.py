@@ -1,5 +1,6 @@
 """Fine-tuning and prediction as a person uses them: twenty lines by heart for every task, and what is in the output."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -24,7 +25,7 @@ from fastbert.tasks.examples import QuestionExample, TaggedExample, read_example
 from fastbert.tasks.features import span_rows, text_rows, token_rows
 from fastbert.tasks.finetuning import load_backbone, new_model, read_data
 from fastbert.tasks.model import TaskSettings
-from fastbert.tasks.training import Recipe, Vocabulary, epoch_batches, train
+from fastbert.tasks.training import Recipe, Vocabulary, _optimizers, epoch_batches, train
 from fastbert.text import Tokenizer
 
 DATA = Path(__file__).parent / "data" / "tasks"
@@ -244,6 +245,75 @@ def test_evaluations_in_bf16_see_the_weights_as_they_are(pretrained, tmp_path):
     main(options(pretrained, "pairs", tmp_path / "out", epochs=20, precision="bf16", evaluations=1))
     (row,) = figures(tmp_path / "out")["seeds"]
     assert row["best"] == pytest.approx(row["eval"]["pearson"], abs=0.02) and row["best"] > 0.5
+
+
+# ---- the optimizer that pretrained it, and what a head reads ----
+@pytest.mark.parametrize(
+    ("name", "text", "optimizer"),
+    [
+        ("run.json", '{"options": {"optimizer": "muon"}}', "muon"),
+        ("run.json", '{"options": {"optimizer": "adamw"}}', "adamw"),
+        ("finetune.json", '{"recipe": {"optimizer": "muon"}}', "muon"),
+        ("run.json", '{"options": 3}', "adamw"),
+        ("run.json", "not JSON", "adamw"),
+        ("other.json", "{}", "adamw"),
+    ],
+)
+def test_the_optimizer_is_that_of_the_pretraining(pretrained, tmp_path, capsys, name, text, optimizer):
+    model = tmp_path / "model"
+    shutil.copytree(pretrained / "modern", model)
+    (model / name).write_text(text, encoding="utf-8")
+    made = options(pretrained, "classification", tmp_path / "out", epochs=1, learning_rate=None)
+    main(dataclasses.replace(made, model=str(model)))
+    recipe = figures(tmp_path / "out")["recipe"]
+    assert recipe["optimizer"] == optimizer
+    assert recipe["learning_rate"] == (1e-3 if optimizer == "muon" else 3e-4)
+    said = "Muon at 0.01 and AdamW at 0.001" if optimizer == "muon" else "AdamW at 0.0003"
+    assert f"batches of 8, {said}, fp32" in capsys.readouterr().out
+
+
+def test_muon_turns_the_matrices_of_the_layers_and_nothing_else(pretrained):
+    model = new_model(load_backbone(pretrained / "modern", 0.0), TaskSettings("classification", ("a", "b")), 0.0)
+    adamw, muon = _optimizers(model, Recipe(optimizer="muon", learning_rate=0.5, muon_learning_rate=0.25))
+    names = {id(p): name for name, p in model.named_parameters()}
+    turned, rest = ({names[id(p)] for g in o.param_groups for p in g["params"]} for o in (muon, adamw))
+    assert turned and all(name.startswith("backbone.encoder.layers.") for name in turned)
+    assert {"backbone.embeddings.word.weight", "backbone.head.dense.weight", "classifier.weight"} <= rest
+    assert not turned & rest and all(model.get_parameter(name).ndim == 2 for name in turned)
+    assert [g["peak"] for o in (adamw, muon) for g in o.param_groups] == [0.5, 0.5, 0.25]
+    assert len(_optimizers(model, Recipe())) == 1
+
+
+def test_muon_learns_too(pretrained, tmp_path):
+    main(options(pretrained, "classification", tmp_path / "out", "modern", epochs=15, optimizer="muon"))
+    assert figures(tmp_path / "out")["summary"]["eval"]["accuracy"]["mean"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "pooling"),
+    [
+        (None, "auto", "mean"),
+        ("cls", "auto", "cls"),
+        ("mean", "auto", "mean"),
+        ("cls", "mean", "mean"),
+        (None, "cls", "cls"),
+    ],
+)
+def test_modern_heads_read_what_the_model_says_else_the_mean(pretrained, tmp_path, written, asked, pooling):
+    model = tmp_path / "model"
+    shutil.copytree(pretrained / "modern", model)
+    if written:
+        config = json.loads((model / "config.json").read_text()) | {"classifier_pooling": written}
+        (model / "config.json").write_text(json.dumps(config))
+    made = options(pretrained, "classification", tmp_path / "out", epochs=1, pooling=asked)
+    main(dataclasses.replace(made, model=str(model)))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["classifier_pooling"] == pooling
+
+
+def test_the_mean_is_not_for_heads_that_read_the_first_token(pretrained, tmp_path):
+    with pytest.raises(InputError, match="--pooling mean: heads of this architecture read"):
+        main(options(pretrained, "classification", tmp_path / "out", "classic", pooling="mean"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_early_stopping(pretrained, tmp_path):

@@ -23,6 +23,7 @@ class Task:
     epochs: int = 3
     max_length: int = 128
     moved: int = 0  # examples at the end of the training file that are evaluated on
+    dev: str | None = None  # to choose settings on; None: questions of the training file that are not trained on
     label_field: str | None = None
 
 
@@ -32,7 +33,17 @@ TASKS = {
     ),
     "mrpc": Task("pairs", "mrpc/train.jsonl", "mrpc/test.jsonl", "f1", 850, 1000),
     "stsb": Task("regression", "stsb/train.jsonl", "stsb/dev.jsonl", "pearson", 1000, 1000),
-    "lenerbr": Task("tagging", "ner_lenerbr/train.jsonl", "ner_lenerbr/test.jsonl", "f1", 500, 400, 16, 2e-4),
+    "lenerbr": Task(
+        "tagging",
+        "ner_lenerbr/train.jsonl",
+        "ner_lenerbr/test.jsonl",
+        "f1",
+        500,
+        400,
+        16,
+        2e-4,
+        dev="ner_lenerbr/dev.jsonl",
+    ),
     # the 63 questions of the evaluation file alone are too few to tell two programs apart
     "faquad": Task("qa", "faquad/train.jsonl", "faquad/dev.jsonl", "f1", 180, 213, 16, 2e-4, 3, 384, moved=150),
     "cola": Task("classification", "cola/train.jsonl", "cola/dev.jsonl", "mcc", 7250, 1043),
@@ -45,16 +56,29 @@ TASKS = {
         2500,
         2000,
         label_field="similarity",
+        dev="assin1/ptbr-dev.jsonl",
     ),
     "assin1_entailment": Task(
-        "pairs", "assin1/ptbr-train.jsonl", "assin1/ptbr-test.jsonl", "macro_f1", 2500, 2000, label_field="entailment"
+        "pairs",
+        "assin1/ptbr-train.jsonl",
+        "assin1/ptbr-test.jsonl",
+        "macro_f1",
+        2500,
+        2000,
+        label_field="entailment",
+        dev="assin1/ptbr-dev.jsonl",
     ),
 }
 COMPARED = ("rotten_tomatoes", "mrpc", "stsb", "lenerbr", "faquad", "cola")
 
 
-def prepared(name: str, data: Path, folder: Path, limit: int | None) -> tuple[Path, Path]:
-    """Write the two files that every side reads: the same examples, chosen once, at most ``limit`` for training."""
+def prepared(
+    name: str, data: Path, folder: Path, limit: int | None, eval_limit: int | None = None
+) -> tuple[Path, Path]:
+    """Write the two files that every side reads: the same examples, chosen once, at most ``limit`` of each.
+
+    ``eval_limit``: of the second, in place of the table's.
+    """
     task = TASKS[name]
     rows = (data / task.train).read_text(encoding="utf-8").splitlines()
     held = [] if task.eval == task.train else (data / task.eval).read_text(encoding="utf-8").splitlines()
@@ -67,12 +91,27 @@ def prepared(name: str, data: Path, folder: Path, limit: int | None) -> tuple[Pa
     rng.shuffle(rows)
     rng.shuffle(held)
     num_train = min(task.train_limit, limit or task.train_limit)
-    held = held[: min(task.eval_limit, limit or task.eval_limit)]
+    num_held = eval_limit or task.eval_limit
+    held = held[: min(num_held, limit or num_held)]
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / f"{name}-train.jsonl", folder / f"{name}-eval.jsonl"
     for path, part in zip(paths, (rows[:num_train], held), strict=True):
         path.write_text("".join(row + "\n" for row in part), encoding="utf-8")
     return paths
+
+
+def development(name: str, data: Path, folder: Path, train: Path, limit: int | None) -> Path:
+    """Write the file that settings are chosen on: nothing of it is trained on, nothing of it is in the comparison."""
+    task = TASKS[name]
+    source = (data / (task.dev or task.train)).read_text(encoding="utf-8").splitlines()
+    if not task.dev:
+        rows = source[: -task.moved] if task.moved else source
+        known = {row["context"] for row in read(train)}  # no question about a text that is trained on
+        source = [row for row in rows if json.loads(row)["context"] not in known]
+    random.Random(SPLIT_SEED).shuffle(source)
+    path = folder / f"{name}-dev.jsonl"
+    path.write_text("".join(row + "\n" for row in source[: min(500, limit or 500)]), encoding="utf-8")
+    return path
 
 
 def read(path: Path) -> list[dict]:

@@ -12,6 +12,7 @@ const AdamwKernels adamw_kernels_scalar = kAdamwKernels;
 const AdamwKernels& adamw_kernels(Isa isa) {
   switch (isa) {
 #ifdef FASTBERT_X86
+    case Isa::kAmxBf16:
     case Isa::kAvx512Bf16:
     case Isa::kAvx512: return adamw_kernels_avx512;
     case Isa::kAvx2: return adamw_kernels_avx2;

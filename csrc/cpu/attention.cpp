@@ -25,6 +25,9 @@ static const AttentionKernel& kernel_for(bool bf16) {
   const auto all = []() -> const AttentionKernels& {
     switch (current_isa()) {
 #ifdef FASTBERT_X86
+#ifdef FASTBERT_AMX
+      case Isa::kAmxBf16: return attention_amx_bf16;
+#endif
       case Isa::kAvx512Bf16: return attention_avx512_bf16;
       case Isa::kAvx512: return attention_avx512;
       case Isa::kAvx2: return attention_avx2;

@@ -8,10 +8,10 @@ namespace {
 
 // Rows of scores computed at a time: what keeps a block of both score matrices in the second-level cache.
 constexpr size_t kForwardScores = 16384, kBackwardScores = 32768;
-constexpr size_t kRowBlock = 2 * kTileRows;  // even, for pairs, and whole tiles
 
-inline size_t block_rows(size_t scores, size_t rows, size_t ld) {
-  const size_t fitting = std::max(kRowBlock, scores / ld / kRowBlock * kRowBlock);
+template <class Units>
+size_t block_rows(size_t scores, size_t rows, size_t ld) {
+  const size_t fitting = std::max(Units::kRowBlock, scores / ld / Units::kRowBlock * Units::kRowBlock);
   return std::min(fitting, rounded_up(rows, 2));
 }
 
@@ -170,7 +170,7 @@ struct Attention {
     size_t block, bytes;
     ForwardScratch(const Task& t, void* base) {
       Scratch s{static_cast<char*>(base), 0};
-      block = block_rows(kForwardScores, t.rows, t.ld);
+      block = block_rows<Units>(kForwardScores, t.rows, t.ld);
       rows = s.take<Unit>(t.padded_keys * t.head_dim / kPer);
       queries = s.take<Unit>(rounded_up(block, kLanes) * t.head_dim / kPer);
       keys = s.take<Unit>(t.padded_keys * t.head_dim / kPer);
@@ -187,6 +187,7 @@ struct Attention {
   static void forward(const AttentionArgs& args, size_t sequence, size_t head, void* base) {
     const Task t(args, sequence);
     const ForwardScratch w(t, base);
+    [[maybe_unused]] const typename Units::Scope scope;
     const size_t width = t.head_dim;
     const bool turned = args.cos != nullptr;
     const float inverse_keep = args.dropout.inverse_keep();
@@ -231,7 +232,7 @@ struct Attention {
     size_t block, bytes;
     BackwardScratch(const Task& t, void* base) {
       Scratch s{static_cast<char*>(base), 0};
-      block = block_rows(kBackwardScores, t.rows, t.ld);
+      block = block_rows<Units>(kBackwardScores, t.rows, t.ld);
       const size_t key_units = t.padded_keys * t.head_dim / kPer, row_units = rounded_up(block, kLanes) * t.head_dim / kPer;
       rows = s.take<Unit>(key_units);
       keys = s.take<Unit>(key_units);
@@ -293,6 +294,7 @@ struct Attention {
   static void backward(const AttentionArgs& args, size_t sequence, size_t head, void* base) {
     const Task t(args, sequence);
     const BackwardScratch w(t, base);
+    [[maybe_unused]] const typename Units::Scope scope;
     const size_t width = t.head_dim, units = width / kPer;
     const bool turned = args.cos != nullptr;
     // with z = 0 or 1 / keep: ds = p (z do·v − Σ p z do·v), dv = Σ p z do; 1 / keep is taken out of the sums

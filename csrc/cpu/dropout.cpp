@@ -18,6 +18,7 @@ const DropoutKernels dropout_scalar = kDropoutKernels;
 const DropoutKernels& dropout_kernels(Isa isa) {
   switch (isa) {
 #ifdef FASTBERT_X86
+    case Isa::kAmxBf16:
     case Isa::kAvx512Bf16:
     case Isa::kAvx512: return dropout_avx512;
     case Isa::kAvx2: return dropout_avx2;

@@ -13,6 +13,7 @@ const Elementwise elementwise_scalar = kElementwise;
 const Elementwise& elementwise(Isa isa) {
   switch (isa) {
 #ifdef FASTBERT_X86
+    case Isa::kAmxBf16:
     case Isa::kAvx512Bf16:
     case Isa::kAvx512: return elementwise_avx512;
     case Isa::kAvx2: return elementwise_avx2;

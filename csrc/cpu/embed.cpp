@@ -12,6 +12,7 @@ const EmbedKernels embed_kernels_scalar = kEmbedKernels;
 const EmbedKernels& embed_kernels(Isa isa) {
   switch (isa) {
 #ifdef FASTBERT_X86
+    case Isa::kAmxBf16:
     case Isa::kAvx512Bf16:
     case Isa::kAvx512: return embed_kernels_avx512;
     case Isa::kAvx2: return embed_kernels_avx2;

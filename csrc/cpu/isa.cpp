@@ -3,7 +3,24 @@
 #include <atomic>
 #include <stdexcept>
 
+#ifdef FASTBERT_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace fastbert {
+
+#ifdef FASTBERT_AMX
+// The processor has AMX with bf16, and Linux lets this process use it (tiles are large: every process has to ask).
+static bool may_use_amx() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kAmxBf16Bit = 1u << 22, kAmxTileBit = 1u << 24;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kAmxBf16Bit) || !(d & kAmxTileBit)) return false;
+  constexpr long kAskForPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kAskForPermission, kTileData) == 0;
+}
+#endif
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas{Isa::kScalar};
@@ -15,7 +32,11 @@ std::vector<Isa> available_isas() {
         __builtin_cpu_supports("avx512vl")))
     return isas;
   isas.push_back(Isa::kAvx512);
-  if (__builtin_cpu_supports("avx512bf16")) isas.push_back(Isa::kAvx512Bf16);
+  if (!__builtin_cpu_supports("avx512bf16")) return isas;
+  isas.push_back(Isa::kAvx512Bf16);
+#ifdef FASTBERT_AMX
+  if (may_use_amx()) isas.push_back(Isa::kAmxBf16);
+#endif
 #endif
   return isas;
 }
@@ -25,6 +46,7 @@ const char* isa_name(Isa isa) {
     case Isa::kAvx2: return "avx2";
     case Isa::kAvx512: return "avx512";
     case Isa::kAvx512Bf16: return "avx512_bf16";
+    case Isa::kAmxBf16: return "amx_bf16";
     case Isa::kScalar: break;
   }
   return "scalar";

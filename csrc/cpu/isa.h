@@ -7,8 +7,9 @@
 
 namespace fastbert {
 
-// Each holds the ones before it. kAvx2 includes FMA; kAvx512 is F, BW, DQ and VL; kAvx512Bf16 adds vdpbf16ps.
-enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Bf16 };
+// Each holds the ones before it. kAvx2 includes FMA; kAvx512 is F, BW, DQ and VL; kAvx512Bf16 adds vdpbf16ps,
+// kAmxBf16 tiles of bf16 (Intel, from Sapphire Rapids on; Linux).
+enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmxBf16 };
 
 // From the simplest to the quickest that this machine and this binary have; always holds kScalar.
 std::vector<Isa> available_isas();

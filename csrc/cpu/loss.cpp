@@ -20,6 +20,7 @@ const LossKernels loss_scalar = kLossKernels;
 static const LossKernels& kernels() {
   switch (current_isa()) {
 #ifdef FASTBERT_X86
+    case Isa::kAmxBf16:
     case Isa::kAvx512Bf16:
     case Isa::kAvx512: return loss_avx512;
     case Isa::kAvx2: return loss_avx2;

@@ -22,6 +22,9 @@ static const MuonKernel& kernel_for(bool bf16) {
   const auto all = []() -> const MuonKernels& {
     switch (current_isa()) {
 #ifdef FASTBERT_X86
+#ifdef FASTBERT_AMX
+      case Isa::kAmxBf16: return muon_amx_bf16;
+#endif
       case Isa::kAvx512Bf16: return muon_avx512_bf16;
       case Isa::kAvx512: return muon_avx512;
       case Isa::kAvx2: return muon_avx2;

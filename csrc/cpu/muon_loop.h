@@ -146,6 +146,7 @@ struct Muon {
 
   static void update(const MuonPart& p, const MuonStep& s, void* scratch) {
     const Matrix m(p.rows, p.columns, scratch);
+    [[maybe_unused]] const typename Units::Scope scope;
     const float norm = std::max(gather(p, s, m), 1e-7f);
     float factor = 1.0f / norm;  // the first round multiplies by it: bf16's X is rounded once
     if constexpr (kPer == 1) {

@@ -13,7 +13,12 @@ constexpr size_t kPanel = Vec::kWidth * Vec::kTileVecs;        // columns of a p
 constexpr size_t kDepth = 256;  // units summed before they join C: rounding errors grow with the length of one sum
 constexpr size_t kTileRows = static_cast<size_t>(Vec::kTileRows);
 
+struct NoScope {};  // Units::Scope: what a task that multiplies holds meanwhile
+
 struct Floats {
+  using Scope = NoScope;
+  static constexpr bool kTiled = false;
+  static constexpr size_t kRowBlock = 2 * kTileRows;  // rows of A that suit a product: even, and whole tiles
   static constexpr size_t kPer = 1;
   using Unit = float;
   static Vec::T broadcast(const Unit* p) { return Vec::set(*p); }
@@ -28,6 +33,9 @@ struct Floats {
 
 #ifdef FASTBERT_BF16_UNITS
 struct Pairs {
+  using Scope = NoScope;
+  static constexpr bool kTiled = false;  // tiles.h does its products in AMX's tiles
+  static constexpr size_t kRowBlock = 2 * kTileRows;
   static constexpr size_t kPer = 2;
   using Unit = uint32_t;
   static Vec::T broadcast(const Unit* p) { return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(*p))); }
@@ -136,6 +144,11 @@ void multiply_panel(Left<typename Units::Unit> a, size_t rows, const typename Un
   }
 }
 
+#ifdef FASTBERT_TILES
+void multiply_tiled(Left<uint32_t> a, size_t rows, const uint32_t* b, size_t columns, size_t total_depth, size_t first,
+                    size_t depth, float* c, size_t c_row, bool add);
+#endif
+
 // C (rows, columns) = or += A · B over B's units [first, first + depth) of total_depth. C's columns are B's.
 template <class Units, bool kAdd>
 void multiply(Left<typename Units::Unit> a, size_t rows, const typename Units::Unit* b, size_t columns,
@@ -145,6 +158,9 @@ void multiply(Left<typename Units::Unit> a, size_t rows, const typename Units::U
     a.units += kDepth * a.step;
     return multiply<Units, true>(a, rows, b, columns, total_depth, first + kDepth, depth - kDepth, c, c_row);
   }
+#ifdef FASTBERT_TILES
+  if constexpr (Units::kTiled) return multiply_tiled(a, rows, b, columns, total_depth, first, depth, c, c_row, kAdd);
+#endif
   for (size_t begin = 0; begin < columns; begin += kPanel) {
     const size_t width = std::min(kPanel, columns - begin);
     const auto* panel = b + begin * total_depth + first * width;

@@ -15,6 +15,7 @@ const RowKernels row_kernels_scalar = kRowKernels;
 const RowKernels& row_kernels(Isa isa) {
   switch (isa) {
 #ifdef FASTBERT_X86
+    case Isa::kAmxBf16:
     case Isa::kAvx512Bf16:
     case Isa::kAvx512: return row_kernels_avx512;
     case Isa::kAvx2: return row_kernels_avx2;

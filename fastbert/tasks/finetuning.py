@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastbert import checkpoint
 from fastbert.errors import InputError
+from fastbert.json_files import read_object
 from fastbert.model import BertForPreTraining
 from fastbert.tasks import prediction, scores
 from fastbert.tasks.examples import FieldNames, Notes, QuestionExample, has_pairs, looks_like_numbers, read_examples
@@ -237,6 +238,24 @@ def unanswerable_share(examples: Sequence[QuestionExample]) -> float:
     return sum(not e.answers for e in examples) / max(len(examples), 1)
 
 
-def new_model(backbone: BertForPreTraining, settings: TaskSettings, dropout: float) -> TaskModel:
-    """A fresh head on a pretrained encoder; ModernBERT pools the mean where its own pretraining knows no [CLS]."""
-    return TaskModel(backbone, replace(settings), dropout=dropout)
+def new_model(backbone: BertForPreTraining, settings: TaskSettings, dropout: float, pooling: str = "cls") -> TaskModel:
+    """A fresh head on a pretrained encoder."""
+    return TaskModel(backbone, replace(settings), dropout=dropout, pooling=pooling)
+
+
+def choose_pooling(directory: str | Path, asked: str) -> str:
+    """What a sequence head reads: "cls" or "mean".
+
+    "auto": what config.json says; of a modern model where it says nothing the mean: masked-LM pretraining never asks
+    its [CLS] for the meaning of a text. The other architectures' heads read [CLS] in transformers, and so do ours.
+
+    Raises:
+        InputError: "mean" for one of those.
+    """
+    hf = read_object(weights_directory(directory) / "config.json", "give a directory with a model")
+    modern = hf.get("model_type") == "modernbert"
+    if asked == "mean" and not modern:
+        raise InputError("--pooling mean: heads of this architecture read [CLS]: leave it out, or use a modern model")
+    if asked != "auto":
+        return asked
+    return "mean" if modern and hf.get("classifier_pooling", "mean") == "mean" else "cls"

@@ -27,10 +27,16 @@ def introduce(console: Console, model: str, data: TaskData, recipe: Recipe, held
     held = " (a tenth of the training file)" if held_out else ""
     console.print(f"{kind}{labels}: {sizes}{held}; {data.train.rows.lengths.mean():.0f} tokens a row", markup=False)
     console.print(
-        f"model: {model}; {recipe.epochs:g} epochs of batches of {recipe.batch_size}, learning rate "
-        f"{recipe.learning_rate:g}, {'bf16' if recipe.bf16 else 'fp32'}; best by {recipe.measure}",
+        f"model: {model}; {recipe.epochs:g} epochs of batches of {recipe.batch_size}, "
+        f"{_rates(recipe)}, {'bf16' if recipe.bf16 else 'fp32'}; best by {recipe.measure}",
         markup=False,
     )
+
+
+def _rates(recipe: Recipe) -> str:
+    if recipe.optimizer == "muon":
+        return f"Muon at {recipe.muon_learning_rate:g} and AdamW at {recipe.learning_rate:g}"
+    return f"AdamW at {recipe.learning_rate:g}"
 
 
 @contextmanager

@@ -1,24 +1,33 @@
-"""Fine-tuning: packed batches of equal token counts, AdamW, linear warm-up and decay, the best checkpoint kept.
+"""Fine-tuning: packed batches of equal token counts, linear warm-up and decay, the best checkpoint kept.
 
-Reference: Devlin et al., BERT, 2019, section 3.2; Mosbach et al., On the Stability of Fine-tuning BERT, 2021.
+An encoder is tuned by the optimizer that pretrained it. Muon leaves matrices that are several times as large as
+AdamW's, and the steps of AdamW's usual rate hardly move them (measured: benchmarks/finetuning/README.md).
+
+Reference: Devlin et al., BERT, 2019, section 3.2; Mosbach et al., On the Stability of Fine-tuning BERT, 2021; Liu et
+al., Muon is Scalable for LLM Training, 2025, section 3.5 (another optimizer than the pretraining's costs quality).
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fastbert.optim import Schedule
+from fastbert.muon import Muon
+from fastbert.optim import Schedule, is_hidden_matrix, stacked_parts
 from fastbert.tasks.features import Rows
 from fastbert.tasks.model import TaskModel
 from fastbert.tasks.scores import better
 
 Scorer = Callable[[TaskModel], dict[str, float]]
+# half of what pretraining has, of both
+MUON_LEARNING_RATE, LEARNING_RATE_BESIDE_MUON = 0.01, 1e-3
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,9 @@ class Recipe:
 
     epochs: float = 3.0
     batch_size: int = 32  # rows in a step, on average
-    learning_rate: float = 5e-5  # peak
+    optimizer: str = "adamw"  # "muon": of the layers' matrices, and AdamW of the rest
+    learning_rate: float = 5e-5  # peak of AdamW
+    muon_learning_rate: float = MUON_LEARNING_RATE  # peak of Muon
     weight_decay: float = 0.01  # of matrices
     warmup: float = 0.1  # share of the steps
     clip_norm: float = 1.0
@@ -51,9 +62,20 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def default_learning_rate(hidden_size: int) -> float:
-    """5e-5 for BERT-base's width, more for narrower models in proportion: 1e-4 at 384, 3e-4 at 128."""
-    return round(5e-5 * 768 / hidden_size, 8)
+def default_learning_rate(hidden_size: int, optimizer: str = "adamw") -> float:
+    """AdamW's: 5e-5 for BERT-base's width, more for narrower models in proportion: 1e-4 at 384, 3e-4 at 128."""
+    return LEARNING_RATE_BESIDE_MUON if optimizer == "muon" else round(5e-5 * 768 / hidden_size, 8)
+
+
+def pretraining_optimizer(directory: str | Path) -> str:
+    """ "muon" where a run of ours says so, or a model that was tuned by Muon; else "adamw"."""
+    for name, part in (("run.json", "options"), ("finetune.json", "recipe")):
+        try:
+            record = json.loads((Path(directory) / name).read_text(encoding="utf-8"))[part]["optimizer"]
+        except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours: it decides a default only
+            continue
+        return "muon" if record == "muon" else "adamw"
+    return "adamw"
 
 
 def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -118,8 +140,9 @@ def train(
         say: told after every step, with the share that is done, and after every evaluation, with its scores.
     """
     device = next(model.parameters()).device
-    optimizer = _optimizer(model, recipe)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizers = _optimizers(model, recipe)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
     schedule = Schedule(recipe.warmup, 1.0 - recipe.warmup)
     steps_per_epoch = -(-len(rows) // recipe.batch_size)
     total = max(1, round(recipe.epochs * steps_per_epoch))
@@ -135,12 +158,13 @@ def train(
             loss = model.loss(batch, targets.to(device), weights)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, recipe.clip_norm or float("inf"))
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * schedule((progress.steps + 1) / (total + 1))
-        optimizer.step()
+        for group in groups:
+            group["lr"] = group["peak"] * schedule((progress.steps + 1) / (total + 1))
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         # PyTorch's fused AdamW does not count its writes, and kernels keep bf16 images of weights by that count
         torch.autograd.graph.increment_version(parameters)
-        optimizer.zero_grad(set_to_none=True)
         progress.steps += 1
         progress.tokens += batch.num_tokens
         if progress.steps >= next_evaluation - 1e-6 or (recipe.evaluations and progress.steps == total):
@@ -188,14 +212,30 @@ def _steps(lengths: NDArray[np.int64], recipe: Recipe, total: int) -> Iterator[l
         epoch += 1
 
 
-def _optimizer(model: TaskModel, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; no decay of biases and LayerNorms. Heads that the task does not use get no gradient and are left alone."""
-    used = [p for name, p in model.named_parameters() if _is_used(name, model)]
+def _optimizers(model: TaskModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon if asked for; every group has its peak rate. No decay of biases and LayerNorms.
+
+    Heads that the task does not use get no gradient and are left alone.
+    """
+    used = {name: p for name, p in model.named_parameters() if _is_used(name, model)}
+    inner = {name.removeprefix("backbone."): p for name, p in used.items() if recipe.optimizer == "muon"}
+    hidden = [(name, p) for name, p in inner.items() if is_hidden_matrix(name, p)]
+    turned = {id(p) for _, p in hidden}
+    rest = [p for p in used.values() if id(p) not in turned]
+    peak = recipe.learning_rate
     groups = [
-        {"params": [p for p in used if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in used if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay, "peak": peak},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "peak": peak},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    ]
+    if hidden:
+        parts = {name: stacked_parts(name, model.backbone.config) for name, _ in hidden}
+        muon = Muon(hidden, parts, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay)
+        muon.param_groups[0]["peak"] = recipe.muon_learning_rate
+        optimizers.append(muon)
+    return optimizers
 
 
 def _is_used(name: str, model: TaskModel) -> bool:
