@@ -47,11 +47,13 @@ class PackedBatch:
         """The same batch with T and M multiples of ``step``: sequences of zeros behind it, and rows without a label.
 
         The loss does not change, nor do the first T rows of hidden states. Small batches stay as they are: they would
-        grow too much.
+        grow too much; so do those on a GPU, where nothing is compiled for a shape.
         """
-        if self.num_tokens < 8 * step:
+        if self.num_tokens < 8 * step or self.input_ids.device.type != "cpu":
             return self
         tokens, masked = -self.num_tokens % step, 0 if self.masked_index is None else -len(self.masked_index) % step
+        if not (tokens or masked):
+            return self
         full, rest = divmod(tokens, self.max_seqlen)  # no sequence is longer than those that are there
         lengths = torch.tensor([self.max_seqlen] * full + [rest] * bool(rest), dtype=torch.int64)
         pad = torch.nn.functional.pad

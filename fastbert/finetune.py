@@ -173,7 +173,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
 
     from fastbert.interop import read_config
     from fastbert.tasks.examples import FieldNames
-    from fastbert.tasks.finetuning import read_data, weights_directory
+    from fastbert.tasks.finetuning import choose_pooling, read_data, weights_directory
     from fastbert.tasks.report import introduce, tell
     from fastbert.tasks.training import Vocabulary
     from fastbert.text import Tokenizer
@@ -189,6 +189,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
             f"{options.model}: the vocabulary has {len(tokenizer)} pieces and the model {config.vocab_size}: "
             "vocabulary and weights do not belong together"
         )
+    pooling = choose_pooling(options.model, options.pooling)
     data = read_data(
         options.task,
         tokenizer,
@@ -209,7 +210,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
     outcomes: list[dict[str, Any]] = []
     best: dict[str, Any] | None = None
     for seed in range(options.seed, options.seed + options.seeds):
-        outcome, model, result = one_seed(options, data, recipe, vocabulary, seed, console)
+        outcome, model, result = one_seed(options, data, recipe, vocabulary, pooling, seed, console)
         outcomes.append(outcome)
         if best is None or _beats(recipe.measure, outcome, best["outcome"]):
             best = {"outcome": outcome, "result": result}
@@ -248,7 +249,13 @@ def _bf16(options: FinetuneOptions) -> bool:
 
 
 def one_seed(
-    options: FinetuneOptions, data: "TaskData", recipe: "Recipe", vocabulary: Any, seed: int, console: "Console"
+    options: FinetuneOptions,
+    data: "TaskData",
+    recipe: "Recipe",
+    vocabulary: Any,
+    pooling: str,
+    seed: int,
+    console: "Console",
 ) -> tuple[dict[str, Any], "TaskModel", "Result"]:
     """Train from the pretrained weights with one seed; the model that comes back is whole and measured in fp32."""
     from dataclasses import replace
@@ -256,7 +263,7 @@ def one_seed(
     import torch
 
     from fastbert.assembly import choose_device
-    from fastbert.tasks.finetuning import choose_pooling, fold_scale, load_backbone, measure, new_model
+    from fastbert.tasks.finetuning import fold_scale, load_backbone, measure, new_model
     from fastbert.tasks.labels import class_weights
     from fastbert.tasks.report import shown
     from fastbert.tasks.training import train
@@ -264,7 +271,7 @@ def one_seed(
     device = choose_device(options.device)
     torch.manual_seed(seed)
     backbone = load_backbone(options.model, options.dropout, options.impl)
-    model = new_model(backbone, data.settings, options.dropout, choose_pooling(options.model, options.pooling))
+    model = new_model(backbone, data.settings, options.dropout, pooling)
     model.to(device)
     whole = vocabulary.shrink(model)
     listed = class_weights(options.class_weights, data.settings.labels, data.class_counts)

@@ -90,9 +90,7 @@ class BertForPreTraining(nn.Module):
         ``word``: the word table as the graph shall see it, see :func:`ops.tied`.
         """
         self.check_length(batch)
-        tokens = batch.num_tokens
-        if batch.input_ids.device.type == "cpu":
-            batch = batch.filled_up()
+        tokens, batch = batch.num_tokens, batch.filled_up()
         ids, places, types, source = batch.input_ids, batch.position_ids, batch.token_type_ids, None
         if rows is not None and not torch.is_grad_enabled() and (found := self._distinct(batch)) is not None:
             which, source = found
@@ -206,8 +204,7 @@ class BertForPreTraining(nn.Module):
 
     def _train_on_masked_rows(self, batch: PackedBatch) -> PreTrainingOutput:
         """The masked-LM loss and nothing else: behind the last attention only the masked rows are worked out."""
-        if batch.input_ids.device.type == "cpu":
-            batch = batch.filled_up()
+        batch = batch.filled_up()
         assert batch.masked_index is not None and batch.labels is not None
         rows_of, products_of = ops.tied(self.embeddings.word.weight, self.impl)
         hidden = self.encode(batch, batch.masked_index, rows_of)

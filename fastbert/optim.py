@@ -90,6 +90,16 @@ def stacked_parts(name: str, config: BertConfig) -> int:
     return 2 if name.endswith("feed_forward.up.weight") and config.mlp == "geglu" else 1
 
 
+def hidden_and_rest(
+    named: Iterable[tuple[str, nn.Parameter]], optimizer: str
+) -> tuple[list[tuple[str, nn.Parameter]], list[tuple[str, nn.Parameter]]]:
+    """Names and parameters that Muon turns, none if ``optimizer`` is "adamw", and those of AdamW."""
+    named = list(named)
+    hidden = [(n, p) for n, p in named if optimizer == "muon" and is_hidden_matrix(n, p)]
+    taken = {n for n, _ in hidden}
+    return hidden, [(n, p) for n, p in named if n not in taken]
+
+
 class Optimizers:
     """The optimizers of one model behind one ``step``; learning rates are peaks that the schedule scales.
 
@@ -115,10 +125,7 @@ class Optimizers:
         muon_dtype: torch.dtype = torch.bfloat16,
     ):
         ops.keep_freed_memory()
-        named = list(model.named_parameters())
-        hidden = [(n, p) for n, p in named if is_hidden_matrix(n, p)] if optimizer == "muon" else []
-        taken = {n for n, _ in hidden}
-        rest = [(n, p) for n, p in named if n not in taken]
+        hidden, rest = hidden_and_rest(model.named_parameters(), optimizer)
         groups = [
             {"params": [(n, p) for n, p in rest if p.ndim >= 2], "weight_decay": weight_decay},
             {"params": [(n, p) for n, p in rest if p.ndim < 2], "weight_decay": 0.0},

@@ -1,5 +1,5 @@
-// The products of panels.h on AMX's tiles: 16 x 16 floats += 16 x 32 bf16 · 32 x 16 bf16 in one instruction, sixteen times
-// the work of a vdpbf16ps. Included after vec_avx512.h (with FASTBERT_BF16_UNITS) and panels.h, once per source file.
+// The products of panels.h on AMX's tiles: 16 x 16 floats += 16 x 32 bf16 · 32 x 16 bf16 in one instruction, 256
+// times the products of a vdpbf16ps. Included after vec_avx512.h (with FASTBERT_BF16_UNITS) and panels.h, once per source file.
 //
 // The panels of B are what tdpbf16ps reads: a tile of B is 16 rows of a panel, 16 columns wide. A tile of A is 16 rows of
 // 16 units. Tiles 0 .. 3 hold 32 x 32 of C, 4 and 5 hold A, 6 and 7 hold B. What is no whole tile is copied with zeros.

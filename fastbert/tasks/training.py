@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastbert.muon import Muon
-from fastbert.optim import Schedule, is_hidden_matrix, stacked_parts
+from fastbert.optim import Schedule, hidden_and_rest, stacked_parts
 from fastbert.tasks.features import Rows
 from fastbert.tasks.model import TaskModel
 from fastbert.tasks.scores import better
@@ -63,12 +63,12 @@ class Progress:
 
 
 def default_learning_rate(hidden_size: int, optimizer: str = "adamw") -> float:
-    """AdamW's: 5e-5 for BERT-base's width, more for narrower models in proportion: 1e-4 at 384, 3e-4 at 128."""
+    """AdamW's peak: beside Muon 1e-3; alone 5e-5 for BERT-base's width, more for narrower models in proportion."""
     return LEARNING_RATE_BESIDE_MUON if optimizer == "muon" else round(5e-5 * 768 / hidden_size, 8)
 
 
 def pretraining_optimizer(directory: str | Path) -> str:
-    """ "muon" where a run of ours says so, or a model that was tuned by Muon; else "adamw"."""
+    """Which optimizer made a model: "muon" where run.json or finetune.json beside it says so, else "adamw"."""
     for name, part in (("run.json", "options"), ("finetune.json", "recipe")):
         try:
             record = json.loads((Path(directory) / name).read_text(encoding="utf-8"))[part]["optimizer"]
@@ -217,15 +217,12 @@ def _optimizers(model: TaskModel, recipe: Recipe) -> list[torch.optim.Optimizer]
 
     Heads that the task does not use get no gradient and are left alone.
     """
-    used = {name: p for name, p in model.named_parameters() if _is_used(name, model)}
-    inner = {name.removeprefix("backbone."): p for name, p in used.items() if recipe.optimizer == "muon"}
-    hidden = [(name, p) for name, p in inner.items() if is_hidden_matrix(name, p)]
-    turned = {id(p) for _, p in hidden}
-    rest = [p for p in used.values() if id(p) not in turned]
+    used = [(name.removeprefix("backbone."), p) for name, p in model.named_parameters() if _is_used(name, model)]
+    hidden, rest = hidden_and_rest(used, recipe.optimizer)
     peak = recipe.learning_rate
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay, "peak": peak},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "peak": peak},
+        {"params": [p for _, p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay, "peak": peak},
+        {"params": [p for _, p in rest if p.ndim < 2], "weight_decay": 0.0, "peak": peak},
     ]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.999), eps=1e-8, fused=True)
