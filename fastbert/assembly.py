@@ -27,7 +27,7 @@ from fastbert.interop import read_config
 from fastbert.masking import RateSchedule
 from fastbert.model import BertForPreTraining
 from fastbert.monitor import Monitor, clock
-from fastbert.optim import BatchRamp, Optimizers, Schedule, is_hidden_matrix
+from fastbert.optim import USUAL_WEIGHT_DECAY, BatchRamp, Optimizers, Schedule, is_hidden_matrix
 from fastbert.options import TrainOptions
 from fastbert.run_directory import RunDirectory
 from fastbert.run_text import arch_of
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 TINY_CORPUS_TOKENS = 50_000  # below: preset tiny, one thread
 DEFAULT_MINUTES = 5.0
+# of AdamW and Muon; a classic model leaves its plateau sooner with half of what suits the others (docs/recipe.md)
+LEARNING_RATES = {"modern": (2e-3, 0.02), "roformer": (2e-3, 0.02), "classic": (1e-3, 0.01)}
 BY_HEART_STEPS = 450  # well under a minute of CPU for the tiny preset
 EVALUATION_RATE = 0.15  # BERT's, whatever the training uses, so that figures compare
 EVALUATION_SEED = 20_181_011  # fixed: every run answers the same questions
@@ -64,12 +66,16 @@ def settle(options: TrainOptions, store: TokenStore, device: torch.device) -> Tr
     """Fill in what depends on the text and the hardware."""
     small = store.num_tokens < TINY_CORPUS_TOKENS
     gpu = device.type == "cuda"
+    arch = arch_of(options)
+    rate, muon_rate = LEARNING_RATES[arch]
     chosen: dict[str, Any] = {
-        "arch": arch_of(options),
+        "arch": arch,
         "preset": options.preset or ("tiny" if small else "base" if gpu else "mini"),
         "batch_tokens": options.batch_tokens or max(65_536 if gpu else 2048, options.max_length),
         # a few thousand tokens give no second core enough to do
         "threads": options.threads or (1 if small and not gpu else None),
+        "learning_rate": rate if options.learning_rate is None else options.learning_rate,
+        "muon_learning_rate": muon_rate if options.muon_learning_rate is None else options.muon_learning_rate,
     }
     return replace(options, **chosen)
 
@@ -115,6 +121,8 @@ def assemble(
     if not unseen:
         heldout = split.train
         monitor.say(f"evaluation: on the training text itself ({split.reason})")
+    if options.weight_decay is None and (options.init or not unseen):
+        options = replace(options, weight_decay=USUAL_WEIGHT_DECAY)  # neither weights nor texts are to be forgotten
     bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
     memory = check_memory(options, tokenizer, device, world, bf16)
     model = build_model(options, tokenizer).to(device)
@@ -227,9 +235,9 @@ def say_estimate(trainer: Trainer, options: TrainOptions, memory: estimate.Memor
         assert budget.steps is not None
         steps = budget.steps
         takes = f"{steps:,} steps in about {clock(steps * step_s)}, evaluations aside"
-    trainer.monitor.say(
-        f"estimate: {memory.peak / estimate.GIB:.1f} GiB of memory; {takes}: {steps * tokens / 1e6:,.1f} million tokens"
-    )
+    seen = steps * min(tokens, trainer.loader.store.num_tokens)  # a short text has less than a batch
+    seen_text = f"{seen / 1e6:,.1f} million" if seen >= 1e6 else f"{seen / 1e3:,.0f} thousand"
+    trainer.monitor.say(f"estimate: {memory.peak / estimate.GIB:.1f} GiB of memory; {takes}: {seen_text} tokens")
 
 
 def _ranks(world: World, options: TrainOptions) -> str:

@@ -380,9 +380,14 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def write_model(state: Mapping[str, Tensor], config: BertConfig, directory: Path) -> None:
-    """Write ``config.json`` and ``model.safetensors``, each through a temporary name."""
+    """Write a pretrained model's ``config.json`` and ``model.safetensors``."""
+    write_directory(state_dict_to_hf(state, config), config_to_hf(config), directory)
+
+
+def write_directory(tensors: Mapping[str, Tensor], config: Mapping[str, object], directory: Path) -> None:
+    """Write ``config.json`` and ``model.safetensors``, in Hugging Face's names already: both or neither."""
     directory.mkdir(parents=True, exist_ok=True)
     # both are written before either takes its place
     with written_whole(directory / "config.json") as text, written_whole(directory / "model.safetensors") as weights:
-        write_safetensors(state_dict_to_hf(state, config), weights)
-        text.write_text(json.dumps(config_to_hf(config), indent=2) + "\n", encoding="utf-8")
+        write_safetensors(tensors, weights)
+        text.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -98,7 +98,7 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         """(T, D) packed or (B, L, D) padded → the same shape; ``rotary``: (cos, sin), each (…, H / 2).
 
-        ``rows`` (M,) int64, packed call only: give these rows of the answer, (M, D).
+        ``rows`` (M,) int64, distinct, packed call only: give these rows of the answer, (M, D).
         """
         qkv = self.qkv(hidden).unflatten(-1, (3, self.num_heads, self.head_dim))  # (…, 3, N, H)
         context = ops.qkv_attention(
@@ -195,7 +195,7 @@ class EncoderLayer(nn.Module):
         rows: Tensor | None = None,
         source: Tensor | None = None,
     ) -> Tensor:
-        """(T, D) packed or (B, L, D) padded → the same shape, or with ``rows`` (M,) of a packed batch (M, D).
+        """(T, D) packed or (B, L, D) padded → the same shape, or with distinct ``rows`` (M,) of a packed batch (M, D).
 
         ``source`` (T,) int64, packed: hidden holds distinct rows (U, D), and token t is row source[t] of them.
         """
@@ -285,8 +285,9 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """(T, D) packed or (B, L, D) padded → the same shape; ``position_ids`` (…,) default to counting from 0.
 
-        With ``rows`` (M,) of a packed batch → (M, D): the last layer then works out those rows only. With ``source``
-        (T,) int64 of a packed batch ``hidden`` holds distinct rows (U, D), and token t begins as row source[t].
+        With distinct ``rows`` (M,) of a packed batch → (M, D): the last layer works out those rows only.
+        With ``source`` (T,) int64 of a packed batch ``hidden`` holds distinct rows (U, D), and token t begins as
+        row source[t].
         """
         if position_ids is None:
             if cu_seqlens is None:

@@ -18,6 +18,11 @@ from fastbert.errors import InputError
 from fastbert.model import BertForPreTraining
 from fastbert.muon import Muon
 
+USUAL_WEIGHT_DECAY = 0.01
+# Weights forget what they were within 1 / (learning rate × decay) steps, and the best such time is a share of the
+# budget (Wang and Aitchison, How to set AdamW's weight decay as you scale model and dataset size, 2024; docs/recipe.md)
+FORGETS_OVER = 0.1
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -108,7 +113,8 @@ class Optimizers:
         optimizer: "muon" (hidden matrices by Muon, the rest by AdamW) or "adamw" (everything by AdamW).
         learning_rate: AdamW's peak.
         muon_learning_rate: Muon's peak.
-        weight_decay: decoupled decay of matrices and embeddings; biases and LayerNorms have none.
+        weight_decay: decoupled decay of matrices and embeddings; biases and LayerNorms have none. None: so much
+            that the matrices that Muon turns forget what they were over the share FORGETS_OVER of the budget.
         clip_norm: gradient-norm bound of the parameters AdamW turns (Muon's update has a fixed norm already).
         muon_dtype: of Muon's iteration; float32 keeps curves of different numbers of ranks together.
     """
@@ -120,12 +126,14 @@ class Optimizers:
         optimizer: str = "muon",
         learning_rate: float = 2e-3,
         muon_learning_rate: float = 0.02,
-        weight_decay: float = 0.01,
+        weight_decay: float | None = USUAL_WEIGHT_DECAY,
         clip_norm: float = 1.0,
         muon_dtype: torch.dtype = torch.bfloat16,
     ):
         ops.keep_freed_memory()
         hidden, rest = hidden_and_rest(model.named_parameters(), optimizer)
+        self.forgets_over = FORGETS_OVER if weight_decay is None and hidden else None
+        weight_decay = USUAL_WEIGHT_DECAY if weight_decay is None else weight_decay
         groups = [
             {"params": [(n, p) for n, p in rest if p.ndim >= 2], "weight_decay": weight_decay},
             {"params": [(n, p) for n, p in rest if p.ndim < 2], "weight_decay": 0.0},
@@ -144,10 +152,10 @@ class Optimizers:
             muon = Muon(hidden, parts, lr=muon_learning_rate, weight_decay=weight_decay, dtype=muon_dtype)
             self.parts["muon"] = (muon, muon_learning_rate)
 
-    def step(self, factor: float) -> Tensor:
-        """Clip, update at ``factor`` × the peak rates, clear the gradients; returns the norm before clipping."""
+    def step(self, factor: float, share: float = 0.0) -> Tensor:
+        """Clip and :meth:`update`; returns the norm before clipping."""
         norm = self.clip()
-        self.update(factor)
+        self.update(factor, share)
         return norm
 
     def clip(self) -> Tensor:
@@ -157,11 +165,17 @@ class Optimizers:
             return clip(adamw, self.clipped, self.clip_norm)
         return nn.utils.clip_grad_norm_(self.clipped, self.clip_norm or float("inf"))
 
-    def update(self, factor: float) -> None:
-        """Update at ``factor`` × the peak rates and clear the gradients."""
+    def update(self, factor: float, share: float = 0.0) -> None:
+        """Update at ``factor`` × the peak rates and clear the gradients.
+
+        ``share``: what part of the budget a step is; 0 where that is not known yet.
+        """
+        decay = share / (self.forgets_over * self.parts["muon"][1]) if self.forgets_over else 0.0
         for optimizer, peak in self.parts.values():
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
+                if decay and group["weight_decay"]:  # biases and LayerNorms keep their 0
+                    group["weight_decay"] = decay
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 

@@ -323,7 +323,7 @@ class Trainer:
         if problem := self._watch.problem(value, float(norm)):
             raise self._diverged(problem)
         factor = self.schedule(progress)
-        self.optimizers.update(factor)
+        self.optimizers.update(factor, share=progress / self.step if self.step else 0.0)
         if self.memory:
             self.memory.updated()
         self.loss = value if self.loss != self.loss else SMOOTHING * self.loss + (1 - SMOOTHING) * value

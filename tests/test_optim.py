@@ -1,5 +1,6 @@
 """Muon is torch's Muon on single matrices, and treats the parts of a fused one apart."""
 
+import math
 import pickle
 
 import pytest
@@ -10,7 +11,7 @@ from fastbert.adamw import AdamW
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.muon import Muon, orthogonalise
-from fastbert.optim import Optimizers, stacked_parts
+from fastbert.optim import FORGETS_OVER, USUAL_WEIGHT_DECAY, Optimizers, stacked_parts
 
 
 def twins(*shape):
@@ -106,3 +107,35 @@ def test_weights_changed_by_another_optimizer_are_seen():
         fresh.load_state_dict(model.state_dict())
         assert torch.equal(now, fresh(ids).prediction_logits)
     pickle.loads(pickle.dumps(model))
+
+
+def test_weights_forget_over_a_share_of_the_budget_whatever_its_length():
+    """Without gradients only the decay is left: matrices keep exp(-progress / FORGETS_OVER) of what they were."""
+    kept = {}
+    for steps in (100, 400):
+        torch.manual_seed(0)
+        model = BertForPreTraining(BertConfig.preset("tiny", "classic", vocab_size=64))
+        optimizers = Optimizers(model, weight_decay=None)
+        matrix, scale = model.encoder.layers[0].attention.qkv.weight, model.encoder.layers[0].attention.qkv.bias
+        with torch.no_grad():
+            scale.fill_(1.0)
+        before = matrix.detach().clone()
+        for step in range(steps // 2):
+            for parameter in model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizers.update(1.0, share=1 / steps if step else 0.0)
+        kept[steps] = float((matrix.detach() / before).median())
+        assert torch.equal(scale, torch.ones_like(scale))
+    assert kept[100] == pytest.approx(math.exp(-0.5 / FORGETS_OVER), rel=0.2)  # steps of a tenth: (1 - 0.1)^49
+    assert kept[400] == pytest.approx(math.exp(-0.5 / FORGETS_OVER), rel=0.05)
+
+
+def test_a_weight_decay_that_is_given_stays():
+    model = BertForPreTraining(BertConfig.preset("tiny", "modern", vocab_size=64))
+    for given, optimizer in ((0.07, "muon"), (None, "adamw")):
+        optimizers = Optimizers(model, optimizer=optimizer, weight_decay=given)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizers.update(1.0, share=0.5)
+        decays = {g["weight_decay"] for part, _ in optimizers.parts.values() for g in part.param_groups}
+        assert decays == {0.0, given or USUAL_WEIGHT_DECAY}

@@ -23,7 +23,7 @@ class Task:
     epochs: int = 3
     max_length: int = 128
     moved: int = 0  # examples at the end of the training file that are evaluated on
-    dev: str | None = None  # to choose settings on; None: questions of the training file that are not trained on
+    dev: str | None = None  # to choose settings on; None: what of the training file is neither trained on nor scored
     label_field: str | None = None
 
 
@@ -57,6 +57,16 @@ TASKS = {
         2000,
         label_field="similarity",
         dev="assin1/ptbr-dev.jsonl",
+    ),
+    "assin1_similarity_portugal": Task(
+        "regression",
+        "assin1/ptpt-train.jsonl",
+        "assin1/ptpt-test.jsonl",
+        "pearson",
+        2500,
+        2000,
+        label_field="similarity",
+        dev="assin1/ptpt-dev.jsonl",
     ),
     "assin1_entailment": Task(
         "pairs",
@@ -100,18 +110,22 @@ def prepared(
     return paths
 
 
-def development(name: str, data: Path, folder: Path, train: Path, limit: int | None) -> Path:
+def development(name: str, data: Path, folder: Path, train: Path, held: Path, limit: int | None) -> Path:
     """Write the file that settings are chosen on: nothing of it is trained on, nothing of it is in the comparison."""
     task = TASKS[name]
-    source = (data / (task.dev or task.train)).read_text(encoding="utf-8").splitlines()
-    if not task.dev:
-        rows = source[: -task.moved] if task.moved else source
-        known = {row["context"] for row in read(train)}  # no question about a text that is trained on
-        source = [row for row in rows if json.loads(row)["context"] not in known]
-    random.Random(SPLIT_SEED).shuffle(source)
+    rows = (data / (task.dev or task.train)).read_text(encoding="utf-8").splitlines()
+    # no question about a text that is trained on or scored
+    known = {text_of(row) for path in (train, held) for row in read(path)}
+    rows = [row for row in rows if text_of(json.loads(row)) not in known]
+    random.Random(SPLIT_SEED).shuffle(rows)
     path = folder / f"{name}-dev.jsonl"
-    path.write_text("".join(row + "\n" for row in source[: min(500, limit or 500)]), encoding="utf-8")
+    path.write_text("".join(row + "\n" for row in rows[: min(500, limit or 500)]), encoding="utf-8")
     return path
+
+
+def text_of(row: dict) -> str:
+    """What makes an example the same as another."""
+    return row.get("context") or json.dumps([row.get(field) for field in ("text", "text_pair", "tokens")])
 
 
 def read(path: Path) -> list[dict]:

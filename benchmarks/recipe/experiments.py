@@ -8,7 +8,7 @@ evaluation questions; what a step costs is measured apart (costs.py).
 from dataclasses import dataclass, field
 from typing import Any
 
-SHORT, LONG = 400, 1600  # steps of 2,048 tokens
+SHORT, MEDIUM, LONG = 400, 800, 1600  # steps of 2,048 tokens
 SEEDS = (0, 1, 2)
 
 # what every run has unless it says otherwise: the defaults of the command when this began
@@ -44,7 +44,31 @@ TINY = {"preset": "tiny"}  # a fifth of mini's cost a step: here is the first lo
 ROFORMER = {"arch": "roformer"}
 
 
+CLASSIC = {"arch": "classic", "muon_learning_rate": 0.01, "learning_rate": 1e-3}
+RANDOM_POSITIONS = {"positions": None}  # before the command began with sinusoids
+MEMORY = {"memory": 0.1}  # of weights, as a share of the budget: the default of the command since
+
 QUEUE: list[Experiment] = [
+    # weight decay, over budgets that see the text several times: fixed, or by the length of the budget
+    Experiment({"weight_decay": 0.1}, LONG, seeds=(0,)),
+    Experiment({"weight_decay": 0.3}, LONG, seeds=(0, 1)),
+    Experiment(steps=LONG),
+    Experiment(steps=LONG, variant=MEMORY),
+    Experiment(TINY, LONG, corpus="bundled:en"),
+    Experiment(TINY, LONG, corpus="bundled:en", variant=MEMORY),
+    # how learned positions begin
+    Experiment(CLASSIC, MEDIUM, corpus="bundled:en"),
+    Experiment(CLASSIC, MEDIUM, corpus="bundled:en", variant=RANDOM_POSITIONS),
+    Experiment(TINY | CLASSIC, LONG),
+    Experiment(TINY | CLASSIC, LONG, variant=RANDOM_POSITIONS),
+    Experiment(CLASSIC, MEDIUM, seeds=(0, 1)),
+    # memory: other shares, other lengths
+    Experiment(TINY, LONG, corpus="bundled:en", variant={"memory": 0.03}, seeds=(0,)),
+    Experiment(TINY, LONG, corpus="bundled:en", variant={"memory": 0.3}, seeds=(0,)),
+    Experiment(TINY, corpus="bundled:en", seeds=(0,)),
+    Experiment(TINY, corpus="bundled:en", variant=MEMORY, seeds=(0,)),
+    Experiment(TINY, 4 * LONG, corpus="bundled:en", seeds=(0,)),
+    Experiment(TINY, 4 * LONG, corpus="bundled:en", variant=MEMORY, seeds=(0,)),
     Experiment(TINY),
     Experiment(TINY | ROFORMER),
     # twice the budget: its middle is what a run cut short would have

@@ -20,6 +20,7 @@ PLACE = ("corpus", "preset", "kilotokens")  # what two runs must share to be com
 SHORT_NAMES = {
     "muon_learning_rate": "Muon", "learning_rate": "AdamW", "mask_rate": "mask", "batch_tokens": "batch",
     "batch_ramp": "ramp", "newton_schulz": "Newton–Schulz", "max_length": "length", "unigram_bias": "unigram bias",
+    "weight_decay": "weight decay",
 }  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def name_of(line: dict[str, Any]) -> str:
     """What differs from the base, in words."""
     differing = {n: v for n, v in line["options"].items() if n != "preset" and BASE.get(n) != v} | line["variant"]
     arch = differing.pop("arch", BASE["arch"])
-    return ", ".join([arch, *(f"{SHORT_NAMES.get(n, n)} {v}" for n, v in differing.items())])
+    return ", ".join([arch, *(f"{SHORT_NAMES.get(n, n)} {'random' if v is None else v}" for n, v in differing.items())])
 
 
 def grouped(lines: list[dict[str, Any]]) -> dict[tuple, dict[str, dict[int, dict[str, Any]]]]:

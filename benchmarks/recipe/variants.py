@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastbert import muon
 from fastbert.data import BatchLoader, split_documents
+from fastbert.reference import sinusoids
 from fastbert.trainer import Trainer
 
 
@@ -95,6 +96,25 @@ def unigram_bias(trainer: Trainer, on: bool) -> Iterator[None]:
 
 
 @contextmanager
+def memory(trainer: Trainer, share: float) -> Iterator[None]:
+    """Matrices forget what they were over this share of the budget."""
+    trainer.optimizers.forgets_over = share
+    yield
+
+
+@contextmanager
+def positions(trainer: Trainer, size: float | None) -> Iterator[None]:
+    """Learned positions begin as sinusoids so many times as large as the words, or as random as them (None)."""
+    config, table = trainer.model.config, trainer.model.embeddings.position.weight
+    with torch.no_grad():
+        if size is None:
+            table.normal_(std=config.initializer_range)
+        else:
+            table.copy_(size * 2**0.5 * config.initializer_range * sinusoids(*table.shape))
+    yield
+
+
+@contextmanager
 def ema(trainer: Trainer, decay: float) -> Iterator[None]:
     """Evaluate, at the end and on the way, the exponential mean of the weights."""
     parameters = list(trainer.model.parameters())
@@ -102,8 +122,8 @@ def ema(trainer: Trainer, decay: float) -> Iterator[None]:
     update, evaluate = trainer.optimizers.update, trainer.evaluate
 
     @torch.no_grad()
-    def update_and_follow(factor: float) -> None:
-        update(factor)
+    def update_and_follow(factor: float, share: float) -> None:
+        update(factor, share)
         now = min(decay, (1 + trainer.step) / (10 + trainer.step))  # the first steps must not weigh for ever
         torch._foreach_lerp_(means, [p.detach() for p in parameters], 1 - now)
 
@@ -152,6 +172,8 @@ KNOWN = {
     "newton_schulz": newton_schulz,
     "polar_express": polar_express,
     "unigram_bias": unigram_bias,
+    "memory": memory,
+    "positions": positions,
     "ema": ema,
     "short_first": short_first,
 }

@@ -3,7 +3,6 @@
 Legend: B rows, T packed tokens, P places, D hidden_size, C outputs.
 """
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -109,11 +108,7 @@ class TaskModel(nn.Module):
     # ---- directories ----
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` as the stock class of this head reads them."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        interop.write_safetensors(self.hf_state(), directory / "model.safetensors")
-        text = json.dumps(self.hf_config(), indent=2, ensure_ascii=False)
-        (directory / "config.json").write_text(text + "\n", encoding="utf-8")
+        interop.write_directory(self.hf_state(), self.hf_config(), Path(directory))
 
     def hf_state(self) -> dict[str, Tensor]:
         config, head = self.backbone.config, self.settings.head
