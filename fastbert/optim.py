@@ -22,6 +22,9 @@ USUAL_WEIGHT_DECAY = 0.01
 # Weights forget what they were within 1 / (learning rate × decay) steps, and the best such time is a share of the
 # budget (Wang and Aitchison, How to set AdamW's weight decay as you scale model and dataset size, 2024; docs/recipe.md)
 FORGETS_OVER = 0.1
+MOST_FORGOTTEN = (
+    0.025  # in a step at the peak rates: below 400 steps nothing was measured, and few steps would erase all
+)
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,9 @@ class Optimizers:
 
         ``share``: what part of the budget a step is; 0 where that is not known yet.
         """
-        decay = share / (self.forgets_over * self.parts["muon"][1]) if self.forgets_over else 0.0
+        decay = 0.0
+        if self.forgets_over and (matrices_peak := self.parts["muon"][1]):
+            decay = min(share / self.forgets_over, MOST_FORGOTTEN) / matrices_peak
         for optimizer, peak in self.parts.values():
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
