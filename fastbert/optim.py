@@ -22,9 +22,7 @@ USUAL_WEIGHT_DECAY = 0.01
 # Weights forget what they were within 1 / (learning rate × decay) steps, and the best such time is a share of the
 # budget (Wang and Aitchison, How to set AdamW's weight decay as you scale model and dataset size, 2024; docs/recipe.md)
 FORGETS_OVER = 0.1
-MOST_FORGOTTEN = (
-    0.025  # in a step at the peak rates: below 400 steps nothing was measured, and few steps would erase all
-)
+MOST_FORGOTTEN = 0.025  # in a step: a budget of fewer than 400 was not measured, and one of ten would erase the weights
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class Optimizers:
     ):
         ops.keep_freed_memory()
         hidden, rest = hidden_and_rest(model.named_parameters(), optimizer)
-        self.forgets_over = FORGETS_OVER if weight_decay is None and hidden else None
+        self.forgets_over = FORGETS_OVER if weight_decay is None and hidden and muon_learning_rate else None
         weight_decay = USUAL_WEIGHT_DECAY if weight_decay is None else weight_decay
         groups = [
             {"params": [(n, p) for n, p in rest if p.ndim >= 2], "weight_decay": weight_decay},
@@ -173,14 +171,12 @@ class Optimizers:
 
         ``share``: what part of the budget a step is; 0 where that is not known yet.
         """
-        decay = 0.0
-        if self.forgets_over and (matrices_peak := self.parts["muon"][1]):
-            decay = min(share / self.forgets_over, MOST_FORGOTTEN) / matrices_peak
+        forgotten = min(share / self.forgets_over, MOST_FORGOTTEN) if self.forgets_over else 0.0
         for optimizer, peak in self.parts.values():
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
-                if decay and group["weight_decay"]:  # biases and LayerNorms keep their 0
-                    group["weight_decay"] = decay
+                if forgotten and group["weight_decay"]:  # biases and LayerNorms keep their 0
+                    group["weight_decay"] = forgotten / self.parts["muon"][1]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 

@@ -323,6 +323,7 @@ class Trainer:
         if problem := self._watch.problem(value, float(norm)):
             raise self._diverged(problem)
         factor = self.schedule(progress)
+        # a step's share of the budget, as the steps so far have been: the same after a resume and on every rank
         self.optimizers.update(factor, share=progress / self.step if self.step else 0.0)
         if self.memory:
             self.memory.updated()

@@ -1,4 +1,4 @@
-"""Muon is torch's Muon on single matrices, and treats the parts of a fused one apart."""
+"""Muon is torch's on single matrices and treats the parts of a fused one apart; weight decay goes by the budget."""
 
 import math
 import pickle

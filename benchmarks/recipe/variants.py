@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fastbert import muon
 from fastbert.data import BatchLoader, split_documents
-from fastbert.reference import sinusoids
 from fastbert.trainer import Trainer
 
 
@@ -103,14 +102,10 @@ def memory(trainer: Trainer, share: float) -> Iterator[None]:
 
 
 @contextmanager
-def positions(trainer: Trainer, size: float | None) -> Iterator[None]:
-    """Learned positions begin as sinusoids so many times as large as the words, or as random as them (None)."""
-    config, table = trainer.model.config, trainer.model.embeddings.position.weight
+def positions(trainer: Trainer, sinusoids: None) -> Iterator[None]:
+    """Learned positions begin without sinusoids, as random as the words."""
     with torch.no_grad():
-        if size is None:
-            table.normal_(std=config.initializer_range)
-        else:
-            table.copy_(size * 2**0.5 * config.initializer_range * sinusoids(*table.shape))
+        trainer.model.embeddings.position.weight.normal_(std=trainer.model.config.initializer_range)
     yield
 
 
