@@ -17,9 +17,7 @@ from fastbert.batch import PackedBatch, pack, unpack
 from fastbert.config import BertConfig
 from fastbert.errors import InputError
 from fastbert.layers import Embeddings, Encoder
-from fastbert.reference import sinusoids
-
-SINUSOIDS = 2.5 * 2**0.5  # their amplitude at the start, in initializer_ranges: 2.5 times as large as the words
+from fastbert.neighbours import look_at_neighbours
 
 
 @dataclass
@@ -71,20 +69,16 @@ class BertForPreTraining(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Normal weights of std ``initializer_range`` and zero biases, as BERT's; learned positions begin as sinusoids.
+        """Normal weights of std ``initializer_range`` and zero biases, as BERT's; heads that look at the neighbours.
 
-        From random positions a BERT stays on the plateau of word frequencies until it has learned for each place apart
-        which ones are its neighbours; in sinusoids one linear map finds them for all places (docs/recipe.md).
+        See :mod:`fastbert.neighbours`.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        if self.embeddings.position is not None:
-            table, scale = self.embeddings.position.weight, SINUSOIDS * self.config.initializer_range
-            with torch.no_grad():
-                table.copy_(scale * sinusoids(*table.shape))
+        look_at_neighbours(self.embeddings, self.encoder)
 
     # ---- forward ----
     def check_length(self, batch: PackedBatch) -> None:

@@ -94,16 +94,6 @@ def _padded_attention(q, k, v, attention_mask, window, bias, scale, dropout_p) -
     return scaled_dot_product_attention(q, k, v, allowed, bias, scale, dropout_p).transpose(1, 2)
 
 
-def sinusoids(positions: int, width: int) -> Tensor:
-    """(positions, width): sines and cosines by turns, wavelengths from 2π to 20,000π.
-
-    Reference: Vaswani et al., Attention Is All You Need, 2017, section 3.5.
-    """
-    frequencies = 10_000.0 ** -(torch.arange(0, width, 2) / width)
-    angles = torch.arange(positions)[:, None] * frequencies
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
-
-
 def rotary_tables(position_ids: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """cos and sin of the rotation angles, each (T, H / 2).
 

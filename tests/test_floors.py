@@ -36,6 +36,7 @@ FLOORS = {
     "fastbert.drop_in_torch": 4,
     "fastbert.drop_in": 5,
     "fastbert.masking": 3,
+    "fastbert.neighbours": 4,
     "fastbert.model": 4,
     "fastbert.data": 4,
     "fastbert.muon": 4,
@@ -91,7 +92,7 @@ COMMANDS = {name for name, floor in FLOORS.items() if floor == 6}
 # within one floor, in this order
 SAME_FLOOR = (
     *("errors", "json_files", "config", "cli", "options", "_C", "native", "cpu_kernels", "drop_in_huggingface"),
-    *("drop_in_torch", "model", "muon", "adamw", "optim", "data", "sharded", "shared_memory"),
+    *("drop_in_torch", "neighbours", "model", "muon", "adamw", "optim", "data", "sharded", "shared_memory"),
     *("checkpoint", "run_directory", "monitor"),
     *("metrics", "tasks", "inference", "scoring"),
     *(

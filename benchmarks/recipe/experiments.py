@@ -11,7 +11,7 @@ from typing import Any
 SHORT, MEDIUM, LONG = 400, 800, 1600  # steps of 2,048 tokens
 SEEDS = (0, 1, 2)
 
-# what every run has unless it says otherwise: the defaults of the command when this began
+# what every run has unless it says otherwise: the defaults of the command
 BASE: dict[str, Any] = {
     "arch": "modern",
     "preset": "mini",
@@ -21,7 +21,7 @@ BASE: dict[str, Any] = {
     "optimizer": "muon",
     "learning_rate": 2e-3,
     "muon_learning_rate": 0.02,
-    "weight_decay": 0.01,
+    "weight_decay": None,
     "warmup": 0.02,
     "decay": 0.6,
     "clip_norm": 1.0,
@@ -44,31 +44,43 @@ TINY = {"preset": "tiny"}  # a fifth of mini's cost a step: here is the first lo
 ROFORMER = {"arch": "roformer"}
 
 
-CLASSIC = {"arch": "classic", "muon_learning_rate": 0.01, "learning_rate": 1e-3}
-RANDOM_POSITIONS = {"positions": None}  # before the command began with sinusoids
-MEMORY = {"memory": 0.1}  # of weights, as a share of the budget: the default of the command since
+CLASSIC = {"arch": "classic"}
+HALF = {"muon_learning_rate": 0.01, "learning_rate": 1e-3}
+FIXED = {"weight_decay": 0.01}  # the default before it followed the budget
+# before heads began at their neighbours
+RANDOM, SINUSOIDS = {"start": "random"}, {"start": "sinusoids"}
 
 QUEUE: list[Experiment] = [
-    # weight decay, over budgets that see the text several times: fixed, or by the length of the budget
-    Experiment({"weight_decay": 0.1}, LONG, seeds=(0,)),
-    Experiment({"weight_decay": 0.3}, LONG, seeds=(0, 1)),
+    # how attention begins
     Experiment(steps=LONG),
-    Experiment(steps=LONG, variant=MEMORY),
-    Experiment(TINY, LONG, corpus="bundled:en"),
-    Experiment(TINY, LONG, corpus="bundled:en", variant=MEMORY),
-    # how learned positions begin
+    Experiment(steps=LONG, variant=RANDOM),
+    Experiment(ROFORMER, LONG),
     Experiment(CLASSIC, MEDIUM, corpus="bundled:en"),
-    Experiment(CLASSIC, MEDIUM, corpus="bundled:en", variant=RANDOM_POSITIONS),
-    Experiment(TINY | CLASSIC, LONG),
-    Experiment(TINY | CLASSIC, LONG, variant=RANDOM_POSITIONS),
-    Experiment(CLASSIC, MEDIUM, seeds=(0, 1)),
+    Experiment(CLASSIC | HALF | FIXED, MEDIUM, corpus="bundled:en", variant=SINUSOIDS),
+    Experiment(CLASSIC | HALF | FIXED, MEDIUM, corpus="bundled:en", variant=RANDOM),
+    Experiment(TINY, LONG, corpus="bundled:en"),
+    Experiment(TINY, LONG, corpus="bundled:en", variant=RANDOM),
+    Experiment(),
+    Experiment(variant=RANDOM),
+    Experiment(ROFORMER),
+    Experiment(ROFORMER, variant=RANDOM),
+    Experiment(CLASSIC),
+    Experiment(CLASSIC | HALF, MEDIUM, corpus="bundled:en", seeds=(0,)),
+    Experiment(ROFORMER, LONG, variant=RANDOM, seeds=(0,)),
+    # weight decay, over budgets that see the text several times: fixed, or by the length of the budget
+    Experiment({"weight_decay": 0.1}, LONG, seeds=(0,), variant=RANDOM),
+    Experiment({"weight_decay": 0.3}, LONG, seeds=(0, 1), variant=RANDOM),
+    Experiment(FIXED, LONG, variant=RANDOM),
+    Experiment(TINY | FIXED, LONG, corpus="bundled:en", variant=RANDOM),
+    Experiment(TINY | CLASSIC | HALF | FIXED, LONG, variant=SINUSOIDS, seeds=(0, 1)),
+    Experiment(CLASSIC | HALF | FIXED, MEDIUM, variant=SINUSOIDS, seeds=(0, 1)),
     # memory: other shares, other lengths
     Experiment(TINY, LONG, corpus="bundled:en", variant={"memory": 0.03}, seeds=(0,)),
     Experiment(TINY, LONG, corpus="bundled:en", variant={"memory": 0.3}, seeds=(0,)),
     Experiment(TINY, corpus="bundled:en", seeds=(0,)),
-    Experiment(TINY, corpus="bundled:en", variant=MEMORY, seeds=(0,)),
+    Experiment(TINY | FIXED, corpus="bundled:en", seeds=(0,)),
     Experiment(TINY, 4 * LONG, corpus="bundled:en", seeds=(0,)),
-    Experiment(TINY, 4 * LONG, corpus="bundled:en", variant=MEMORY, seeds=(0,)),
+    Experiment(TINY | FIXED, 4 * LONG, corpus="bundled:en", seeds=(0,)),
     Experiment(TINY),
     Experiment(TINY | ROFORMER),
     # twice the budget: its middle is what a run cut short would have
@@ -83,9 +95,8 @@ QUEUE: list[Experiment] = [
     Experiment(TINY | ROFORMER | {"learning_rate": 4e-3}, seeds=(0,)),
     Experiment(TINY | {"muon_learning_rate": 0.01}, seeds=(0,)),
     Experiment(TINY | ROFORMER | {"muon_learning_rate": 0.01}, seeds=(0,)),
-    # a short budget: equal processor time in two sizes
+    # a short budget: as much processor time as 400 steps of mini
     Experiment(TINY, steps=4 * SHORT, seeds=(0,)),
-    Experiment(seeds=(0,)),
     # batches, at equal tokens
     Experiment(TINY | {"batch_tokens": 1024}, steps=2 * SHORT),
     Experiment(TINY | {"batch_tokens": 4096}, steps=SHORT // 2),
@@ -94,18 +105,14 @@ QUEUE: list[Experiment] = [
     Experiment(TINY | {"decay": 1.0}),
     Experiment(TINY | {"decay": 0.3}),
     Experiment(TINY | {"warmup": 0.1}),
-    Experiment(TINY | {"arch": "classic"}),
-    Experiment(TINY | {"arch": "classic", "muon_learning_rate": 0.01}, seeds=(0,)),
+    Experiment(TINY | CLASSIC),
+    Experiment(TINY | CLASSIC | HALF, seeds=(0,)),
     Experiment(TINY, variant={"newton_schulz": 4}),
     Experiment(TINY, variant={"polar_express": 3}),
     Experiment(TINY, variant={"short_first": "64:0.5"}),
     Experiment(TINY, variant={"ema": 0.99}),
     Experiment(TINY, variant={"unigram_bias": True}),
     # the size of the default, at a budget of minutes, and the other language
-    Experiment(steps=LONG),
-    Experiment(ROFORMER, LONG),
-    Experiment(),
-    Experiment(ROFORMER),
     Experiment({"mask_rate": "0.15"}),
     Experiment(variant={"newton_schulz": 3}),
     Experiment(corpus="bundled:en"),

@@ -42,9 +42,7 @@ def name_of(line: dict[str, Any]) -> str:
     """What differs from the base, in words."""
     differing = {n: v for n, v in line["options"].items() if n != "preset" and BASE.get(n) != v} | line["variant"]
     arch = differing.pop("arch", BASE["arch"])
-    return ", ".join(
-        [arch, *(f"{SHORT_NAMES.get(n, n)} {'random' if n == 'positions' else v}" for n, v in differing.items())]
-    )
+    return ", ".join([arch, *(f"{SHORT_NAMES.get(n, n)} {v}" for n, v in differing.items())])
 
 
 def grouped(lines: list[dict[str, Any]]) -> dict[tuple, dict[str, dict[int, dict[str, Any]]]]:

@@ -102,10 +102,18 @@ def memory(trainer: Trainer, share: float) -> Iterator[None]:
 
 
 @contextmanager
-def positions(trainer: Trainer, sinusoids: None) -> Iterator[None]:
-    """Learned positions begin without sinusoids, as random as the words."""
-    with torch.no_grad():
-        trainer.model.embeddings.position.weight.normal_(std=trainer.model.config.initializer_range)
+def start(trainer: Trainer, how: str) -> Iterator[None]:
+    """Begin as before heads began at their neighbours: "random", or "sinusoids" for learned positions."""
+    model = trainer.model
+    with mock.patch("fastbert.model.look_at_neighbours"):
+        model.reset_parameters()
+    if how == "sinusoids":
+        table = model.embeddings.position.weight
+        frequencies = 10_000.0 ** -(torch.arange(0, table.shape[1], 2) / table.shape[1])
+        angles = torch.arange(len(table))[:, None] * frequencies
+        scale = 2.5 * 2**0.5 * model.config.initializer_range  # 2.5 times as large as the words
+        with torch.no_grad():
+            table.copy_(scale * torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, : table.shape[1]])
     yield
 
 
@@ -168,7 +176,7 @@ KNOWN = {
     "polar_express": polar_express,
     "unigram_bias": unigram_bias,
     "memory": memory,
-    "positions": positions,
+    "start": start,
     "ema": ema,
     "short_first": short_first,
 }
