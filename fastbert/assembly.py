@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 TINY_CORPUS_TOKENS = 50_000  # below: preset tiny, one thread
 DEFAULT_MINUTES = 5.0
-# of AdamW and Muon; a classic model leaves its plateau sooner with half of what suits the others (docs/recipe.md)
-LEARNING_RATES = {"modern": (2e-3, 0.02), "roformer": (2e-3, 0.02), "classic": (1e-3, 0.01)}
 BY_HEART_STEPS = 450  # well under a minute of CPU for the tiny preset
 EVALUATION_RATE = 0.15  # BERT's, whatever the training uses, so that figures compare
 EVALUATION_SEED = 20_181_011  # fixed: every run answers the same questions
@@ -66,16 +64,12 @@ def settle(options: TrainOptions, store: TokenStore, device: torch.device) -> Tr
     """Fill in what depends on the text and the hardware."""
     small = store.num_tokens < TINY_CORPUS_TOKENS
     gpu = device.type == "cuda"
-    arch = arch_of(options)
-    rate, muon_rate = LEARNING_RATES[arch]
     chosen: dict[str, Any] = {
-        "arch": arch,
+        "arch": arch_of(options),
         "preset": options.preset or ("tiny" if small else "base" if gpu else "mini"),
         "batch_tokens": options.batch_tokens or max(65_536 if gpu else 2048, options.max_length),
         # a few thousand tokens give no second core enough to do
         "threads": options.threads or (1 if small and not gpu else None),
-        "learning_rate": rate if options.learning_rate is None else options.learning_rate,
-        "muon_learning_rate": muon_rate if options.muon_learning_rate is None else options.muon_learning_rate,
     }
     return replace(options, **chosen)
 

@@ -1,4 +1,4 @@
-"""How the attention of a new model begins: its first heads look at the neighbouring tokens, the others everywhere.
+"""How the attention of a new model begins: some heads look at the neighbouring tokens, the others everywhere.
 
 From random weights an encoder learns how often each token comes and then for hundreds of steps little else: its heads
 average over the whole row, and it has yet to find that what stands beside a gap tells most about it. Trained BERTs have
@@ -22,7 +22,7 @@ from fastbert.config import BertConfig
 from fastbert.layers import Embeddings, Encoder, EncoderLayer
 from fastbert.reference import rotary, rotary_tables
 
-OFFSETS = (-1, 1)  # of the first heads of every layer
+OFFSETS = (-1, 1)
 PEAK = 60.0  # score of the place looked at; far from it the scores are about 0
 PEAK_OF_POSITIONS = 2000.0  # the same where matrices make it from positions: layers mix those with words
 COMMON = 2.0  # length of the words' common direction, in lengths of a word
@@ -31,7 +31,7 @@ POSITIONS = 1.5  # length of a position, in lengths of a word
 
 @torch.no_grad()
 def look_at_neighbours(embeddings: Embeddings, encoder: Encoder) -> None:
-    """Let the first heads of every layer begin with OFFSETS.
+    """Let the first heads of every layer begin one token back or on.
 
     Args:
         embeddings: their tables normal, of std ``initializer_range``.
@@ -55,7 +55,7 @@ def _hold_constants(embeddings: Embeddings, encoder: Encoder) -> None:
     scale = (2 * PEAK / config.head_dim**0.5) ** 0.5  # angles have length √(H / 2)
     for index, qkv in enumerate(_projections(encoder)):
         theta = config.rope_theta if config.is_global_layer(index) else config.local_rope_theta
-        for head, offset in _heads(config):
+        for head, offset in _heads(config, index):
             for part, place in enumerate((offset, 0)):  # the query's and the key's
                 rows, constant = _rows(config, part, head), scale * _angles(torch.tensor(place), config.head_dim, theta)
                 if direction is None:
@@ -74,8 +74,8 @@ def _read_positions(embeddings: Embeddings, position: nn.Embedding, encoder: Enc
     angles = _angles(torch.arange(len(table)), channels, config.rope_theta)  # of length √(channels / 2)
     table[:, :channels] = POSITIONS * word / (channels / 2) ** 0.5 * angles
     scale = (PEAK_OF_POSITIONS * config.head_dim**0.5 / config.hidden_size) ** 0.5 / _share(POSITIONS)
-    for qkv in _projections(encoder):
-        for head, offset in _heads(config):
+    for index, qkv in enumerate(_projections(encoder)):
+        for head, offset in _heads(config, index):
             for part, place in enumerate((offset, 0)):
                 tables = rotary_tables(torch.tensor(place), channels, config.rope_theta, table.dtype)
                 turned = rotary(torch.eye(channels)[:, None], *tables)[:, 0]  # a row for each direction that is turned
@@ -88,9 +88,10 @@ def _projections(encoder: Encoder) -> Iterator[nn.Linear]:
         yield layer.attention.qkv
 
 
-def _heads(config: BertConfig) -> list[tuple[int, int]]:
-    """Which heads look where: number and offset."""
-    return list(zip(range(config.num_attention_heads), OFFSETS, strict=False))
+def _heads(config: BertConfig, layer: int) -> list[tuple[int, int]]:
+    """Which heads look where, number and offset: no more than half of them, one for each offset or the two by turns."""
+    heads = range(min(len(OFFSETS), max(1, config.num_attention_heads // 2)))
+    return [(head, OFFSETS[(layer + head) % len(OFFSETS)]) for head in heads]
 
 
 def _rows(config: BertConfig, part: int, head: int) -> slice:

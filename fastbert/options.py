@@ -79,10 +79,10 @@ class TrainOptions:
 
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the matrices of the layers and AdamW for the rest, or AdamW for everything."""
-    learning_rate: Annotated[float | None, unset("X")] = None
-    """Peak of AdamW (default: 2e-3; classic: 1e-3)."""
-    muon_learning_rate: Annotated[float | None, unset("X")] = None
-    """Peak of Muon (default: 0.02; classic: 0.01)."""
+    learning_rate: float = 2e-3
+    """Peak of AdamW."""
+    muon_learning_rate: float = 0.02
+    """Peak of Muon."""
     weight_decay: Annotated[float | None, unset("X")] = None
     """Decoupled weight decay of matrices and embeddings (default: so much that the matrices of a new model forget what
     they were over a tenth of the budget; 0.01 for --init, --optimizer adamw and texts learned by heart)."""
