@@ -24,9 +24,10 @@ from fastbert.reference import rotary, rotary_tables
 
 OFFSETS = (-1, 1)
 PEAK = 60.0  # score of the place looked at; far from it the scores are about 0
-PEAK_OF_POSITIONS = 2000.0  # the same where matrices make it from positions: layers mix those with words
+PEAK_OF_POSITIONS = 200.0  # the same where matrices make it from positions: layers mix those with words
 COMMON = 2.0  # length of the words' common direction, in lengths of a word
 POSITIONS = 1.5  # length of a position, in lengths of a word
+POSITION_THETA = 10.0  # wavelengths from 6 to 63 tokens: the shorter, the better neighbours are told apart
 
 
 @torch.no_grad()
@@ -71,15 +72,17 @@ def _read_positions(embeddings: Embeddings, position: nn.Embedding, encoder: Enc
     word = config.initializer_range * (config.hidden_size - channels) ** 0.5  # length of one
     embeddings.word.weight[:, :channels] = 0.0
     table.zero_()
-    angles = _angles(torch.arange(len(table)), channels, config.rope_theta)  # of length √(channels / 2)
+    angles = _angles(torch.arange(len(table)), channels, POSITION_THETA)  # of length √(channels / 2)
     table[:, :channels] = POSITIONS * word / (channels / 2) ** 0.5 * angles
     scale = (PEAK_OF_POSITIONS * config.head_dim**0.5 / config.hidden_size) ** 0.5 / _share(POSITIONS)
     for index, qkv in enumerate(_projections(encoder)):
         for head, offset in _heads(config, index):
             for part, place in enumerate((offset, 0)):
-                tables = rotary_tables(torch.tensor(place), channels, config.rope_theta, table.dtype)
+                tables = rotary_tables(torch.tensor(place), channels, POSITION_THETA, table.dtype)
                 turned = rotary(torch.eye(channels)[:, None], *tables)[:, 0]  # a row for each direction that is turned
-                qkv.weight[_rows(config, part, head)][:channels, :channels] += scale * turned.T
+                # nothing else: what heads read of words would drown it
+                qkv.weight[_rows(config, part, head)] = 0.0
+                qkv.weight[_rows(config, part, head)][:channels, :channels] = scale * turned.T
 
 
 def _projections(encoder: Encoder) -> Iterator[nn.Linear]:

@@ -128,7 +128,7 @@ def test_auto_model_for_masked_lm_reads_a_run(arch, tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["classic", "roformer", "modern"])
-def test_loss_and_gradients_equal_the_peers(arch, tmp_path):
+def test_loss_and_gradients_equal_the_peers(arch, tmp_path, random_start):
     ours = spread(BertForPreTraining(small_config(arch)))
     ours.save_pretrained(tmp_path)
     peer = peer_of(tmp_path, arch)

@@ -83,7 +83,7 @@ def assert_same(model, peer, arch, task):
         theirs = theirs.flatten(0, 1)[kept]
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() <= TOLERANCE
-    assert theirs.std() > 0.1, "logits too flat to tell heads apart"
+    assert theirs.std() > 0.05, "logits too flat to tell heads apart"
 
 
 def peer_of(directory, arch, task):
@@ -127,7 +127,7 @@ def test_a_modernbert_that_pools_the_mean(tmp_path):
 
 
 @pytest.mark.parametrize("task", CLASS)
-def test_the_loss_is_the_peers(task, tmp_path):
+def test_the_loss_is_the_peers(task, tmp_path, random_start):
     model = ours_of("classic", task)
     model.save_pretrained(tmp_path)
     peer = peer_of(tmp_path, "classic", task)
