@@ -124,7 +124,7 @@ def halfway(steps, **options):
 
 
 def test_weights_forget_over_a_share_of_the_budget_whatever_its_length():
-    name = "encoder.layers.0.attention.qkv.weight"
+    name = "encoder.layers.0.attention.out.weight"
     for steps in (400, 800):
         after, before = halfway(steps)
         kept = float((after[name] / before[name]).median())
@@ -133,7 +133,7 @@ def test_weights_forget_over_a_share_of_the_budget_whatever_its_length():
 
 
 def test_a_few_steps_do_not_erase_the_weights():
-    name = "encoder.layers.0.attention.qkv.weight"
+    name = "encoder.layers.0.attention.out.weight"
     after, before = halfway(8)
     assert float((after[name] / before[name]).median()) == pytest.approx((1 - MOST_FORGOTTEN) ** 3, rel=1e-3)
     after, before = halfway(8, muon_learning_rate=0.0)
