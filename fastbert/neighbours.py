@@ -69,6 +69,8 @@ def _read_positions(embeddings: Embeddings, position: nn.Embedding, encoder: Enc
     """For learned positions: they begin as angles, and queries and keys read them, queries turned by the offset."""
     config, table = encoder.config, position.weight
     channels = min(config.head_dim, config.hidden_size // 4) // 2 * 2
+    if not channels:
+        return  # too narrow to leave any
     word = config.initializer_range * (config.hidden_size - channels) ** 0.5  # length of one
     embeddings.word.weight[:, :channels] = 0.0
     table.zero_()

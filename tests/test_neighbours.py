@@ -40,7 +40,7 @@ def test_local_layers_have_a_base_frequency_of_their_own(arch):
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-@pytest.mark.parametrize(("width", "heads"), [(8, 1), (12, 3), (12, 2)])
+@pytest.mark.parametrize(("width", "heads"), [(4, 2), (8, 1), (12, 3), (12, 2)])
 def test_narrow_models_begin_too(arch, width, heads):
     if arch != "classic" and width // heads % 2:
         pytest.skip("rotary heads are even")
