@@ -27,12 +27,12 @@ PEAK = 60.0  # score of the place looked at; far from it the scores are about 0
 PEAK_OF_POSITIONS = 200.0  # the same where matrices make it from positions: layers mix those with words
 COMMON = 2.0  # length of the words' common direction, in lengths of a word
 POSITIONS = 1.5  # length of a position, in lengths of a word
-POSITION_THETA = 10.0  # wavelengths from 6 to 63 tokens: the shorter, the better neighbours are told apart
+POSITION_THETA = 10.0  # wavelengths from 6 to some 60 tokens: the shorter, the better neighbours are told apart
 
 
 @torch.no_grad()
 def look_at_neighbours(embeddings: Embeddings, encoder: Encoder) -> None:
-    """Let the first heads of every layer begin one token back or on.
+    """Let some heads of every layer begin one token back or on.
 
     Args:
         embeddings: their tables normal, of std ``initializer_range``.
@@ -82,9 +82,9 @@ def _read_positions(embeddings: Embeddings, position: nn.Embedding, encoder: Enc
             for part, place in enumerate((offset, 0)):
                 tables = rotary_tables(torch.tensor(place), channels, POSITION_THETA, table.dtype)
                 turned = rotary(torch.eye(channels)[:, None], *tables)[:, 0]  # a row for each direction that is turned
-                # nothing else: what heads read of words would drown it
-                qkv.weight[_rows(config, part, head)] = 0.0
-                qkv.weight[_rows(config, part, head)][:channels, :channels] = scale * turned.T
+                rows = qkv.weight[_rows(config, part, head)]
+                rows.zero_()  # what the head reads of words would drown its places
+                rows[:channels, :channels] = scale * turned.T
 
 
 def _projections(encoder: Encoder) -> Iterator[nn.Linear]:

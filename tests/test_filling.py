@@ -94,10 +94,10 @@ def test_the_exact_search_finds_the_best_of_all_fillings(arch, text):
     assert all(answer["proven"] for answer in found)
 
 
-def test_the_exact_search_repairs_what_a_narrow_beam_misses():
+def test_the_exact_search_repairs_what_a_narrow_beam_misses(random_start):
     """Over many models: the beam of one is sometimes wrong, the exact search never, and it says so."""
     missed = 0
-    for seed in range(24):
+    for seed in range(12):
         bert = make_bert(seed=seed)
         narrow, exact = (bert.fill_mask(TEXT, 1, method, beam=1)[0] for method in ("beam", "exact"))
         wide = bert.fill_mask(TEXT, 1, "beam", beam=len(WORDS) ** 3)[0]

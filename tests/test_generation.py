@@ -20,7 +20,7 @@ MASK = 4
 
 
 def make_bert(peaked=False):
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     tokenizer = Tokenizer(VOCAB)
     model = BertForPreTraining(BertConfig.preset("tiny", "modern", vocab_size=len(VOCAB), max_position_embeddings=40))
     with torch.no_grad():
@@ -132,9 +132,8 @@ def test_left_to_right_writes_from_the_left(bert, monkeypatch):
 
 def test_the_prompt_stays_and_its_masks_are_filled(bert):
     assert bert.generate("a b c", 5).startswith("a b c ")
-    text = bert.generate("a [MASK] c [MASK]")
-    # a piece that continues a word may follow, so that a word is longer than it was
-    assert text.startswith("a") and " c" in text and "[MASK]" not in text
+    words = bert.generate("a [MASK] c [MASK]").split()
+    assert words[0] == "a" and "c" in words and "[MASK]" not in words
     assert isinstance(bert.generate("", 3), str) and len(bert.generate("", 3, samples=2)) == 2
     assert bert.generate(samples=1) == [bert.generate()]
 
@@ -179,7 +178,7 @@ def test_the_command_writes_and_repeats_itself(directory, capsys):
     options = [directory, "a b c", "--length", "5", "--samples", "2", "--order", "left-to-right", "--top-p", "0.8"]
     assert run(generate.main, generate.GenerateOptions, options) == 0
     first = capsys.readouterr().out
-    assert len(first.splitlines()) == 2 and all(line.startswith("a b c") for line in first.splitlines())
+    assert len(first.splitlines()) == 2 and all(line.startswith("a b c ") for line in first.splitlines())
     assert run(generate.main, generate.GenerateOptions, options) == 0
     assert capsys.readouterr().out == first
     assert run(generate.main, generate.GenerateOptions, [*options, "--seed", "1", "--json"]) == 0

@@ -83,7 +83,7 @@ def assert_same(model, peer, arch, task):
         theirs = theirs.flatten(0, 1)[kept]
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() <= TOLERANCE
-    assert theirs.std() > 0.05, "logits too flat to tell heads apart"
+    assert theirs.std() > 0.1, "logits too flat to tell heads apart"
 
 
 def peer_of(directory, arch, task):
@@ -91,7 +91,7 @@ def peer_of(directory, arch, task):
 
 
 @pytest.mark.parametrize(("arch", "task"), CASES)
-def test_transformers_reads_our_head(arch, task, tmp_path):
+def test_transformers_reads_our_head(arch, task, tmp_path, random_start):
     model = ours_of(arch, task)
     model.save_pretrained(tmp_path)
     auto = {"tagging": "AutoModelForTokenClassification", "qa": "AutoModelForQuestionAnswering"}
