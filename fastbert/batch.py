@@ -12,8 +12,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-# oneDNN compiles and keeps code for every new number of rows: rounded up, there are few
-ROW_STEP = 32
+SMALL = 256  # tokens: a batch below that would grow too much
+
+
+def row_step(rows: int) -> int:
+    """What to round a number of rows up to: 8, 16 or 32, which adds a 32nd at most to 256 or more.
+
+    oneDNN compiles and keeps code for every new number of rows: rounded up, there are few.
+    """
+    return next((step for step in (32, 16) if rows >= 32 * step), 8)
 
 
 def inference_tokens(device: torch.device) -> int:
@@ -43,15 +50,16 @@ class PackedBatch:
     def num_sequences(self) -> int:
         return self.cu_seqlens.shape[0] - 1
 
-    def filled_up(self, step: int = ROW_STEP) -> "PackedBatch":
+    def filled_up(self, step: int | None = None) -> "PackedBatch":
         """The same batch with T and M multiples of ``step``: sequences of zeros behind it, and rows without a label.
 
-        The loss does not change, nor do the first T rows of hidden states. Small batches stay as they are: they would
-        grow too much; so do those on a GPU, where nothing is compiled for a shape.
+        The loss does not change, nor do the first T rows of hidden states. Small batches stay as they are, and so do
+        those on a GPU, where nothing is compiled for a shape. Without ``step`` it is :func:`row_step` of each.
         """
-        if self.num_tokens < 8 * step or self.input_ids.device.type != "cpu":
+        if self.num_tokens < SMALL or self.input_ids.device.type != "cpu":
             return self
-        tokens, masked = -self.num_tokens % step, 0 if self.masked_index is None else -len(self.masked_index) % step
+        asked = 0 if self.masked_index is None else len(self.masked_index)
+        tokens, masked = (-rows % (step or row_step(rows)) for rows in (self.num_tokens, asked))
         if not (tokens or masked):
             return self
         full, rest = divmod(tokens, self.max_seqlen)  # no sequence is longer than those that are there

@@ -140,6 +140,7 @@ class Optimizers:
             {"params": [(n, p) for n, p in rest if p.ndim < 2], "weight_decay": 0.0},
         ]
         self.clipped = [p for _, p in rest]
+        self._narrow = False
         self.clip_norm = clip_norm
         # name -> (optimizer, peak learning rate)
         self.parts: dict[str, tuple[torch.optim.Optimizer, float]] = {
@@ -152,6 +153,19 @@ class Optimizers:
             parts = {name: stacked_parts(name, model.config) for name, _ in hidden}
             muon = Muon(hidden, parts, lr=muon_learning_rate, weight_decay=weight_decay, dtype=muon_dtype)
             self.parts["muon"] = (muon, muon_learning_rate)
+
+    def narrow_gradients(self, narrow: bool) -> None:
+        """Whether AdamW's matrices keep the gradients of the coming backward pass as they were computed.
+
+        Under autocast that is bfloat16. To cast them to float32, as PyTorch does, is a pass over memory that adds no
+        digit; but sums of several passes need float32. It says nothing where the core does not take AdamW's step.
+        """
+        if narrow == self._narrow or not hasattr(Tensor, "grad_dtype") or ops.fused_adamw(self.clipped) is None:
+            return
+        self._narrow = narrow
+        for p in self.clipped:
+            if p.ndim >= 2:
+                p.grad_dtype = None if narrow else p.dtype
 
     def step(self, factor: float, share: float = 0.0) -> Tensor:
         """Clip and :meth:`update`; returns the norm before clipping."""

@@ -342,6 +342,7 @@ class Trainer:
         """Work out the gradients of the mean loss of global batches; returns that loss, the same on every rank."""
         parts = [part for batch in batches for part in self.world.part(batch, self.options.micro_batches)]
         value = torch.zeros((), dtype=torch.float64)
+        self.optimizers.narrow_gradients(len(parts) == 1 and self.world.size == 1)
         for number, part in enumerate(parts, 1):
             # gradients of the ranks meet in the last pass; FSDP reduces in each, which keeps no whole gradient
             ddp = self.engine if isinstance(self.engine, nn.parallel.DistributedDataParallel) else None

@@ -2,12 +2,15 @@
 
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from fastbert import ops
 from fastbert.adamw import AdamW
+from fastbert.batch import pack
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.muon import Muon, orthogonalise
@@ -149,3 +152,40 @@ def test_a_weight_decay_that_is_given_stays():
         optimizers.update(1.0, share=0.5)
         decays = {g["weight_decay"] for part, _ in optimizers.parts.values() for g in part.param_groups}
         assert decays == {0.0, given or USUAL_WEIGHT_DECAY}
+
+
+def test_narrow_gradients_are_those_of_autocast_uncast():
+    """bf16 gradients of matrices stay bf16, and the step they lead to is that of their float32 copies."""
+    if not hasattr(torch.Tensor, "grad_dtype") or ops.fused_adamw([torch.nn.Parameter(torch.zeros(2))]) is None:
+        pytest.skip("needs torch with Tensor.grad_dtype and the C++ core")
+    torch.manual_seed(0)
+    config = BertConfig.preset("tiny", "classic", vocab_size=96)
+    start = BertForPreTraining(config).state_dict()
+    ids = torch.randint(5, 96, (4, 32))
+    batch, _ = pack(ids)
+    batch = replace(batch, masked_index=torch.arange(0, 128, 3), labels=ids.flatten()[::3])
+    found = {}
+    for narrow in (False, True):
+        model = BertForPreTraining(config)
+        model.load_state_dict(start)
+        optimizers = Optimizers(model, optimizer="adamw", learning_rate=1e-3)
+        optimizers.narrow_gradients(narrow)
+        with torch.autocast("cpu", torch.bfloat16):
+            model(batch).loss.backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None and p.ndim == 2}
+        optimizers.step(1.0)
+        found[narrow] = gradients, {n: p.detach().clone() for n, p in model.named_parameters()}
+        # several passes in a step are summed in float32
+        optimizers.narrow_gradients(False)
+        with torch.autocast("cpu", torch.bfloat16):
+            model(batch).loss.backward()
+        assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
+    (wide, wide_weights), (narrow_ones, weights) = found[False], found[True]
+    products = ["embeddings.word.weight", *[n for n in wide if n.startswith("encoder.")]]
+    assert len(products) == 9 and all(narrow_ones[n].dtype == torch.bfloat16 for n in products)
+    for name, gradient in wide.items():
+        if name == "embeddings.word.weight":  # rows of words are added to the product's before it is rounded
+            torch.testing.assert_close(narrow_ones[name].float(), gradient, atol=1e-6, rtol=2**-8)
+        else:
+            assert torch.equal(narrow_ones[name].float(), gradient), name
+            torch.testing.assert_close(weights[name], wide_weights[name], atol=1e-6, rtol=1e-5)

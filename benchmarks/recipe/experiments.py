@@ -50,7 +50,21 @@ FIXED = {"weight_decay": 0.01}  # the default before it followed the budget
 # before heads began at their neighbours
 RANDOM, SINUSOIDS = {"start": "random"}, {"start": "sinusoids"}
 
+
+def rates(muon: float, adamw: float | None = None) -> dict[str, float]:
+    """Peak learning rates as multiples of the base's; one number for both."""
+    adamw = muon if adamw is None else adamw
+    return {"muon_learning_rate": round(0.02 * muon, 6), "learning_rate": round(2e-3 * adamw, 7)}
+
+
+# both rates, only Muon's, only AdamW's
+AROUND = [rates(f) for f in (0.35, 0.5, 0.71, 1.41, 2.0, 2.83)] + [
+    rates(0.5, 1), rates(1, 0.5), rates(2, 1), rates(1, 2),
+]  # fmt: skip
+
 QUEUE: list[Experiment] = [
+    # the learning rate by the length of the budget: one seed finds the region
+    *[Experiment(TINY | more, steps, seeds=(0,)) for steps in (SHORT, LONG, 4 * LONG) for more in [{}, *AROUND]],
     # how attention begins
     Experiment(steps=LONG),
     Experiment(steps=LONG, variant=RANDOM),

@@ -71,18 +71,18 @@ class _Tied(torch.autograd.Function):
     """One table for two uses; see :func:`tied`."""
 
     @staticmethod
-    def forward(ctx, table):
-        return table.view_as(table), table.view_as(table)
+    def forward(ctx, table, for_products):
+        return table.view_as(table), for_products.view_as(table)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, of_rows, of_products):
         if of_rows is None or not of_rows.is_sparse:
-            return of_products if of_rows is None else of_rows + of_products
+            return (of_products if of_rows is None else of_rows + of_products), None
         index, grad = of_rows._indices()[0], of_rows._values()
         if of_products is None:
             of_products = grad.new_zeros(of_rows.shape)
-        return scatter_add(of_products.contiguous(), index, grad)
+        return scatter_add(of_products.contiguous(), index, grad.to(of_products.dtype)), None
 
 
 def tied(table: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,10 @@ def tied(table: Tensor) -> tuple[Tensor, Tensor]:
     The gradient of the first may come as a few rows; they are added to the second's in its place, which spares filling,
     reading and adding a table of zeros. The second's gradient must be nobody else's, as a product's is.
     """
-    rows_of, products_of = _Tied.apply(table)
+    # a gradient that need not be float32 is not made float32 on its way here either
+    any_type = table.is_leaf and getattr(table, "grad_dtype", table.dtype) is None
+    for_products = images.as_dtype(table, images.compute_dtype(table)) if any_type else table.detach()
+    rows_of, products_of = _Tied.apply(table, for_products)
     rows_of.tied = products_of.tied = table
     return rows_of, products_of
 
