@@ -27,7 +27,15 @@ from fastbert.interop import read_config
 from fastbert.masking import RateSchedule
 from fastbert.model import BertForPreTraining
 from fastbert.monitor import Monitor, clock
-from fastbert.optim import USUAL_WEIGHT_DECAY, BatchRamp, Optimizers, Schedule, is_hidden_matrix
+from fastbert.optim import (
+    USUAL_LEARNING_RATE,
+    USUAL_MUON_LEARNING_RATE,
+    USUAL_WEIGHT_DECAY,
+    BatchRamp,
+    Optimizers,
+    Schedule,
+    is_hidden_matrix,
+)
 from fastbert.options import TrainOptions
 from fastbert.run_directory import RunDirectory
 from fastbert.run_text import arch_of
@@ -115,8 +123,8 @@ def assemble(
     if not unseen:
         heldout = split.train
         monitor.say(f"evaluation: on the training text itself ({split.reason})")
-    if options.weight_decay is None and (options.init or not unseen):
-        options = replace(options, weight_decay=USUAL_WEIGHT_DECAY)  # neither weights nor texts are to be forgotten
+    if options.init or not unseen:  # neither weights nor texts are to be forgotten
+        options = whatever_the_budget(options)
     bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
     memory = check_memory(options, tokenizer, device, world, bf16)
     model = build_model(options, tokenizer).to(device)
@@ -236,6 +244,16 @@ def say_estimate(trainer: Trainer, options: TrainOptions, memory: estimate.Memor
 
 def _ranks(world: World, options: TrainOptions) -> str:
     return "" if world.size == 1 else f", {world.size} ranks{', sharded' if options.shard else ''}"
+
+
+def whatever_the_budget(options: TrainOptions) -> TrainOptions:
+    """The usual weight decay and learning rates where none was given, in place of those that go by the length."""
+    usual: dict[str, Any] = {
+        "weight_decay": USUAL_WEIGHT_DECAY,
+        "learning_rate": USUAL_LEARNING_RATE,
+        "muon_learning_rate": USUAL_MUON_LEARNING_RATE,
+    }
+    return replace(options, **{name: value for name, value in usual.items() if getattr(options, name) is None})
 
 
 def ramp_of(options: TrainOptions) -> BatchRamp:

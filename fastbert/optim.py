@@ -19,10 +19,14 @@ from fastbert.model import BertForPreTraining
 from fastbert.muon import Muon
 
 USUAL_WEIGHT_DECAY = 0.01
+USUAL_LEARNING_RATE, USUAL_MUON_LEARNING_RATE = 2e-3, 0.02
 # Weights forget what they were within 1 / (learning rate × decay) steps, and the best such time is a share of the
 # budget (Wang and Aitchison, How to set AdamW's weight decay as you scale model and dataset size, 2024; docs/recipe.md)
 FORGETS_OVER = 0.1
 MOST_FORGOTTEN = 0.025  # in a step: a budget of fewer than 400 was not measured, and one of ten would erase the weights
+# The best rates fall with the cube root of the budget, 400 to 6,400 steps of two sizes say (docs/recipe.md)
+USUAL_RATES_SUIT = 2000  # steps
+MOST_RAISED = 3.0
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,9 @@ class Optimizers:
     Args:
         model: names decide the groups (see :func:`is_hidden_matrix`).
         optimizer: "muon" (hidden matrices by Muon, the rest by AdamW) or "adamw" (everything by AdamW).
-        learning_rate: AdamW's peak.
-        muon_learning_rate: Muon's peak.
+        learning_rate: AdamW's peak. None: the usual one times the cube root of USUAL_RATES_SUIT over
+            the budget's steps.
+        muon_learning_rate: Muon's peak, likewise.
         weight_decay: decoupled decay of matrices and embeddings; biases and LayerNorms have none. None: so much
             that the matrices that Muon turns forget what they were over the share FORGETS_OVER of the budget.
         clip_norm: gradient-norm bound of the parameters AdamW turns (Muon's update has a fixed norm already).
@@ -125,15 +130,20 @@ class Optimizers:
         model: BertForPreTraining,
         *,
         optimizer: str = "muon",
-        learning_rate: float = 2e-3,
-        muon_learning_rate: float = 0.02,
+        learning_rate: float | None = USUAL_LEARNING_RATE,
+        muon_learning_rate: float | None = USUAL_MUON_LEARNING_RATE,
         weight_decay: float | None = USUAL_WEIGHT_DECAY,
         clip_norm: float = 1.0,
         muon_dtype: torch.dtype = torch.bfloat16,
     ):
         ops.keep_freed_memory()
         hidden, rest = hidden_and_rest(model.named_parameters(), optimizer)
-        self.forgets_over = FORGETS_OVER if weight_decay is None and hidden and muon_learning_rate else None
+        self.forgets_over = FORGETS_OVER if weight_decay is None and hidden and muon_learning_rate != 0 else None
+        self.by_length = {
+            part for part, rate in (("adamw", learning_rate), ("muon", muon_learning_rate)) if rate is None and hidden
+        }
+        learning_rate = USUAL_LEARNING_RATE if learning_rate is None else learning_rate
+        muon_learning_rate = USUAL_MUON_LEARNING_RATE if muon_learning_rate is None else muon_learning_rate
         weight_decay = USUAL_WEIGHT_DECAY if weight_decay is None else weight_decay
         groups = [
             {"params": [(n, p) for n, p in rest if p.ndim >= 2], "weight_decay": weight_decay},
@@ -141,8 +151,9 @@ class Optimizers:
         ]
         self.clipped = [p for _, p in rest]
         self._narrow = False
+        self._raised = 1.0
         self.clip_norm = clip_norm
-        # name -> (optimizer, peak learning rate)
+        # name -> (optimizer, peak learning rate, for a budget of USUAL_RATES_SUIT steps if it goes by the length)
         self.parts: dict[str, tuple[torch.optim.Optimizer, float]] = {
             "adamw": (
                 AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True),
@@ -186,13 +197,22 @@ class Optimizers:
         ``share``: what part of the budget a step is; 0 where that is not known yet.
         """
         forgotten = min(share / self.forgets_over, MOST_FORGOTTEN) if self.forgets_over else 0.0
-        for optimizer, peak in self.parts.values():
+        self._raised = min((USUAL_RATES_SUIT * share) ** (1 / 3), MOST_RAISED) if share else 1.0
+        peaks = self.peaks
+        for name, (optimizer, _) in self.parts.items():
             for group in optimizer.param_groups:
-                group["lr"] = peak * factor
+                group["lr"] = peaks[name] * factor
                 if forgotten and group["weight_decay"]:  # biases and LayerNorms keep their 0
-                    group["weight_decay"] = forgotten / self.parts["muon"][1]
+                    group["weight_decay"] = forgotten / peaks["muon"]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def peaks(self) -> dict[str, float]:
+        """Peak learning rate of every part, as the last update took them."""
+        return {
+            name: peak * (self._raised if name in self.by_length else 1.0) for name, (_, peak) in self.parts.items()
+        }
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every state tensor under ``optimizer/parameter/key``, for a checkpoint."""

@@ -79,10 +79,11 @@ class TrainOptions:
 
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the matrices of the layers and AdamW for the rest, or AdamW for everything."""
-    learning_rate: float = 2e-3
-    """Peak of AdamW."""
-    muon_learning_rate: float = 0.02
-    """Peak of Muon."""
+    learning_rate: Annotated[float | None, unset("X")] = None
+    """Peak of AdamW (default: 0.002 for a budget of 2,000 steps, higher for a shorter and lower for a longer one, with
+    its cube root; 0.002 for any with --init, --optimizer adamw and texts learned by heart)."""
+    muon_learning_rate: Annotated[float | None, unset("X")] = None
+    """Peak of Muon (default: 0.02, likewise)."""
     weight_decay: Annotated[float | None, unset("X")] = None
     """Decoupled weight decay of matrices and embeddings (default: so much that the matrices of a new model forget what
     they were over a tenth of the budget; 0.01 for --init, --optimizer adamw and texts learned by heart)."""

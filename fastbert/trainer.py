@@ -362,8 +362,7 @@ class Trainer:
             with suppress(OSError, FloatingPointError, InputError):  # the step that failed has changed nothing
                 self.save()
                 self.writer.wait()
-        peaks = {name: peak for name, (_, peak) in self.optimizers.parts.items()}
-        return Diverged(self.run.path, self.step, problem, checkpoint.list_steps(self.run.path), peaks)
+        return Diverged(self.run.path, self.step, problem, checkpoint.list_steps(self.run.path), self.optimizers.peaks)
 
     def _peer_lost(self, error: BaseException) -> InputError:
         """Another process has died: rank 0 saves what every rank has, the state after the last finished step.

@@ -14,7 +14,17 @@ from fastbert.batch import pack
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.muon import Muon, orthogonalise
-from fastbert.optim import FORGETS_OVER, MOST_FORGOTTEN, USUAL_WEIGHT_DECAY, Optimizers, stacked_parts
+from fastbert.optim import (
+    FORGETS_OVER,
+    MOST_FORGOTTEN,
+    MOST_RAISED,
+    USUAL_LEARNING_RATE,
+    USUAL_MUON_LEARNING_RATE,
+    USUAL_RATES_SUIT,
+    USUAL_WEIGHT_DECAY,
+    Optimizers,
+    stacked_parts,
+)
 
 
 def twins(*shape):
@@ -152,6 +162,25 @@ def test_a_weight_decay_that_is_given_stays():
         optimizers.update(1.0, share=0.5)
         decays = {g["weight_decay"] for part, _ in optimizers.parts.values() for g in part.param_groups}
         assert decays == {0.0, given or USUAL_WEIGHT_DECAY}
+
+
+def test_rates_fall_with_the_cube_root_of_the_budget():
+    model = BertForPreTraining(BertConfig.preset("tiny", "modern", vocab_size=64))
+    usual = {"adamw": USUAL_LEARNING_RATE, "muon": USUAL_MUON_LEARNING_RATE}
+
+    def peaks(steps, **options):
+        optimizers = Optimizers(model, **{"learning_rate": None, "muon_learning_rate": None, **options})
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizers.update(0.5, share=1 / steps)
+        for name, (optimizer, _) in optimizers.parts.items():
+            assert {group["lr"] for group in optimizer.param_groups} == {0.5 * optimizers.peaks[name]}
+        return optimizers.peaks
+
+    for steps, times in ((USUAL_RATES_SUIT, 1.0), (250, 2.0), (16_000, 0.5), (8, MOST_RAISED)):
+        assert peaks(steps) == pytest.approx({name: times * rate for name, rate in usual.items()})
+    assert peaks(250, muon_learning_rate=0.05) == {"adamw": 2 * USUAL_LEARNING_RATE, "muon": 0.05}
+    assert peaks(400, optimizer="adamw") == {"adamw": USUAL_LEARNING_RATE}  # not known to suit AdamW alone
 
 
 def test_narrow_gradients_are_those_of_autocast_uncast():
