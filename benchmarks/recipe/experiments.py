@@ -19,8 +19,8 @@ BASE: dict[str, Any] = {
     "max_length": 128,
     "mask_rate": "0.3",
     "optimizer": "muon",
-    "learning_rate": 2e-3,
-    "muon_learning_rate": 0.02,
+    "learning_rate": None,
+    "muon_learning_rate": None,
     "weight_decay": None,
     "warmup": 0.02,
     "decay": 0.6,
@@ -57,6 +57,7 @@ def rates(muon: float, adamw: float | None = None) -> dict[str, float]:
     return {"muon_learning_rate": round(0.02 * muon, 6), "learning_rate": round(2e-3 * adamw, 7)}
 
 
+FORMER = rates(1)  # the default before rates followed the budget
 # both rates, only Muon's, only AdamW's
 AROUND = [rates(f) for f in (0.35, 0.5, 0.71, 1.41, 2.0, 2.83)] + [
     rates(0.5, 1), rates(1, 0.5), rates(2, 1), rates(1, 2),
@@ -64,28 +65,39 @@ AROUND = [rates(f) for f in (0.35, 0.5, 0.71, 1.41, 2.0, 2.83)] + [
 
 QUEUE: list[Experiment] = [
     # the learning rate by the length of the budget: one seed finds the region
-    *[Experiment(TINY | more, steps, seeds=(0,)) for steps in (SHORT, LONG, 4 * LONG) for more in [{}, *AROUND]],
+    *[Experiment(TINY | more, steps, seeds=(0,)) for steps in (SHORT, LONG) for more in [FORMER, *AROUND]],
+    *[Experiment(rates(f), SHORT, seeds=(0,)) for f in (1.0, 1.41, 2.0, 2.83)],
+    *[Experiment(rates(f), LONG, seeds=(0,)) for f in (0.71, 1.0, 1.41)],
+    *[Experiment(TINY | rates(f), 4 * LONG, seeds=(0,)) for f in (0.71, 1.0)],
+    # what the default's five minutes come to
+    *[Experiment(more, 2700, seeds=(0,)) for more in ({}, FORMER)],
+    # three seeds
+    *[Experiment(more, SHORT // 2, corpus="bundled:en") for more in ({}, FORMER)],
+    *[Experiment(more, SHORT) for more in ({}, FORMER)],
+    *[Experiment(ROFORMER | more, SHORT) for more in ({}, FORMER)],
+    *[Experiment(CLASSIC | more, SHORT, corpus="bundled:en") for more in ({}, FORMER)],
     # how attention begins
-    Experiment(steps=LONG),
-    Experiment(steps=LONG, variant=RANDOM),
+    Experiment(FORMER, LONG),
+    Experiment(FORMER, LONG, variant=RANDOM),
     Experiment(ROFORMER, LONG),
-    Experiment(CLASSIC, MEDIUM, corpus="bundled:en"),
+    Experiment(CLASSIC | FORMER, MEDIUM, corpus="bundled:en"),
     Experiment(CLASSIC | HALF | FIXED, MEDIUM, corpus="bundled:en", variant=SINUSOIDS),
     Experiment(CLASSIC | HALF | FIXED, MEDIUM, corpus="bundled:en", variant=RANDOM),
-    Experiment(TINY, LONG, corpus="bundled:en"),
-    Experiment(TINY, LONG, corpus="bundled:en", variant=RANDOM),
-    Experiment(),
-    Experiment(variant=RANDOM),
-    Experiment(ROFORMER),
-    Experiment(ROFORMER, variant=RANDOM),
+    Experiment(TINY | FORMER, LONG, corpus="bundled:en"),
+    Experiment(TINY | FORMER, LONG, corpus="bundled:en", variant=RANDOM),
+    Experiment(FORMER, variant=RANDOM),
+    Experiment(ROFORMER | FORMER, variant=RANDOM),
     Experiment(CLASSIC),
     Experiment(CLASSIC | HALF, MEDIUM, corpus="bundled:en", seeds=(0,)),
-    Experiment(ROFORMER, LONG, variant=RANDOM, seeds=(0,)),
+    Experiment(ROFORMER | FORMER, LONG, variant=RANDOM, seeds=(0,)),
+    # rates of longer budgets
+    *[Experiment(TINY | more, 4 * LONG) for more in ({}, FORMER)],
+    *[Experiment(more, 4 * LONG, seeds=(0,)) for more in ({}, FORMER)],
     # weight decay, over budgets that see the text several times: fixed, or by the length of the budget
-    Experiment({"weight_decay": 0.1}, LONG, seeds=(0,), variant=RANDOM),
-    Experiment({"weight_decay": 0.3}, LONG, seeds=(0, 1), variant=RANDOM),
-    Experiment(FIXED, LONG, variant=RANDOM),
-    Experiment(TINY | FIXED, LONG, corpus="bundled:en", variant=RANDOM),
+    Experiment(FORMER | {"weight_decay": 0.1}, LONG, seeds=(0,), variant=RANDOM),
+    Experiment(FORMER | {"weight_decay": 0.3}, LONG, seeds=(0, 1), variant=RANDOM),
+    Experiment(FORMER | FIXED, LONG, variant=RANDOM),
+    Experiment(TINY | FORMER | FIXED, LONG, corpus="bundled:en", variant=RANDOM),
     Experiment(TINY | CLASSIC | HALF | FIXED, LONG, variant=SINUSOIDS, seeds=(0, 1)),
     Experiment(CLASSIC | HALF | FIXED, MEDIUM, variant=SINUSOIDS, seeds=(0, 1)),
     # memory: other shares, other lengths
@@ -102,13 +114,6 @@ QUEUE: list[Experiment] = [
     Experiment(TINY | {"mask_rate": "0.15"}),
     Experiment(TINY, variant={"newton_schulz": 3}),
     Experiment(TINY | {"mask_rate": "0.3:0.15"}),
-    # learning rates around the default, for both contestants: one seed finds the region
-    Experiment(TINY | {"muon_learning_rate": 0.04}, seeds=(0,)),
-    Experiment(TINY | ROFORMER | {"muon_learning_rate": 0.04}, seeds=(0,)),
-    Experiment(TINY | {"learning_rate": 4e-3}, seeds=(0,)),
-    Experiment(TINY | ROFORMER | {"learning_rate": 4e-3}, seeds=(0,)),
-    Experiment(TINY | {"muon_learning_rate": 0.01}, seeds=(0,)),
-    Experiment(TINY | ROFORMER | {"muon_learning_rate": 0.01}, seeds=(0,)),
     # a short budget: as much processor time as 400 steps of mini
     Experiment(TINY, steps=4 * SHORT, seeds=(0,)),
     # batches, at equal tokens
