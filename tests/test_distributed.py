@@ -14,6 +14,8 @@ from fastbert.batch import PackedBatch
 from fastbert.distributed import World, take
 
 TRAIN = ("--preset", "tiny", "--batch-tokens", 512, "--max-length", 32, "--threads", 1, "--precision", "fp32")
+# what a few dozen steps take by themselves is three times as much, and magnifies the rounding of sums with every step
+USUAL_RATES = ("--learning-rate", 0.002, "--muon-learning-rate", 0.02)
 WORDS = ("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão", "do", "rei")
 
 
@@ -125,7 +127,7 @@ def folder(tmp_path_factory):
 
 
 def test_two_ranks_and_accumulation_draw_the_same_curve(folder):
-    common = ("--data", "corpus.txt", "--steps", 60, "--evaluations", 2, *TRAIN)
+    common = ("--data", "corpus.txt", "--steps", 60, "--evaluations", 2, *TRAIN, *USUAL_RATES)
     train(folder, 0, *common, "--output", "one")
     train(folder, 0, *common, "--output", "pieces", "--micro-batch-tokens", 150)
     done = train(folder, 2, *common, "--output", "two")
@@ -139,8 +141,15 @@ def test_two_ranks_and_accumulation_draw_the_same_curve(folder):
         assert refused.returncode == 2 and remedy in refused.stderr and "Traceback" not in refused.stderr
 
 
+def test_rates_by_the_length_are_those_of_every_rank(folder):
+    common = ("--data", "corpus.txt", "--steps", 12, "--evaluations", 6, *TRAIN)
+    train(folder, 0, *common, "--output", "short-one")
+    train(folder, 2, *common, "--output", "short-two")
+    assert_same_curve(folder / "short-one", folder / "short-two")
+
+
 def test_shards_draw_the_same_curve_and_their_checkpoint_serves_one_rank(folder):
-    common = ("--data", "corpus.txt", "--steps", 40, "--evaluations", 2, "--checkpoint-every", 20, *TRAIN)
+    common = ("--data", "corpus.txt", "--steps", 40, "--evaluations", 2, "--checkpoint-every", 20, *TRAIN, *USUAL_RATES)
     train(folder, 0, *common, "--output", "whole")
     train(folder, 2, *common, "--shard", "--output", "shards", "--stop-after", 20)
     assert list((folder / "shards" / "checkpoints" / "step-20" / "optimizer").glob("*.safetensors"))
@@ -159,7 +168,7 @@ ARCHS = {"classic": ("--arch", "classic"), "classic+nsp": ("--objective", "mlm+n
 def test_a_hundred_steps_on_many_ranks(tmp_path, arch, way):
     """1, 2 and 4 ranks draw one curve; ``pytest -m slow -s`` prints how far they part."""
     write_corpus(tmp_path / "corpus.txt")
-    common = ("--data", "corpus.txt", "--steps", 100, "--evaluations", 4, *TRAIN, *ARCHS[arch])
+    common = ("--data", "corpus.txt", "--steps", 100, "--evaluations", 4, *TRAIN, *USUAL_RATES, *ARCHS[arch])
     train(tmp_path, 0, *common, "--output", "one")
     for ranks in (2, 4):
         name = f"{arch} {way} {ranks} ranks"

@@ -24,6 +24,7 @@ RENDEZVOUS = "keep_alive_interval=1,keep_alive_max_attempt=3,last_call_timeout=2
 TRAIN = (
     "--data", "corpus.txt", "--steps", STEPS, "--evaluations", 2, "--checkpoint-every", 10, "--preset", "tiny",
     "--batch-tokens", 512, "--max-length", 32, "--threads", 1, "--precision", "fp32", "--device", "cpu",
+    "--learning-rate", 0.002, "--muon-learning-rate", 0.02,  # those of so few steps magnify rounding
 )  # fmt: skip
 WORDS = ("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão", "do", "rei")
 # a run of n ranks stands still before a step as long as there is a file hold-STEP-n, or until it is asked to stop
