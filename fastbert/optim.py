@@ -26,7 +26,7 @@ FORGETS_OVER = 0.1
 MOST_FORGOTTEN = 0.025  # in a step: a budget of fewer than 400 was not measured, and one of ten would erase the weights
 # The best rates fall with the cube root of the budget, 400 to 6,400 steps of two sizes say (docs/recipe.md)
 USUAL_RATES_SUIT = 2000  # steps
-MOST_RAISED = 3.0
+MOST_RAISED = 3.0  # budgets of fewer than 74 steps were not measured
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,11 @@ class Optimizers:
         Under autocast that is bfloat16. To cast them to float32, as PyTorch does, is a pass over memory that adds no
         digit; but sums of several passes need float32. It says nothing where the core does not take AdamW's step.
         """
-        if narrow == self._narrow or not hasattr(Tensor, "grad_dtype") or ops.fused_adamw(self.clipped) is None:
+        if narrow == self._narrow:
             return
         self._narrow = narrow
+        if not hasattr(Tensor, "grad_dtype") or ops.fused_adamw(self.clipped) is None:
+            return
         for p in self.clipped:
             if p.ndim >= 2:
                 p.grad_dtype = None if narrow else p.dtype

@@ -52,7 +52,7 @@ RANDOM, SINUSOIDS = {"start": "random"}, {"start": "sinusoids"}
 
 
 def rates(muon: float, adamw: float | None = None) -> dict[str, float]:
-    """Peak learning rates as multiples of the base's; one number for both."""
+    """Peak learning rates as multiples of 0.02 (Muon) and 0.002 (AdamW); one number for both."""
     adamw = muon if adamw is None else adamw
     return {"muon_learning_rate": round(0.02 * muon, 6), "learning_rate": round(2e-3 * adamw, 7)}
 
