@@ -79,9 +79,12 @@ class Worker:
             raise SystemExit(f"{self.name} ended with status {self.process.wait()}")
         return json.loads(line)
 
-    def ask(self, what: str) -> dict:
+    def send(self, what: str) -> None:
         self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
+
+    def ask(self, what: str) -> dict:
+        self.send(what)
         return self.read()
 
     def end(self) -> None:
