@@ -32,10 +32,12 @@ def measure(name: str, options) -> None:
     tokens = sum(batch.tokens for batch in batches) / len(batches)
     with tempfile.TemporaryDirectory() as folder:
         write_start(Path(folder), shape)
-        workers = []
-        for options.threads in (1, 2, 1):
-            workers.append(Worker("fastbert", name, Path(folder), options))
-            workers[-1].ask("warm")
+        workers = [
+            Worker("fastbert", name, Path(folder), argparse.Namespace(**vars(options), threads=threads))
+            for threads in (1, 2, 1)
+        ]
+        for worker in workers:
+            worker.ask("warm")
         one, two, other = workers
         turns = {"one thread": [one], "two threads": [two], "two processes": [one, other]}
         speeds: dict[str, list[float]] = {what: [] for what in turns}
