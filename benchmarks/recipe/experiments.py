@@ -40,15 +40,13 @@ class Experiment:
     variant: dict[str, Any] = field(default_factory=dict)
 
 
-TINY = {"preset": "tiny"}  # a fifth of mini's cost a step: here is the first look, mini confirms
-ROFORMER = {"arch": "roformer"}
-
-
-CLASSIC = {"arch": "classic"}
+TINY = {"preset": "tiny"}  # a fifth of mini's cost a step
+ROFORMER, CLASSIC = {"arch": "roformer"}, {"arch": "classic"}
 HALF = {"muon_learning_rate": 0.01, "learning_rate": 1e-3}
 FIXED = {"weight_decay": 0.01}  # the default before it followed the budget
 # before heads began at their neighbours
 RANDOM, SINUSOIDS = {"start": "random"}, {"start": "sinusoids"}
+PT, EN = "bundled:pt", "bundled:en"
 
 
 def rates(muon: float, adamw: float | None = None) -> dict[str, float]:
@@ -63,6 +61,27 @@ AROUND = [rates(f) for f in (0.35, 0.5, 0.71, 1.41, 2.0, 2.83)] + [
     rates(0.5, 1), rates(1, 0.5), rates(2, 1), rates(1, 2),
 ]  # fmt: skip
 
+# Where a claim is settled: two sizes, both languages, three seeds; 3.3 million tokens for tiny, 0.8 for mini.
+SIZES = ((TINY, LONG), ({}, SHORT))
+
+
+def everywhere(options: dict[str, Any] | None = None, variant: dict[str, Any] | None = None) -> list[Experiment]:
+    return [
+        Experiment(size | (options or {}), steps, corpus=corpus, variant=variant or {})
+        for corpus in (PT, EN)
+        for size, steps in SIZES
+    ]
+
+
+def tuned(*candidates: dict[str, Any]) -> list[Experiment]:
+    """One seed of Portuguese finds the learning rate of each size."""
+    return [Experiment(size | options, steps, seeds=(0,)) for size, steps in SIZES for options in candidates]
+
+
+def adamw(rate: float) -> dict[str, Any]:
+    return {"optimizer": "adamw", "learning_rate": rate}
+
+
 QUEUE: list[Experiment] = [
     # the learning rate by the length of the budget: one seed finds the region
     *[Experiment(TINY | more, steps, seeds=(0,)) for steps in (SHORT, LONG) for more in [FORMER, *AROUND]],
@@ -71,70 +90,53 @@ QUEUE: list[Experiment] = [
     *[Experiment(TINY | rates(f), 4 * LONG, seeds=(0,)) for f in (0.71, 1.0)],
     # what the default's five minutes come to
     *[Experiment(more, 2700, seeds=(0,)) for more in ({}, FORMER)],
-    # three seeds
-    *[Experiment(more, SHORT // 2, corpus="bundled:en") for more in ({}, FORMER)],
-    *[Experiment(more, SHORT) for more in ({}, FORMER)],
-    *[Experiment(ROFORMER | more, SHORT) for more in ({}, FORMER)],
-    *[Experiment(CLASSIC | more, SHORT, corpus="bundled:en") for more in ({}, FORMER)],
-    # how attention begins
-    Experiment(FORMER, LONG),
-    Experiment(FORMER, LONG, variant=RANDOM),
-    Experiment(ROFORMER, LONG),
-    Experiment(CLASSIC | FORMER, MEDIUM, corpus="bundled:en"),
-    Experiment(CLASSIC | HALF | FIXED, MEDIUM, corpus="bundled:en", variant=SINUSOIDS),
-    Experiment(CLASSIC | HALF | FIXED, MEDIUM, corpus="bundled:en", variant=RANDOM),
-    Experiment(TINY | FORMER, LONG, corpus="bundled:en"),
-    Experiment(TINY | FORMER, LONG, corpus="bundled:en", variant=RANDOM),
-    Experiment(FORMER, variant=RANDOM),
-    Experiment(ROFORMER | FORMER, variant=RANDOM),
-    Experiment(CLASSIC),
-    Experiment(CLASSIC | HALF, MEDIUM, corpus="bundled:en", seeds=(0,)),
-    Experiment(ROFORMER | FORMER, LONG, variant=RANDOM, seeds=(0,)),
-    # rates of longer budgets
-    *[Experiment(TINY | more, 4 * LONG) for more in ({}, FORMER)],
-    *[Experiment(more, 4 * LONG, seeds=(0,)) for more in ({}, FORMER)],
+    # the default, and what it could be instead
+    *everywhere(),
+    *everywhere(ROFORMER),
+    *everywhere(variant=RANDOM),
+    *tuned(adamw(1e-3), adamw(2e-3), adamw(4e-3)),
+    *everywhere({"mask_rate": "0.15"}),
+    *everywhere(CLASSIC),
+    # rates by the length against the usual ones: short budgets, where they differ
+    *[Experiment(more, SHORT // 2, corpus=EN) for more in ({}, FORMER)],
+    *[Experiment(TINY | more, SHORT, corpus=corpus) for corpus in (PT, EN) for more in ({}, FORMER)],
+    *[Experiment(FORMER, SHORT, corpus=corpus) for corpus in (PT, EN)],
+    Experiment(ROFORMER | FORMER, SHORT),
+    *everywhere(FIXED),
+    # does the other architecture, or the other mask rate, want other rates? The default's are x 1.08 and x 1.71 here
+    *[Experiment(TINY | more | rates(f), LONG, seeds=(0,)) for more in (ROFORMER, CLASSIC) for f in (0.76, 1.52)],
+    *[Experiment(more | rates(f), SHORT, seeds=(0,)) for more in (ROFORMER, CLASSIC) for f in (1.21, 2.42)],
+    # the longer budget of mini
+    *[Experiment(more, LONG) for more in ({}, ROFORMER)],
+    *everywhere(variant={"newton_schulz": 3}),
+    *everywhere({"decay": 1.0}),
     # weight decay, over budgets that see the text several times: fixed, or by the length of the budget
     Experiment(FORMER | {"weight_decay": 0.1}, LONG, seeds=(0,), variant=RANDOM),
     Experiment(FORMER | {"weight_decay": 0.3}, LONG, seeds=(0, 1), variant=RANDOM),
+    Experiment(FORMER, LONG, variant=RANDOM),
     Experiment(FORMER | FIXED, LONG, variant=RANDOM),
-    Experiment(TINY | FORMER | FIXED, LONG, corpus="bundled:en", variant=RANDOM),
+    Experiment(TINY | FORMER, LONG, corpus=EN, variant=RANDOM),
+    Experiment(TINY | FORMER | FIXED, LONG, corpus=EN, variant=RANDOM),
+    # how classic began before
+    Experiment(CLASSIC | HALF | FIXED, MEDIUM, corpus=EN, variant=SINUSOIDS),
+    Experiment(CLASSIC | HALF | FIXED, MEDIUM, corpus=EN, variant=RANDOM),
     Experiment(TINY | CLASSIC | HALF | FIXED, LONG, variant=SINUSOIDS, seeds=(0, 1)),
     Experiment(CLASSIC | HALF | FIXED, MEDIUM, variant=SINUSOIDS, seeds=(0, 1)),
-    # memory: other shares, other lengths
-    Experiment(TINY, LONG, corpus="bundled:en", variant={"memory": 0.03}, seeds=(0,)),
-    Experiment(TINY, LONG, corpus="bundled:en", variant={"memory": 0.3}, seeds=(0,)),
-    Experiment(TINY, corpus="bundled:en", seeds=(0,)),
-    Experiment(TINY | FIXED, corpus="bundled:en", seeds=(0,)),
-    Experiment(TINY, 4 * LONG, corpus="bundled:en", seeds=(0,)),
-    Experiment(TINY | FIXED, 4 * LONG, corpus="bundled:en", seeds=(0,)),
-    Experiment(TINY),
-    Experiment(TINY | ROFORMER),
-    # twice the budget: its middle is what a run cut short would have
-    Experiment(TINY, steps=2 * SHORT),
-    Experiment(TINY | {"mask_rate": "0.15"}),
-    Experiment(TINY, variant={"newton_schulz": 3}),
-    Experiment(TINY | {"mask_rate": "0.3:0.15"}),
-    # a short budget: as much processor time as 400 steps of mini
-    Experiment(TINY, steps=4 * SHORT, seeds=(0,)),
-    # batches, at equal tokens
-    Experiment(TINY | {"batch_tokens": 1024}, steps=2 * SHORT),
-    Experiment(TINY | {"batch_tokens": 4096}, steps=SHORT // 2),
-    Experiment(TINY | {"batch_tokens": 4096, "batch_ramp": "1024:0.6"}, steps=round(SHORT / 2 / 0.775)),
-    # schedule
-    Experiment(TINY | {"decay": 1.0}),
-    Experiment(TINY | {"decay": 0.3}),
-    Experiment(TINY | {"warmup": 0.1}),
-    Experiment(TINY | CLASSIC),
-    Experiment(TINY | CLASSIC | HALF, seeds=(0,)),
-    Experiment(TINY, variant={"newton_schulz": 4}),
-    Experiment(TINY, variant={"polar_express": 3}),
-    Experiment(TINY, variant={"short_first": "64:0.5"}),
-    Experiment(TINY, variant={"ema": 0.99}),
-    Experiment(TINY, variant={"unigram_bias": True}),
-    # the size of the default, at a budget of minutes, and the other language
-    Experiment({"mask_rate": "0.15"}),
-    Experiment(variant={"newton_schulz": 3}),
-    Experiment(corpus="bundled:en"),
-    Experiment(ROFORMER, corpus="bundled:en"),
-    Experiment({"mask_rate": "0.15"}, corpus="bundled:en"),
+    # longer still
+    *[Experiment(TINY | more, 4 * LONG) for more in ({}, FORMER)],
+    *[Experiment(more, 4 * LONG, seeds=(0,)) for more in ({}, FORMER)],
+    # memory: other shares
+    *[Experiment(TINY, LONG, corpus=EN, variant={"memory": share}, seeds=(0,)) for share in (0.03, 0.3)],
+    # the rest of the recipe, a first look with tiny
+    Experiment(TINY | {"mask_rate": "0.3:0.15"}, LONG),
+    Experiment(TINY | {"batch_tokens": 1024}, 2 * LONG),
+    Experiment(TINY | {"batch_tokens": 4096}, LONG // 2),
+    Experiment(TINY | {"batch_tokens": 4096, "batch_ramp": "1024:0.6"}, round(LONG / 2 / 0.775)),
+    Experiment(TINY | {"decay": 0.3}, LONG),
+    Experiment(TINY | {"warmup": 0.1}, LONG),
+    Experiment(TINY, LONG, variant={"newton_schulz": 4}),
+    Experiment(TINY, LONG, variant={"polar_express": 3}),
+    Experiment(TINY, LONG, variant={"short_first": "64:0.5"}),
+    Experiment(TINY, LONG, variant={"ema": 0.99}),
+    Experiment(TINY, LONG, variant={"unigram_bias": True}),
 ]

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-BASE: dict[str, Any] = runpy.run_path(str(HERE / "experiments.py"))["BASE"]
+EXPERIMENTS = runpy.run_path(str(HERE / "experiments.py"))
+BASE: dict[str, Any] = EXPERIMENTS["BASE"]
+SEEDS = len(EXPERIMENTS["SEEDS"])
 PLACE = ("corpus", "preset", "kilotokens")  # what two runs must share to be compared
 SHORT_NAMES = {
     "muon_learning_rate": "Muon", "learning_rate": "AdamW", "mask_rate": "mask", "batch_tokens": "batch",
@@ -57,15 +59,51 @@ def spread(values: list[float]) -> str:
     return f"{statistics.stdev(values):.3f}" if len(values) > 1 else "—"
 
 
+def paired(runs: dict[int, dict[str, Any]], base: dict[int, dict[str, Any]]) -> tuple[float, float, int]:
+    """Mean of the differences of equal seeds, its standard error (nan from one seed), and of how many seeds."""
+    both = sorted(runs.keys() & base.keys())
+    pairs = [runs[s]["loss"] - base[s]["loss"] for s in both if runs[s]["loss"] and base[s]["loss"]]
+    error = statistics.stdev(pairs) / math.sqrt(len(pairs)) if len(pairs) > 1 else math.nan
+    return statistics.mean(pairs) if pairs else math.nan, error, len(pairs)
+
+
 def difference(runs: dict[int, dict[str, Any]], base: dict[int, dict[str, Any]]) -> str:
-    """Mean of the differences of equal seeds, with its standard error."""
-    pairs = [
-        runs[s]["loss"] - base[s]["loss"] for s in runs.keys() & base.keys() if runs[s]["loss"] and base[s]["loss"]
-    ]
-    if not pairs or runs is base:
+    mean, error, seeds = paired(runs, base)
+    if not seeds or runs is base:
         return ""
-    error = f" ± {statistics.stdev(pairs) / math.sqrt(len(pairs)):.3f}" if len(pairs) > 1 else ""
-    return f"{statistics.mean(pairs):+.3f}{error}{'' if len(pairs) >= 3 else ' (unproven)'}"
+    return f"{mean:+.3f}{'' if seeds == 1 else f' ± {error:.3f}'}{'' if seeds >= SEEDS else ' (unproven)'}"
+
+
+def places() -> list[tuple]:
+    """Where a claim is settled: EXPERIMENTS' sizes and languages."""
+    found = {}
+    for experiment in EXPERIMENTS["everywhere"]():
+        line = {"corpus": experiment.corpus, "options": BASE | experiment.options, "steps": experiment.steps}
+        found[place_of(line)] = None
+    return list(found)
+
+
+def settled(groups: dict) -> list[str]:
+    """What has all seeds in all places, the best first."""
+    everywhere = [groups.get(place, {}) for place in places()]
+    names = [n for n in everywhere[0] if all(len(runs_of.get(n, ())) >= SEEDS for runs_of in everywhere)]
+    return sorted(
+        names, key=lambda n: statistics.mean(r["loss"] or math.inf for g in everywhere for r in g[n].values())
+    )
+
+
+def settled_table(groups: dict) -> str:
+    heads = [f"{corpus.split(':')[-1]}, {preset}" for corpus, preset, _ in places()]
+    lines = [f"| loss less the default's | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for name in settled(groups):
+        of_place = [groups[place] for place in places()]
+        if name == BASE["arch"]:
+            cells = [f"{statistics.mean(r['loss'] for r in g[name].values()):.3f}" for g in of_place]
+            name = f"**{name}, the default** (its loss)"
+        else:
+            cells = [difference(g[name], g[BASE["arch"]]) for g in of_place]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def table(place: tuple, runs_of: dict[str, dict[int, dict[str, Any]]]) -> str:
@@ -91,20 +129,41 @@ def table(place: tuple, runs_of: dict[str, dict[int, dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def draw(groups: dict, folder: Path, cost_s: dict[str, float]) -> list[Path]:
-    """Loss against tokens and against modelled time, a picture for each place with more than one contestant."""
-    import matplotlib
+def draw_settled(groups: dict, folder: Path) -> Path:
+    """One picture of all differences, with their standard errors."""
+    from matplotlib import pyplot
 
-    matplotlib.use("Agg")
+    names = [n for n in settled(groups) if n != BASE["arch"]]
+    figure, axis = pyplot.subplots(figsize=(9, 1.5 + 0.5 * len(names)), layout="constrained")
+    for offset, place in enumerate(places()):
+        told = [paired(groups[place][name], groups[place][BASE["arch"]]) for name in names]
+        rows = [row + 0.15 * (offset - 1.5) for row in range(len(names))]
+        corpus, preset, kilotokens = place
+        axis.errorbar(
+            [mean for mean, _, _ in told], rows, xerr=[error for _, error, _ in told], fmt="o", markersize=4,
+            label=f"{corpus.split(':')[-1]}, {preset}, {kilotokens * 1024 / 1e6:.1f} million tokens",
+        )  # fmt: skip
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set(xlabel="loss on unseen documents less that of the default, nats (left is better)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    path = folder / "recipe-differences.png"
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+    return path
+
+
+def draw_curves(groups: dict, folder: Path, cost_s: dict[str, float]) -> list[Path]:
+    """Loss against tokens and against modelled time, a picture for each place."""
     from matplotlib import pyplot
 
     made = []
-    for place, runs_of in groups.items():
-        settled = {n: runs for n, runs in runs_of.items() if len(runs) >= 3}
-        if len(settled) < 2:
-            continue
+    for place in places():
         figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-        for name, runs in settled.items():
+        for name in settled(groups):
+            runs = groups[place][name]
             curves = [run["curve"] for run in runs.values() if run["loss"]]
             points = [[statistics.mean(c[i][k] for c in curves) for k in (0, 1)] for i in range(len(curves[0]))]
             low, high = ([limit(c[i][1] for c in curves) for i in range(len(points))] for limit in (min, max))
@@ -159,8 +218,13 @@ def main() -> None:
         print("| a step of | µs of a processor a token |\n|---|---|")
         for what, seconds in sorted(cost_s.items()):
             print(f"| {what} | {seconds * 1e6:.0f} |")
+    if settled(groups):
+        print("\n" + settled_table(groups))
     if arguments.draw:
-        for path in draw(groups, arguments.draw, cost_s):
+        import matplotlib
+
+        matplotlib.use("Agg")
+        for path in (draw_settled(groups, arguments.draw), *draw_curves(groups, arguments.draw, cost_s)):
             print(path)
 
 
