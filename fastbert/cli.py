@@ -19,15 +19,20 @@
 Exit codes: 0 done, 2 bad input or bad option, 130 interrupted. Anything else is our bug and shows its traceback.
 """
 
+import ast
 import contextlib
 import errno
+import functools
+import inspect
 import io
+import itertools
 import os
 import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from tyro.conf import Positional as Positional  # commands mark their arguments without a dash with it
 
@@ -47,6 +52,26 @@ def unset(metavar: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint="")
 
 
+@functools.cache
+def _join_lines_of_help(options_type: type) -> None:
+    """Hand tyro the options' docstrings as running text: it would keep the line breaks of indented source lines."""
+    from typing_extensions import Doc  # tyro's dependency, and what it looks for
+
+    for cls in options_type.__mro__:
+        if "__dataclass_fields__" not in vars(cls):
+            continue
+        try:
+            source = textwrap.dedent(inspect.getsource(cls))
+        except OSError:  # no source beside the bytecode: no docstrings either
+            continue
+        statements = ast.parse(source).body[0].body  # type: ignore[attr-defined]
+        for option, doc in itertools.pairwise(statements):
+            match option, doc:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    running = "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+                    cls.__annotations__[name] = Annotated[cls.__annotations__[name], Doc(running)]
+
+
 def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Options:
     """Read ``argv`` into ``options_type``; ``--help`` prints and raises SystemExit(0).
 
@@ -58,6 +83,7 @@ def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Opt
     markers = [tyro.conf.FlagCreatePairsOff]  # --resume, without its --no-resume
     if named := getattr(tyro.conf, "PositionalMetavarFromFieldName", None):
         markers.append(named)  # newer tyro only: RUN in the usage line in place of its type, STR
+    _join_lines_of_help(options_type)  # type: ignore[arg-type]
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):

@@ -30,7 +30,8 @@ class Options:
     minutes: float | None = None
     """Wall-clock budget, in minutes."""
     resume: bool = False
-    """Go on where the run stopped."""
+    """Go on where the
+    run stopped."""
 
 
 def call(argv, main=None):
@@ -89,6 +90,7 @@ def test_help_states_defaults(capsys):
     assert call(["--help"])[0] == 0
     out = capsys.readouterr().out
     assert "Do a thing." in out and "Tokens in a batch. (default: 4096)" in out and "--batch-tokens" in out
+    assert "Go on where the run stopped." in out  # on one line, whatever the lines of the source
 
 
 def test_version(capsys):
