@@ -19,10 +19,9 @@ WORDS: dict[str, dict[str, str]] = {
         "no_curves": "This run has not recorded enough to draw.",
         "unfinished": "This run has not finished: it has no final evaluation.",
         "knows": "What it knows",
-        "knows_text": "Masked words of unseen text guessed right at the first try, by how frequent the piece is in the "
-        "corpus (its rank) and by its part of the word; and how often the model finds a real sentence likelier "
-        "than the "
-        "same words out of place (chance is half).",
+        "knows_text": "Masked words of the evaluation text guessed right at the first try, by how frequent the piece "
+        "is in the corpus (its rank) and by its part of the word; and how often the model finds a real sentence "
+        "likelier than the same words out of place (chance is half).",
         "by_frequency": "By rank in the corpus", "by_part": "By part of the word", "pairs": "Prefers the real "
         "sentence to",
         "whole": "whole word", "first": "first piece", "continuation": "later piece",
@@ -72,7 +71,7 @@ WORDS: dict[str, dict[str, str]] = {
         "no_curves": "Esta execução não registrou o bastante para um gráfico.",
         "unfinished": "Esta execução não terminou: falta a avaliação final.",
         "knows": "O que ele sabe",
-        "knows_text": "Palavras mascaradas de um texto não visto, acertadas de primeira, conforme a frequência "
+        "knows_text": "Palavras mascaradas do texto de avaliação, acertadas de primeira, conforme a frequência "
         "da peça no "
         "corpus (sua posição) e a parte da palavra; e quantas vezes o modelo acha a frase real mais provável que as "
         "mesmas palavras fora de lugar (ao acaso seria metade).",
