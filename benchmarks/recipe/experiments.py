@@ -90,24 +90,29 @@ QUEUE: list[Experiment] = [
     *[Experiment(TINY | rates(f), 4 * LONG, seeds=(0,)) for f in (0.71, 1.0)],
     # what the default's five minutes come to
     *[Experiment(more, 2700, seeds=(0,)) for more in ({}, FORMER)],
+    # the default's five minutes, and what they would be with the other architecture
+    *[Experiment(more, 2700) for more in (ROFORMER, {})],
     # the default, and what it could be instead
     *everywhere(),
     *everywhere(ROFORMER),
     *everywhere(variant=RANDOM),
-    *tuned(adamw(1e-3), adamw(2e-3), adamw(4e-3)),
     *everywhere({"mask_rate": "0.15"}),
     *everywhere(CLASSIC),
+    # AdamW for all, with the best of its rates for each size
+    *tuned(adamw(1e-3), adamw(2e-3)),
+    Experiment(TINY | adamw(4e-3), LONG, seeds=(0,)),
+    Experiment(adamw(5e-4), SHORT, seeds=(0,)),
+    *[Experiment(TINY | adamw(2e-3), LONG, corpus=corpus) for corpus in (PT, EN)],
+    *[Experiment(adamw(1e-3), SHORT, corpus=corpus) for corpus in (PT, EN)],
     # rates by the length against the usual ones: short budgets, where they differ
     *[Experiment(more, SHORT // 2, corpus=EN) for more in ({}, FORMER)],
     *[Experiment(TINY | more, SHORT, corpus=corpus) for corpus in (PT, EN) for more in ({}, FORMER)],
     *[Experiment(FORMER, SHORT, corpus=corpus) for corpus in (PT, EN)],
     Experiment(ROFORMER | FORMER, SHORT),
-    *everywhere(FIXED),
-    # does the other architecture, or the other mask rate, want other rates? The default's are x 1.08 and x 1.71 here
+    # does another architecture want other rates? The default's are x 1.08 and x 1.71 here
     *[Experiment(TINY | more | rates(f), LONG, seeds=(0,)) for more in (ROFORMER, CLASSIC) for f in (0.76, 1.52)],
     *[Experiment(more | rates(f), SHORT, seeds=(0,)) for more in (ROFORMER, CLASSIC) for f in (1.21, 2.42)],
-    # the longer budget of mini
-    *[Experiment(more, LONG) for more in ({}, ROFORMER)],
+    *everywhere(FIXED),
     *everywhere(variant={"newton_schulz": 3}),
     *everywhere({"decay": 1.0}),
     # weight decay, over budgets that see the text several times: fixed, or by the length of the budget

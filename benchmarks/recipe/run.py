@@ -93,7 +93,7 @@ class Recorder:
         self.records.append({"kind": kind, "step": step, **values})
 
 
-def one(job: dict[str, Any], cache: Path) -> dict[str, Any]:
+def one(job: dict[str, Any], cache: Path, models: Path | None) -> dict[str, Any]:
     """Train as the command does and measure: on unseen documents, 15 % of the tokens, the same for every run."""
     import torch
     from variants import apply
@@ -124,6 +124,8 @@ def one(job: dict[str, Any], cache: Path) -> dict[str, Any]:
             before_s = time.process_time()
             try:
                 trainer.train()
+                if trainer.step < job["steps"]:
+                    raise SystemExit(f"stopped after step {trainer.step}: no result")
                 result = trainer.evaluate(parts.final_batches(1.0))
                 final = {"loss": result.loss, "accuracy": result.accuracy, "masked_tokens": result.masked_tokens}
             except Diverged as error:
@@ -131,6 +133,10 @@ def one(job: dict[str, Any], cache: Path) -> dict[str, Any]:
             processor_s = time.process_time() - before_s
         trainer.close()
         run.release()
+        if models:
+            place = models / hash_of(key(job))
+            trainer.model.save_pretrained(place)
+            tokenizer.save(place, token_type_ids=options.arch != "modern")
     curve = [[r["tokens"], r["loss"], r["accuracy"]] for r in recorder.records if r["kind"] == "heldout"]
     return job | {
         **final,
@@ -158,6 +164,7 @@ def work(arguments: argparse.Namespace) -> None:
                 if not mine or key(job) in {key(line) for line in read_log(arguments.log)}:
                     continue
                 command = [sys.executable, __file__, "--one", json.dumps(job), "--cache", str(arguments.cache)]
+                command += ["--models", str(arguments.models)] if arguments.models else []
                 command = arguments.prefix.split() + command
                 answer = subprocess.run(command, stdout=subprocess.PIPE, text=True)
                 if answer.returncode:
@@ -182,13 +189,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--log", type=Path, default=HERE / "log.jsonl")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "fastbert-recipe")
+    parser.add_argument("--models", type=Path, help="keep the model of each run here, in a folder named by its options")
     parser.add_argument("--stop-file", help="stop before the next run once this file exists")
     parser.add_argument("--prefix", default="", help="command to start each run with, such as 'nice -n 19'")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     if arguments.one:
-        print(json.dumps(one(json.loads(arguments.one), arguments.cache)))
+        print(json.dumps(one(json.loads(arguments.one), arguments.cache, arguments.models)))
     else:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         work(arguments)
