@@ -155,37 +155,26 @@ def draw_settled(groups: dict, folder: Path) -> Path:
     return path
 
 
-def draw_curves(groups: dict, folder: Path, cost_s: dict[str, float]) -> list[Path]:
-    """Loss against tokens and against modelled time, a picture for each place."""
+def draw_curves(groups: dict, folder: Path) -> Path:
+    """Loss against tokens of what is settled, a panel for each place: mean of the seeds, and the range."""
     from matplotlib import pyplot
 
-    made = []
-    for place in places():
-        figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    for place, axis in zip(places(), axes.flat, strict=True):
         for name in settled(groups):
-            runs = groups[place][name]
-            curves = [run["curve"] for run in runs.values() if run["loss"]]
-            points = [[statistics.mean(c[i][k] for c in curves) for k in (0, 1)] for i in range(len(curves[0]))]
-            low, high = ([limit(c[i][1] for c in curves) for i in range(len(points))] for limit in (min, max))
-            first = next(iter(runs.values()))
-            cost = cost_s.get(cost_key(first))
-            for axis, factor in ((axes[0], 1e-6), (axes[1], cost)):
-                if factor:
-                    x = [p[0] * factor for p in points]
-                    axis.plot(x, [p[1] for p in points], marker="o", markersize=3, label=name)
-                    axis.fill_between(x, low, high, alpha=0.15)
-        axes[0].set(xlabel="million tokens", ylabel="loss on unseen documents, nats")
-        axes[1].set(xlabel="processor seconds, modelled (one thread)")
-        for axis in axes:
-            axis.grid(alpha=0.3)
-        axes[0].legend(fontsize=8)
-        corpus, preset, kilotokens = place
-        figure.suptitle(f"{corpus}, {preset}: mean of the seeds, band from the lowest to the highest")
-        path = folder / f"recipe-{corpus.split(':')[-1]}-{preset}-{kilotokens}k.png"
-        figure.savefig(path, dpi=100)
-        pyplot.close(figure)
-        made.append(path)
-    return made
+            curves = [run["curve"] for run in groups[place][name].values() if run["loss"]]
+            tokens = [statistics.mean(c[i][0] for c in curves) / 1e6 for i in range(len(curves[0]))]
+            losses = [[c[i][1] for c in curves] for i in range(len(curves[0]))]
+            axis.plot(tokens, [statistics.mean(point) for point in losses], marker="o", markersize=3, label=name)
+            axis.fill_between(tokens, [min(point) for point in losses], [max(point) for point in losses], alpha=0.15)
+        axis.set(xlabel="million tokens", ylabel="loss on unseen documents, nats")
+        axis.set_title(f"{place[0].split(':')[-1]}, {place[1]}")
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8)
+    path = folder / "recipe-curves.png"
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+    return path
 
 
 def cost_key(line: dict[str, Any]) -> str:
@@ -224,7 +213,7 @@ def main() -> None:
         import matplotlib
 
         matplotlib.use("Agg")
-        for path in (draw_settled(groups, arguments.draw), *draw_curves(groups, arguments.draw, cost_s)):
+        for path in (draw_settled(groups, arguments.draw), draw_curves(groups, arguments.draw)):
             print(path)
 
 
