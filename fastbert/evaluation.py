@@ -40,7 +40,8 @@ class Evaluation:
         return dataclasses.asdict(self) | {"perplexity": self.perplexity}
 
     def __str__(self) -> str:
-        text = f"loss {self.loss:.3f}  perplexity {self.perplexity:,.1f}  masked accuracy {self.accuracy:.1%}"
+        perplexity = f"{self.perplexity:,.1f}" if self.perplexity < 1e9 else f"{self.perplexity:.3g}"
+        text = f"loss {self.loss:.3f}  perplexity {perplexity}  masked accuracy {self.accuracy:.1%}"
         if self.next_sentence_accuracy is not None:
             text += f"  next-sentence accuracy {self.next_sentence_accuracy:.1%}"
         if self.diffusion_bound is not None:

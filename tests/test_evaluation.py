@@ -73,3 +73,8 @@ def test_examples_are_of_medium_length_where_there_are_any():
     examples = fill_examples(bert, sentences)
     assert [example.text.replace("[MASK]", example.word) for example in examples] == [long, short, short]
     assert all(len(example.guesses) == 3 for example in examples)
+
+
+def test_a_diverged_model_does_not_fill_the_screen():
+    assert "perplexity 106.9 " in str(Evaluation(4.672, 0.2, 100))
+    assert "perplexity 1.01e+304 " in str(Evaluation(333435.9, 0.0, 100))
