@@ -83,7 +83,8 @@ def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Opt
     markers = [tyro.conf.FlagCreatePairsOff]  # --resume, without its --no-resume
     if named := getattr(tyro.conf, "PositionalMetavarFromFieldName", None):
         markers.append(named)  # newer tyro only: RUN in the usage line in place of its type, STR
-    _join_lines_of_help(options_type)  # type: ignore[arg-type]
+    if {"-h", "--help"} & set(argv):
+        _join_lines_of_help(options_type)  # type: ignore[arg-type]
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):

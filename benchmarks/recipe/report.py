@@ -137,7 +137,7 @@ def draw_settled(groups: dict, folder: Path) -> Path:
     figure, axis = pyplot.subplots(figsize=(9, 1.5 + 0.5 * len(names)), layout="constrained")
     for offset, place in enumerate(places()):
         told = [paired(groups[place][name], groups[place][BASE["arch"]]) for name in names]
-        rows = [row + 0.15 * (offset - 1.5) for row in range(len(names))]
+        rows = [row + 0.15 * (offset - (len(places()) - 1) / 2) for row in range(len(names))]
         corpus, preset, kilotokens = place
         axis.errorbar(
             [mean for mean, _, _ in told], rows, xerr=[error for _, error, _ in told], fmt="o", markersize=4,
