@@ -1,8 +1,17 @@
 #include "simd.h"
 
+#include <cstdlib>
 #include <stdexcept>
 
 namespace fastbert {
+
+bool simd_allowed(SimdLevel level) {
+  const char* set = std::getenv("ATEN_CPU_CAPABILITY");
+  const std::string capability = set ? set : "";
+  if (capability == "default") return level == SimdLevel::kScalar;
+  if (capability == "avx2") return level <= SimdLevel::kAvx2;
+  return true;
+}
 
 std::vector<SimdLevel> available_simd_levels() {
   std::vector<SimdLevel> levels{SimdLevel::kScalar};
@@ -11,8 +20,9 @@ std::vector<SimdLevel> available_simd_levels() {
 #endif
 #ifdef FASTBERT_X86
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")) levels.push_back(SimdLevel::kAvx2);
-  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+  if (simd_allowed(SimdLevel::kAvx2) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi"))
+    levels.push_back(SimdLevel::kAvx2);
+  if (simd_allowed(SimdLevel::kAvx512) && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("bmi"))
     levels.push_back(SimdLevel::kAvx512);
 #endif

@@ -7,6 +7,10 @@ namespace fastbert {
 
 enum class SimdLevel { kScalar, kNeon, kAvx2, kAvx512 };
 
+// Whether the user lets this process use the x86 level: PyTorch's switch ATEN_CPU_CAPABILITY is ours too, so that one
+// setting puts all of a program on a lower instruction set ("default": scalar loops, "avx2": nothing above AVX2).
+bool simd_allowed(SimdLevel level);
+
 // From the simplest to the quickest; always holds kScalar.
 std::vector<SimdLevel> available_simd_levels();
 SimdLevel best_simd_level();

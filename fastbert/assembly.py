@@ -388,7 +388,7 @@ def quick_at_bf16(device: torch.device) -> bool:
     """GPUs from Ampere on, and CPUs with bf16 dot products; elsewhere bf16 is emulated and slow."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and ops.has_bf16_instructions()
+    return device.type == "cpu" and ops.bf16_is_quick()
 
 
 def ask_by_heart(options: TrainOptions, store: TokenStore, split: Split, tokenizer: Tokenizer) -> PackedBatch | None:

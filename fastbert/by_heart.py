@@ -4,7 +4,7 @@ The questions are exhaustive: every word of every sentence hidden in turn, alone
 next-sentence objective, every ordered pair of sentences.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,25 +33,40 @@ def small_enough(num_sentences: int, num_tokens: int) -> bool:
 
 def questions(
     documents: Sequence[Sequence[Sequence[int]]], tokenizer: Tokenizer, *, max_length: int, next_sentence: bool
-) -> PackedBatch:
-    """Every question about a text, as one packed batch with labels.
+) -> PackedBatch | None:
+    """Every question about a text, as one packed batch with labels; None where no word can be hidden (all [UNK]).
 
     Args:
         documents: documents of sentences of token ids, without special tokens.
         tokenizer: for the special tokens and word boundaries.
-        max_length: rows that would be longer are left out.
+        max_length: a longer sentence is cut into windows between words, a longer pair at its outer ends.
         next_sentence: also ask whether B follows A, for every ordered pair of sentences.
     """
     rows: list[_Row] = []
     for document in documents:
         for sentence in document:
-            rows += _hide_each_word(_lay(tokenizer, sentence), tokenizer)
+            for window in _windows(sentence, max_length - 2, tokenizer):
+                rows += _hide_each_word(_lay(tokenizer, window), tokenizer)
         if next_sentence:
             for first, second in pairwise(document):
-                rows += _hide_each_word(_lay(tokenizer, first, second), tokenizer)
+                rows += _hide_each_word(_pair(tokenizer, first, second, max_length), tokenizer)
+    if not rows:
+        return None
     if next_sentence:
-        rows += _all_pairs(documents, tokenizer)
-    return _pack([row for row in rows if len(row.ids) <= max_length], next_sentence)
+        rows += _all_pairs(documents, tokenizer, max_length)
+    return _pack(rows, next_sentence)
+
+
+def _windows(sentence: Sequence[int], width: int, tokenizer: Tokenizer) -> Iterator[Sequence[int]]:
+    """The sentence in parts of at most ``width`` tokens; a word is cut only where it fills a whole part."""
+    start = 0
+    while start < len(sentence):
+        stop = end = min(start + width, len(sentence))
+        while start < stop < len(sentence) and tokenizer.is_continuation[sentence[stop]]:
+            stop -= 1
+        stop = end if stop == start else stop
+        yield sentence[start:stop]
+        start = stop
 
 
 def _lay(tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int] | None = None) -> _Row:
@@ -61,6 +76,13 @@ def _lay(tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int] | Non
         ids += [*second, tokenizer.sep_id]
         types += [1] * (len(second) + 1)
     return _Row(ids, types, [], [])
+
+
+def _pair(tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int], max_length: int) -> _Row:
+    """[CLS] first [SEP] second [SEP]; where that is too long, the tokens beside the boundary stay."""
+    space = max_length - 3
+    kept = min(len(first), max(space - len(second), space // 2))
+    return _lay(tokenizer, first[len(first) - kept :], second[: space - kept])
 
 
 def _hide_each_word(row: _Row, tokenizer: Tokenizer) -> list[_Row]:
@@ -83,7 +105,7 @@ def _hide_each_word(row: _Row, tokenizer: Tokenizer) -> list[_Row]:
     return copies
 
 
-def _all_pairs(documents: Sequence[Sequence[Sequence[int]]], tokenizer: Tokenizer) -> list[_Row]:
+def _all_pairs(documents: Sequence[Sequence[Sequence[int]]], tokenizer: Tokenizer, max_length: int) -> list[_Row]:
     sentences = [(d, s, ids) for d, document in enumerate(documents) for s, ids in enumerate(document)]
     # a sentence said twice has no single answer to what follows it
     texts = [tuple(ids) for _, _, ids in sentences]
@@ -92,7 +114,7 @@ def _all_pairs(documents: Sequence[Sequence[Sequence[int]]], tokenizer: Tokenize
     for first in dict.fromkeys(texts):
         for second in dict.fromkeys(texts):
             if first != second:
-                row = _lay(tokenizer, first, second)
+                row = _pair(tokenizer, first, second, max_length)
                 row.follows = 0 if (first, second) in following else 1
                 rows.append(row)
     return rows

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fastbert import native, reference
 from fastbert.cpu_kernels import dispatch as cpu_dispatch
-from fastbert.cpu_kernels.inference import InferenceEncoder, LayerParameters, can_multiply
-from fastbert.cpu_kernels.inference import bf16_is_quick as bf16_is_quick
-from fastbert.cpu_kernels.inference import has_bf16_instructions as has_bf16_instructions
+from fastbert.cpu_kernels.inference import InferenceEncoder, LayerParameters
+from fastbert.cpu_kernels.processor import bf16_is_quick as bf16_is_quick
+from fastbert.cpu_kernels.processor import onednn_multiplies
 from fastbert.kernels import dispatch
 
 Impl = Literal["auto", "reference", "triton", "cpp"]
@@ -42,8 +42,9 @@ def choose(
     Rule: a name given by the caller or by ``FASTBERT_IMPL`` is taken or refused. Otherwise ("auto") the Triton kernel
     serves CUDA tensors that it can take, the C++ kernel CPU tensors that it can take where it was measured quicker, and
     the reference everything else. Without ``tensors`` the answer is for tensors that a kernel can take, on this
-    machine's CUDA device if it has one. ``FASTBERT_IMPL=cpp`` rules the text engine too, so an op without a C++ kernel
-    for its arguments then takes the reference.
+    machine's CUDA device if it has one. ``FASTBERT_IMPL`` speaks for whole programs: ``cpp`` rules the text engine too,
+    so an op without a C++ kernel for its arguments then takes the reference; so does, with ``triton``, an op for which
+    no Triton kernel was written (the optimizers' steps).
 
     Raises:
         ValueError: unknown implementation name.
@@ -61,10 +62,11 @@ def choose(
     )
     if impl == "cpp" or (impl == "auto" and not on_cuda):
         return _choose_cpp(op, impl, asked, tensors, options)
-    why = dispatch.refusal(op, tensors, **options) if tensors is not None else None
+    why = dispatch.no_kernel(op, {}) if tensors is None else dispatch.refusal(op, tensors, **options)
     if why is None:
         return "triton", f"{asked} says so" if impl == "triton" else "a kernel takes these CUDA tensors"
-    if impl == "triton":
+    unwritten = asked == "FASTBERT_IMPL" and dispatch.no_kernel(op, tensors or {}) is not None
+    if impl == "triton" and not unwritten:
         raise RuntimeError(f"{asked}='triton': {op}: {why}")
     return "reference", why
 
@@ -210,7 +212,8 @@ def qkv_attention(
     _check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, bias, dropout_p)
     options: dict[str, Any] = {"window": window, "bias": bias, "scale": scale, "dropout_p": dropout_p, "seed": seed}
     cos, sin = rotary or (None, None)
-    tensors = {"qkv": qkv, "bias": bias, "attention_mask": attention_mask, "cos": cos, "sin": sin}
+    # the kernels' rules are about q, k and v, however they came
+    tensors = {"q": q, "k": k, "v": v, "bias": bias, "attention_mask": attention_mask, "cos": cos, "sin": sin}
     if (impl in ("auto", "cpp")) and choose("attention", impl, tensors, scale=scale, dropout_p=dropout_p)[0] == "cpp":
         from fastbert.cpu_kernels import public as cpu_public
 
@@ -451,7 +454,7 @@ def inference_encoder(
 
     Args: as :class:`InferenceEncoder`; ``impl`` as everywhere.
     """
-    if not can_multiply(dtype):
+    if not onednn_multiplies(dtype):
         return None
     for layer in layers:
         x = layer.qkv[0].new_empty((1, layer.qkv[0].shape[1]))

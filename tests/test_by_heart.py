@@ -1,6 +1,5 @@
 """The questions about a few lines are all there is to ask, and their answers are the text's."""
 
-import numpy as np
 import pytest
 
 from fastbert import by_heart
@@ -62,7 +61,24 @@ def test_documents_do_not_follow_each_other(tokenizer):
     assert [follows for *_, follows in rows if follows != -100] == [1, 1]
 
 
-def test_long_rows_are_left_out(tokenizer):
+def test_long_sentences_are_asked_in_windows(tokenizer):
     batch = by_heart.questions([DOCUMENT], tokenizer, max_length=4, next_sentence=False)
-    assert np.diff(batch.cu_seqlens.numpy()).max() == 4 and batch.max_seqlen == 4
+    rows = [(ids, places) for ids, _, places, _ in rows_of(batch)]
+    assert rows[2:] == [([2, 4, 4, 3], {1: 7, 2: 8}), ([2, 4, 3], {1: 5}), ([2, 4, 3], {1: 9})]
+    batch = by_heart.questions([DOCUMENT], tokenizer, max_length=3, next_sentence=False)
+    assert batch.labels.tolist() == [5, 6, 7, 8, 5, 9], "a word longer than a window is cut"
+
+
+def test_long_pairs_keep_the_tokens_beside_the_boundary(tokenizer):
+    batch = by_heart.questions([[[5, 6, 5, 7], [9, 5, 6]]], tokenizer, max_length=7, next_sentence=True)
+    asked = {tuple(ids): follows for ids, *_, follows in rows_of(batch) if follows != -100}
+    assert asked == {(2, 5, 7, 3, 9, 5, 3): 0, (2, 5, 6, 3, 5, 6, 3): 1}
+    assert batch.max_seqlen == 7
+    short = by_heart.questions([[[5], [9, 5, 6]]], tokenizer, max_length=6, next_sentence=True)
+    assert (2, 5, 3, 9, 5, 3) in {tuple(ids) for ids, *_, follows in rows_of(short) if follows != -100}
+
+
+def test_without_a_word_there_are_no_questions(tokenizer):
+    unknown = [[[tokenizer.unk_id] * 3]]
+    assert by_heart.questions(unknown, tokenizer, max_length=32, next_sentence=True) is None
     assert by_heart.small_enough(10, 80) and not by_heart.small_enough(10, 10_000)

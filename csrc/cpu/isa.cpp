@@ -26,8 +26,10 @@ std::vector<Isa> available_isas() {
   std::vector<Isa> isas{Isa::kScalar};
 #ifdef FASTBERT_X86
   __builtin_cpu_init();
+  if (!simd_allowed(SimdLevel::kAvx2)) return isas;
   if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return isas;
   isas.push_back(Isa::kAvx2);
+  if (!simd_allowed(SimdLevel::kAvx512)) return isas;
   if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")))
     return isas;

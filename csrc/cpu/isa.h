@@ -1,4 +1,4 @@
-// Which instruction set the compute kernels use: the best this machine has, unless a test asked for a lower one.
+// Which instruction set the compute kernels use: the best this machine has and ATEN_CPU_CAPABILITY allows.
 #pragma once
 #include <string>
 #include <vector>

@@ -35,7 +35,7 @@ def _common_refusal(tensors: Tensors) -> str | None:
 
 
 def _attention_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
-    given = {name: x for name in ("q", "k", "v", "qkv") if (x := tensors.get(name)) is not None}
+    given = {name: x for name in ("q", "k", "v") if (x := tensors.get(name)) is not None}
     for name, x in given.items():
         first = next(iter(given.values()))
         if x.dtype != first.dtype:

@@ -37,24 +37,6 @@ class LayerParameters:
     eps: float
 
 
-def has_bf16_instructions() -> bool:
-    """Whether the processor multiplies bfloat16 itself; elsewhere it is emulated and slow."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in checks)
-
-
-def bf16_is_quick() -> bool:
-    """Whether oneDNN multiplies bfloat16 with the processor's own instructions for it."""
-    return can_multiply(torch.bfloat16) and has_bf16_instructions()
-
-
-def can_multiply(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch has oneDNN, and its products of that dtype run on this processor."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
 

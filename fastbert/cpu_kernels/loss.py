@@ -32,7 +32,7 @@ def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
     memory = getattr(_kept, "memory", None)
     if memory is None or memory.numel() < size:
         memory = _kept.memory = torch.empty(size, dtype=torch.bfloat16)
-    return torch.mm(hidden, weight.t(), out=memory[:size].view(hidden.shape[0], -1))
+    return torch.mm(hidden, weight.t(), out=memory[:size].view(hidden.shape[0], weight.shape[0]))
 
 
 def _cross_entropy(

@@ -102,6 +102,15 @@ def _head_refusal(op: str, tensors: Mapping[str, Tensor | None], options: Mappin
     return None
 
 
+def no_kernel(op: str, tensors: Mapping[str, Tensor | None]) -> str | None:
+    """Return why no Triton kernel was written for this op, whatever the machine and the tensors; None: there is one."""
+    if op not in OPS:
+        return f"there is no Triton kernel for {op!r}. {_REMEDY}"
+    if tensors.get("row_weights") is not None:
+        return f"no kernel takes row_weights. {_REMEDY}"
+    return None
+
+
 def refusal(op: str, tensors: Mapping[str, Tensor | None], **options: object) -> str | None:
     """Return why the Triton kernel of ``op`` cannot take these arguments, or None when it can.
 
@@ -110,11 +119,7 @@ def refusal(op: str, tensors: Mapping[str, Tensor | None], **options: object) ->
         tensors: argument name → tensor or None, as :mod:`fastbert.ops` spells them.
         options: the op's other arguments that decide (``scale`` of attention).
     """
-    if op not in OPS:
-        return f"there is no Triton kernel for {op!r}. {_REMEDY}"
-    if tensors.get("row_weights") is not None:
-        return f"no kernel takes row_weights. {_REMEDY}"
-    if why := _no_triton() or _device_refusal(tensors):
+    if why := no_kernel(op, tensors) or _no_triton() or _device_refusal(tensors):
         return why
     for name, x in tensors.items():
         if x is not None and x.is_floating_point() and x.dtype not in _DTYPES:

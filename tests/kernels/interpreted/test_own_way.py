@@ -1,0 +1,77 @@
+"""The model's own way to the kernels: ``FASTBERT_IMPL=triton`` and impl="auto" all through, no op called by name."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fastbert import layers, ops
+from fastbert.kernels import public
+
+
+@pytest.fixture(autouse=True)
+def triton_by_environment(monkeypatch):
+    monkeypatch.setenv("FASTBERT_IMPL", "triton")
+
+
+@pytest.fixture
+def reached(monkeypatch):
+    """The names of the kernels' ops that were called."""
+    names = set()
+    for name in public.__all__:
+        stock = getattr(public, name)
+        monkeypatch.setattr(public, name, lambda *a, _n=name, _s=stock, **k: (names.add(_n), _s(*a, **k))[1])
+    return names
+
+
+def outcome(module, hidden, monkeypatch, impl, **where):
+    """The answer and its gradients."""
+    monkeypatch.setenv("FASTBERT_IMPL", impl)
+    hidden = hidden.clone().requires_grad_()
+    out = module(hidden, **where)
+    return [out, *torch.autograd.grad(out.square().sum(), [hidden, *module.parameters()])]
+
+
+PADDED = {"attention_mask": torch.tensor([[1] * 8, [1] * 5 + [0] * 3])}
+PACKED = {"cu_seqlens": torch.tensor([0, 5, 16], dtype=torch.int32), "max_seqlen": 11}
+
+
+@pytest.mark.parametrize("where", [{}, PADDED, PACKED], ids=["padded", "padded, mask", "packed"])
+@pytest.mark.parametrize("turned", [False, True], ids=["plain", "rotary"])
+def test_multi_head_attention(where, turned, monkeypatch, reached):
+    torch.manual_seed(0)
+    module, hidden = layers.MultiHeadAttention(64, 4), torch.randn(2, 8, 64)
+    hidden = hidden.flatten(0, 1) if "cu_seqlens" in where else hidden
+    if turned:
+        angles = torch.rand(*hidden.shape[:-1], 8)
+        where = {**where, "rotary": (angles.cos(), angles.sin())}
+    ours = outcome(module, hidden, monkeypatch, "triton", **where)
+    assert reached == ({"attention", "rotary"} if turned else {"attention"})
+    for mine, theirs in zip(ours, outcome(module, hidden, monkeypatch, "reference", **where), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_ops_without_a_kernel_take_pytorchs():
+    assert ops.choose("adamw")[0] == ops.choose("muon", "auto", {"parameters[0]": torch.zeros(2, 2)})[0] == "reference"
+    weighted = {"hidden": torch.zeros(2, 4), "row_weights": torch.ones(2)}
+    assert ops.choose("masked_lm_loss", "auto", weighted)[0] == "reference"
+    with pytest.raises(RuntimeError, match="no kernel takes row_weights"):
+        ops.choose("masked_lm_loss", "triton", weighted)
+
+
+def run(*arguments):
+    environment = {**os.environ, "FASTBERT_IMPL": "triton", "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_training_step_and_a_prediction(tmp_path):
+    text, directory = tmp_path / "text.txt", tmp_path / "run"
+    text.write_text("Bom dia.\nBoa noite.\n", encoding="utf-8")
+    options = f"--data {text} --output {directory} --steps 1 --evaluations 1 --precision fp32 --threads 1"
+    assert "trained 1 step" in run("fastbert.train", *options.split())
+    assert "Bom" in run("fastbert.predict", str(directory), "Bom [MASK].")
