@@ -1,4 +1,4 @@
-"""What the benchmarks share: their text, and rates in pytest-benchmark's tables.
+"""What the benchmarks share: what they need, their text, and rates in pytest-benchmark's tables.
 
 Test files find it through conftest.py; a program in a folder below puts this folder on sys.path.
 """
@@ -9,15 +9,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
+from fastbert import native
 from fastbert.text import Tokenizer, TokenizerOptions
 from fastbert.text.tokenizer_files import read_vocab
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("FASTBERT_SHARED", ROOT.parent / "shared")) / "data"
 VOCABULARIES = {"en": "bert-base-uncased", "pt": "bert-base-portuguese-cased"}
+
+
+def need_core() -> None:
+    """Skip where the C++ core is not built."""
+    built, why = native.status()
+    if not built:
+        pytest.skip(f"no C++ core ({why}): install a C++17 compiler and run `pip install -e .` again")
+
+
+def need_peer(module: str, package: str) -> Any:
+    """The module, or a skip that says what to install."""
+    return pytest.importorskip(module, reason=f"{module} is not installed: pip install {package}")
 
 
 def bundled(language: str) -> str:
@@ -53,6 +68,8 @@ class Corpus:
 
     def tokenizer(self, impl: str = "cpp") -> Tokenizer:
         """A new one: its caches are empty."""
+        if impl == "cpp":
+            need_core()
         return Tokenizer(self.vocab, TokenizerOptions(lowercase=self.lowercase), impl=impl)
 
 

@@ -34,7 +34,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 import pytest
-from harness import VOCABULARIES, Corpus, corpus
+from harness import VOCABULARIES, Corpus, corpus, need_peer
 
 ROUNDS = 5
 # one thread, nothing cut
@@ -43,13 +43,13 @@ PEER_MB = 2.0  # the slower peers get the beginning of the text only
 
 
 def hugging_face(text: Corpus) -> Any:
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    tokenizers = need_peer("tokenizers", "tokenizers")
     vocab = {entry: i for i, entry in enumerate(text.vocab)}
     return tokenizers.BertWordPieceTokenizer(vocab, lowercase=text.lowercase)._tokenizer
 
 
 def flash(text: Corpus, folder: Path) -> Any:
-    module = pytest.importorskip("flash_tokenizer", reason="flash-tokenizer is not installed")
+    module = need_peer("flash_tokenizer", "flash-tokenizer")
     path = folder / "vocab.txt"
     path.write_text("\n".join(text.vocab) + "\n", encoding="utf-8")
     return module.BertTokenizerFlash(str(path), do_lower_case=text.lowercase)

@@ -23,9 +23,8 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
-from harness import texts
+from harness import need_core, need_peer, note_rate, texts
 
-from fastbert.native import core
 from fastbert.text.vocab_trainer import learn_vocab
 from fastbert.text.word_counts import SPECIAL_TOKENS, WordCounts
 
@@ -103,8 +102,7 @@ def check_agreement(path: str) -> None:
 
 @pytest.fixture(scope="module", params=LANGUAGES)
 def text_file(request, tmp_path_factory) -> Path:
-    if core("auto") is None:
-        pytest.skip("the C++ core is not built")
+    need_core()
     return corpus(request.param, 10_000_000, tmp_path_factory.mktemp("corpus"))
 
 
@@ -119,7 +117,7 @@ def test_counting(benchmark, text_file, threads):
 
     benchmark.group = f"counting {text_file.stem}"
     benchmark.pedantic(count, rounds=5, warmup_rounds=1)
-    benchmark.extra_info["mb_per_s"] = text_file.stat().st_size / 1e6 / benchmark.stats["median"]
+    note_rate(benchmark, "mb_per_s", text_file.stat().st_size / 1e6)
 
 
 def test_merging(benchmark, text_file):
@@ -132,11 +130,11 @@ def test_merging(benchmark, text_file):
 
 
 def test_peers(benchmark, text_file):
-    pytest.importorskip("tokenizers", reason="peer not installed: pip install tokenizers")
+    need_peer("tokenizers", "tokenizers")
     check_agreement(str(text_file))
     benchmark.group = f"training {text_file.stem}"
     benchmark.pedantic(ours_from_file, args=(str(text_file), VOCAB_SIZE), rounds=5)
-    benchmark.extra_info["mb_per_s"] = text_file.stat().st_size / 1e6 / benchmark.stats["median"]
+    note_rate(benchmark, "mb_per_s", text_file.stat().st_size / 1e6)
 
 
 # ---- one process for each training: its CPU seconds and its peak memory are its own ----
