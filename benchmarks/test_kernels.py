@@ -8,12 +8,12 @@ TFLOP/s for attention (14 · T · L · D FLOPs: two products forward, five backw
 a fused kernel must move (kernels/README.md).
 """
 
-import importlib.util
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
+from harness import need_core, need_peer, note_rate
 from torch import Tensor
 
 from fastbert import ops, reference
@@ -25,7 +25,7 @@ SHAPES = [(768, 128, 32768), (768, 512, 32768), (1024, 128, 32768), (1024, 512, 
 CONTESTANTS = (
     "triton", "cpp", "torch", "compiled reference", "reference", "flex_attention", "flash-attn", "liger",
 )  # fmt: skip
-PACKAGES = {"flash-attn": "flash_attn", "liger": "liger_kernel"}
+PACKAGES = {"flash-attn": ("flash_attn", "flash-attn"), "liger": ("liger_kernel", "liger-kernel")}
 
 
 def _leaf(*shape: int) -> Tensor:
@@ -154,23 +154,22 @@ def test_forward_and_backward(benchmark, op, shape, contestant):
     versions, leaves, flops, moved = op(*shape)
     if contestant != "compiled reference" and contestant not in versions:
         pytest.skip(f"{contestant}: has no {op.__name__}")
-    if contestant == "cpp" and CUDA:
-        pytest.skip("cpp: serves CPU tensors")
+    if contestant == "cpp":
+        need_core()
+        if CUDA:
+            pytest.skip("cpp: serves CPU tensors")
     if contestant not in ("cpp", "torch", "reference") and not CUDA:
         pytest.skip(f"{contestant}: no CUDA device")
-    if contestant in PACKAGES and not importlib.util.find_spec(PACKAGES[contestant]):
-        pytest.skip(f"{contestant}: the package {PACKAGES[contestant]} is not installed")
+    if contestant in PACKAGES:
+        need_peer(*PACKAGES[contestant])
     spec = versions["reference"]
     run = torch.compile(spec) if contestant == "compiled reference" else versions[contestant]
     with torch.no_grad():
         grad = torch.ones_like(run(*leaves)) if op is masked_lm_loss else torch.randn_like(run(*leaves))
     check(both(run, leaves, grad), spec, leaves, grad)
     benchmark.pedantic(both, (run, leaves, grad), rounds=20 if CUDA else 5, warmup_rounds=3 if CUDA else 1)
-    # absent when benchmarks are switched off (--benchmark-disable)
-    if benchmark.stats is not None:
-        seconds = benchmark.stats.stats.median
-        if flops is not None:
-            benchmark.extra_info["TFLOP/s"] = flops / seconds / 1e12
-        if moved is not None:
-            benchmark.extra_info["GB/s"] = moved / seconds / 1e9
+    if flops is not None:
+        note_rate(benchmark, "TFLOP/s", flops / 1e12)
+    if moved is not None:
+        note_rate(benchmark, "GB/s", moved / 1e9)
     benchmark.extra_info["device"] = torch.cuda.get_device_name() if CUDA else "CPU"

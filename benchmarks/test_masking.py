@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from harness import need_core, need_peer, note_rate
 
 from fastbert.data import BatchLoader
 from fastbert.data.memory import MemoryStore
 from fastbert.masking import Masker, MaskUnit
-from fastbert.native import core
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = range(5)
 VOCAB = 30522
@@ -50,10 +50,7 @@ def check(before: np.ndarray, after: np.ndarray, chosen: np.ndarray, mask_prob: 
 
 def ours(rows: np.ndarray, unit: MaskUnit, impl: str) -> Callable[[], Any]:
     if impl == "cpp":
-        try:
-            core("cpp")
-        except RuntimeError as error:
-            pytest.skip(f"no C++ core: {error}")
+        need_core()
     options = {"mask_id": MASK, "vocab_size": VOCAB, "special_ids": SPECIALS, "unit": unit}
     masker = Masker(**options, is_continuation=IS_CONTINUATION, impl=impl)  # type: ignore[arg-type]
     num_sequences, length = rows.shape
@@ -99,8 +96,7 @@ def vectorised_numpy(rows: np.ndarray) -> Callable[[], Any]:
 
 
 def collator(rows: np.ndarray, kind: str) -> Callable[[], Any]:
-    transformers = pytest.importorskip("transformers", reason="peer not installed")
-    tokenizers = pytest.importorskip("tokenizers", reason="peer not installed")
+    transformers, tokenizers = need_peer("transformers", "transformers"), need_peer("tokenizers", "tokenizers")
     import torch
 
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -161,7 +157,7 @@ def test_masking(benchmark, name, shape):
     run = CONTESTANTS[name](make_rows(*shape))
     benchmark.group = f"masking {shape[0]}x{shape[1]}"
     benchmark.pedantic(run, rounds=20, warmup_rounds=2)
-    benchmark.extra_info["tokens_per_s"] = shape[0] * shape[1] / benchmark.stats["median"]
+    note_rate(benchmark, "tokens_per_s", shape[0] * shape[1])
 
 
 class Ids:
@@ -198,7 +194,7 @@ def test_loader(benchmark, objective):
     assert filled >= 0.98
     benchmark.group = "loader"
     benchmark.pedantic(load_epoch, args=(store,), kwargs={"objective": objective, "prefetch": 0}, rounds=3)
-    benchmark.extra_info["tokens_per_s"] = tokens / benchmark.stats["median"]
+    note_rate(benchmark, "tokens_per_s", tokens)
 
 
 def seconds_of(run: Callable[[], Any], number: int) -> float:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_tokenizer import corpus, ours
+from harness import corpus
 
 from fastbert.batch import PackedBatch
 from fastbert.data import BatchLoader, Corpus, TokenStore, write_store
@@ -36,7 +36,7 @@ def text_file(language: str, megabytes: float, folder: Path) -> tuple[Path, Toke
     path = folder / f"{language}.txt"
     blocks = ("\n".join(text.lines[i : i + 50]) for i in range(0, len(text.lines), 50))
     path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
-    return path, ours(text)
+    return path, text.tokenizer()
 
 
 def batches_of(

@@ -20,7 +20,6 @@ Before anything is timed, every line's ids are compared with Hugging Face's; fla
 differ, and the number of lines on which they do is shown.
 """
 
-import lzma
 import os
 import statistics
 import subprocess
@@ -28,8 +27,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,76 +34,22 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 import pytest
+from harness import VOCABULARIES, Corpus, corpus, need_peer
 
-from fastbert.text import Tokenizer
-from fastbert.text.tokenizer_files import read_vocab
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("FASTBERT_SHARED", ROOT.parent / "shared")) / "data"
-VOCABULARIES = {"en": "bert-base-uncased", "pt": "bert-base-portuguese-cased"}
 ROUNDS = 5
 # one thread, nothing cut
 FLASH = {"padding": "longest", "max_length": 100_000, "do_multiprocess": False}
 PEER_MB = 2.0  # the slower peers get the beginning of the text only
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """Lines of one language, with the vocabulary that encodes them."""
-
-    language: str
-    lines: list[str]
-    vocab: list[str]
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(len(line.encode()) for line in self.lines)
-
-    @property
-    def lowercase(self) -> bool:
-        return self.language == "en"
-
-    def head(self, megabytes: float) -> "Corpus":
-        """The first lines, about so many MB."""
-        sizes = np.cumsum([len(line.encode()) for line in self.lines])
-        return Corpus(self.language, self.lines[: int(np.searchsorted(sizes, megabytes * 1e6)) + 1], self.vocab)
-
-
-@cache
-def corpus(language: str, megabytes: float) -> Corpus:
-    folder = SHARED / "text" / language
-    if folder.is_dir():
-        texts = (path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt")))
-    else:
-        bundled = ROOT / "fastbert" / "data" / "bundled" / f"{language}.txt.xz"
-        texts = (t for t in [lzma.decompress(bundled.read_bytes()).decode()])
-    lines: list[str] = []
-    size = 0
-    for text in texts:
-        new = [line for line in text.split("\n") if line.strip()]
-        lines += new
-        size += sum(len(line.encode()) for line in new)
-        if size > megabytes * 1e6:
-            break
-    path = SHARED / "vocab" / f"{VOCABULARIES[language]}.txt"
-    vocab = read_vocab(path) if path.is_file() else Tokenizer.train(lines, 30_000, lowercase=language == "en").vocab
-    return Corpus(language, lines, vocab).head(megabytes)
-
-
-def ours(text: Corpus, impl: str = "cpp") -> Tokenizer:
-    from fastbert.text import TokenizerOptions
-
-    return Tokenizer(text.vocab, TokenizerOptions(lowercase=text.lowercase), impl=impl)
-
-
 def hugging_face(text: Corpus) -> Any:
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    tokenizers = need_peer("tokenizers", "tokenizers")
     vocab = {entry: i for i, entry in enumerate(text.vocab)}
     return tokenizers.BertWordPieceTokenizer(vocab, lowercase=text.lowercase)._tokenizer
 
 
 def flash(text: Corpus, folder: Path) -> Any:
-    module = pytest.importorskip("flash_tokenizer", reason="flash-tokenizer is not installed")
+    module = need_peer("flash_tokenizer", "flash-tokenizer")
     path = folder / "vocab.txt"
     path.write_text("\n".join(text.vocab) + "\n", encoding="utf-8")
     return module.BertTokenizerFlash(str(path), do_lower_case=text.lowercase)
@@ -151,7 +94,7 @@ class TensorflowText:
 
 def check(text: Corpus) -> None:
     """Every line's ids equal Hugging Face's, from a list and from bytes."""
-    tokenizer, reference = ours(text), hugging_face(text)
+    tokenizer, reference = text.tokenizer(), hugging_face(text)
     batch = tokenizer.encode_batch(text.lines)
     for start in range(0, len(text.lines), 4096):
         for i, encoding in enumerate(reference.encode_batch_fast(text.lines[start : start + 4096]), start):
@@ -169,7 +112,7 @@ def test_ours(benchmark, language, source, tmp_path):
     path.write_text("\n".join(text.lines), encoding="utf-8")
 
     def setup():
-        tokenizer = ours(text)
+        tokenizer = text.tokenizer()
         argument = text.lines if source == "list" else path
         return ((tokenizer.encode_batch if source == "list" else tokenizer.encode_file), argument), {}
 
@@ -196,10 +139,10 @@ def test_flash_tokenizer(benchmark, language, tmp_path):
 @pytest.mark.parametrize("language", ["en", "pt"])
 def test_python_twin(benchmark, language):
     text = corpus(language, 1.0)
-    tokenizer, native = ours(text, "reference"), ours(text)
+    tokenizer, native = text.tokenizer("reference"), text.tokenizer()
     assert np.array_equal(tokenizer.encode_batch(text.lines).input_ids, native.encode_batch(text.lines).input_ids)
     benchmark.extra_info["MB"] = text.num_bytes / 1e6
-    benchmark.pedantic(lambda: ours(text, "reference").encode_batch(text.lines), rounds=2)
+    benchmark.pedantic(lambda: text.tokenizer("reference").encode_batch(text.lines), rounds=2)
 
 
 # ---- one interleaved run ----
@@ -213,7 +156,7 @@ def clocked(run: Callable[[], Any], clock: Callable[[], float]) -> float:
 
 
 def differing_lines(ids: list[Any], text: Corpus, add_special_tokens: bool = True) -> int:
-    expected = ours(text).encode_batch(text.lines, add_special_tokens=add_special_tokens)
+    expected = text.tokenizer().encode_batch(text.lines, add_special_tokens=add_special_tokens)
     return sum(list(map(int, row)) != expected[i].tolist() for i, row in enumerate(ids))
 
 
@@ -252,10 +195,10 @@ def compare(language: str, megabytes: float, folder: Path) -> None:
     path = folder / f"{language}.txt"
     path.write_text("\n".join(text.lines), encoding="utf-8")
     print(f"{language}: {size:.1f} MB, {len(text.lines):,} lines, every line's ids equal Hugging Face's")
-    state = {"tokenizer": ours(text)}
+    state = {"tokenizer": text.tokenizer()}
 
     def renew() -> None:
-        state["tokenizer"] = ours(text)
+        state["tokenizer"] = text.tokenizer()
 
     one: dict[str, tuple[Callable[[], Any], float, str]] = {
         "fastbert list[str], first pass": (lambda: state["tokenizer"].encode_batch(text.lines, threads=1), size, ""),
@@ -283,7 +226,7 @@ def compare_threads(language: str, megabytes: float, folder: Path) -> None:
     path = folder / f"{language}.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
     size = path.stat().st_size / 1e6
-    tokenizer, other = ours(text), ours(text)
+    tokenizer, other = text.tokenizer(), text.tokenizer()
     one, two = (tokenizer.encode_file(path, threads=n) for n in (1, 2))
     assert np.array_equal(one.input_ids, two.input_ids) and np.array_equal(one.offsets, two.offsets)
     other.encode_file(path, threads=1)
@@ -309,7 +252,7 @@ def compare_threads(language: str, megabytes: float, folder: Path) -> None:
         for name, (run, first_pass) in runs.items():
             for threads in (1, 2):
                 if first_pass:
-                    tokenizer = ours(text)
+                    tokenizer = text.tokenizer()
                 times.setdefault((name, threads), []).append(clocked(lambda: (run(threads), 0), time.perf_counter))  # noqa: B023
         both.append(clocked(at_once, time.perf_counter))
     print(f"{language}: {size:.1f} MB, {len(lines):,} lines, wall clock, median and best of {2 * ROUNDS}")

@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 from importlib import resources
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import pytest
 from hypothesis import given, settings
@@ -489,18 +489,19 @@ def test_an_exception_in_progress_stops_the_work(impl):
 
 @pytest.mark.parametrize("language", ["pt", "en"])
 def test_same_pieces_as_hugging_face(language):
-    """Its trainer numbers the "##" letters at random, hence breaks ties at random: no two runs of it agree wholly."""
+    """Its trainer numbers the "##" letters in the order of a hash table, and ties are broken by these numbers: no two
+    runs of it agree wholly. With the numbers they have here, given as special tokens, all pieces agree, id by id."""
     tokenizers = pytest.importorskip("tokenizers", reason="Hugging Face's tokenizers is not installed")
     lines = bundled(language, 1_500_000).splitlines()
     lowercase = language == "en"
+    ours = train_vocab(lines, vocab_size=30_000, lowercase=lowercase).tokens
+    letters = takewhile(lambda piece: len(piece.removeprefix("##")) == 1, ours[len(SPECIAL_TOKENS) :])
     theirs = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
     theirs.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=lowercase)
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=8192, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+        vocab_size=30_000, min_frequency=2, special_tokens=[*SPECIAL_TOKENS, *letters], show_progress=False
     )
     theirs.train_from_iterator(lines, trainer)
-    ours = train_vocab(lines, vocab_size=8192, lowercase=lowercase).tokens
-    assert len(ours) == theirs.get_vocab_size() == 8192
-    assert len(set(ours) & theirs.get_vocab().keys()) >= 0.99 * 8192
-    assert ours[:5] == [theirs.id_to_token(i) for i in range(5)]
+    assert len(ours) < 30_000  # to the last pair that occurs twice
+    assert ours == [theirs.id_to_token(i) for i in range(theirs.get_vocab_size())]
