@@ -12,8 +12,6 @@ gradients, alone.
 """
 
 import argparse
-import json
-import os
 import socket
 import subprocess
 import sys
@@ -22,6 +20,8 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
+
+from harness import Worker, answer, ratios, spread, take_turns
 
 WARM_STEPS, WINDOW_S = 4, 4.0
 SETTLE_S = 2.0  # steps before each window that are not counted: a run that has waited finds caches and pages cold
@@ -87,15 +87,8 @@ def answer_windows(trainer) -> None:
                 dist.all_reduce(flat)
             per_step["reduce"] = 1e3 * (time.perf_counter() - began_s) / 5
         if world.main:
-            rate = (trainer.tokens - tokens) / took_s
-            facts = {
-                "rate": rate,
-                "step": 1e3 * took_s / steps,
-                "cpu": 1e3 * cpu_s / steps,
-                "parts": per_step,
-                "loss": trainer.loss,
-            }
-            print("window " + json.dumps(facts), flush=True)
+            rate, step, cpu = (trainer.tokens - tokens) / took_s, 1e3 * took_s / steps, 1e3 * cpu_s / steps
+            answer(rate=rate, step=step, cpu=cpu, parts=per_step, loss=trainer.loss)
 
 
 # ---- the program that asks ----
@@ -103,41 +96,22 @@ class Contestant:
     """``ranks`` processes of one run."""
 
     def __init__(self, name: str, ranks: int, folder: Path, arguments: list[str]):
-        self.name, self.windows = name, []
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        command = [sys.executable, __file__, "--work", *arguments, "--output", str(folder / name.replace(" ", "-"))]
-        self.log = (folder / f"{name}.log").open("w+")
-        self.processes = []
+        command = [sys.executable, __file__, "--work", *arguments, "--output", folder / name.replace(" ", "-")]
+        log = (folder / f"{name}.log").open("w+")
+        self.ranks = []
         for rank in range(ranks):
             place = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks}
-            own = environment | ({name: str(value) for name, value in place.items()} if ranks > 1 else {})
-            out = self.log if rank else subprocess.PIPE
-            self.processes.append(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=self.log, text=True, env=own)
-            )
-
-    def ask(self, seconds: float) -> None:
-        self.processes[0].stdin.write(f"{seconds}\n")
-        self.processes[0].stdin.flush()
-
-    def answer(self) -> dict:
-        for line in self.processes[0].stdout:
-            if line.startswith("window "):
-                return json.loads(line.removeprefix("window "))
-        self.log.seek(0)
-        raise SystemExit(f"{self.name} ended with status {self.processes[0].wait()}: {self.log.read()[-2000:]}")
+            own = {"OMP_NUM_THREADS": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | (place if ranks > 1 else {})
+            self.ranks.append(Worker(name, command, own, stderr=log, stdout=log if rank else subprocess.PIPE))
+        self.send, self.read, self.ask = self.ranks[0].send, self.ranks[0].read, self.ranks[0].ask
 
     def end(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-
-def spread(values: list[float]) -> str:
-    return f"{median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+        for rank in self.ranks:
+            rank.process.kill()
+            rank.process.wait()
 
 
 def main() -> None:
@@ -162,11 +136,11 @@ def main() -> None:
                 "--precision", asked.precision, "--batch-tokens", str(tokens), "--threads", "1", "--evaluations", "0",
                 "--checkpoint-every", "0", *arguments,
             ])  # fmt: skip
-            contestants[name].ask(-WARM_STEPS)
-            loss = losses.setdefault(tokens, (answer := contestants[name].answer()["loss"]))
-            if not abs(answer - loss) <= TOLERANCE[asked.precision] * loss:
-                raise SystemExit(f"{name}: loss {answer} after {WARM_STEPS} steps, one rank has {loss}")
-            print(f"{name}: loss {answer:.6f} after {WARM_STEPS} steps")
+            own = contestants[name].ask(-WARM_STEPS)["loss"]
+            loss = losses.setdefault(tokens, own)
+            if not abs(own - loss) <= TOLERANCE[asked.precision] * loss:
+                raise SystemExit(f"{name}: loss {own} after {WARM_STEPS} steps, one rank has {loss}")
+            print(f"{name}: loss {own:.6f} after {WARM_STEPS} steps")
 
         base = asked.batch_tokens
         try:
@@ -183,17 +157,16 @@ def main() -> None:
 
 def compare(contestants: dict[str, Contestant], first: str, rounds: int) -> None:
     """Windows in turn, the ceiling among them, and the table."""
-    rates: dict[str, list[dict]] = defaultdict(list)
-    for _ in range(rounds):
-        for name, contestant in contestants.items():
-            if name != "beside":
-                contestant.ask(WINDOW_S)
-                rates[name].append(contestant.answer())
-        both = [contestants["beside"], contestants[first]]
-        for contestant in both:
-            contestant.ask(WINDOW_S)
-        answers = [contestant.answer() for contestant in both]
-        rates["two runs at once"].append(answers[0] | {"rate": sum(a["rate"] for a in answers)})
+    turns = {name: [contestant] for name, contestant in contestants.items() if name != "beside"}
+    turns["two runs at once"] = [contestants["beside"], contestants[first]]
+
+    def window(name: str) -> dict:
+        for contestant in turns[name]:
+            contestant.send(WINDOW_S)
+        answers = [contestant.read() for contestant in turns[name]]
+        return answers[0] | {"rate": sum(a["rate"] for a in answers)}
+
+    rates = take_turns(turns, rounds, window)
     for name, windows in rates.items():
         mean = {key: median(w["parts"][key] for w in windows) for key in windows[0]["parts"]}
         parts = "  ".join(f"{key} {value:.1f}" for key, value in mean.items())
@@ -201,7 +174,7 @@ def compare(contestants: dict[str, Contestant], first: str, rounds: int) -> None
         print(f"{name:22} {rate:8,.0f} tokens/s  a step of rank 0: {step:.1f} ms, CPU {cpu:.1f} ms: {parts}")
 
     def ratio(name: str, other: str) -> str:
-        return spread([a["rate"] / b["rate"] for a, b in zip(rates[name], rates[other], strict=True)])
+        return spread(ratios(*([window["rate"] for window in rates[n]] for n in (name, other))))
 
     print(f"ceiling: two runs at once / one: {ratio('two runs at once', first)}")
     for name in rates:

@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 import tensorflow_text
+from harness import answer
 
 
 def main() -> None:
@@ -32,11 +33,11 @@ def main() -> None:
     ready = tf.constant(lines)
     ragged = tokenizer.tokenize(ready)
     np.savez(ids_file, ids=ragged.flat_values.numpy(), lengths=ragged.row_lengths().numpy())
-    print(f"tensorflow-text {tensorflow_text.__version__}, tensorflow {tf.__version__}", flush=True)
+    answer(versions=f"tensorflow-text {tensorflow_text.__version__}, tensorflow {tf.__version__}")
     for command in sys.stdin:
         begin = time.process_time()
         tokenizer.tokenize(ready if command.strip() == "tensor" else lines).flat_values.numpy()
-        print(time.process_time() - begin, flush=True)
+        answer(cpu_s=time.process_time() - begin)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import argparse
 import functools
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import statistics
 import sys
@@ -28,7 +29,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
-from harness import bundled, need_peer, note_rate
+from harness import need_peer, note_rate, ratios, take_turns
+from texts import bundled
 
 import fastbert
 
@@ -234,25 +236,31 @@ def describe(lines: list[str]) -> str:
 def interleaved(makers: dict[str, Callable[[], Embed]], texts: list[str], rounds: int, turn: int, clock) -> None:
     """Contestants take turns of ``turn`` calls; medians [least, most], and the ratio to the first, call by call."""
     spec = spec_of(tuple(texts))
-    runs, times, cosines = {}, {}, {}
+    runs, cosines = {}, {}
     for name, make in makers.items():
-        runs[name], times[name] = make(), []
+        runs[name] = make()
         compare(name, runs[name](texts[:FEW]), spec[:FEW])
-    for _ in range(rounds):
-        for name, run in runs.items():
-            for _ in range(turn):
-                began = clock()
-                vectors = run(texts)
-                times[name].append(clock() - began)
-            cosines[name] = compare(name, vectors, spec)
+
+    def measure(name: str) -> list[float]:
+        values = []
+        for _ in range(turn):
+            began = clock()
+            vectors = runs[name](texts)
+            values.append(clock() - began)
+        cosines[name] = compare(name, vectors, spec)
+        return values
+
+    def between(values) -> np.ndarray:
+        return np.quantile(values, (0, 1) if len(values) < 20 else (0.1, 0.9))
+
+    times = {name: [*itertools.chain(*turns)] for name, turns in take_turns(runs, rounds, measure).items()}
     first = times[next(iter(times))]
     for name, values in times.items():
         middle = statistics.median(values)
-        low, high = (np.quantile(values, q) for q in ((0, 1) if len(values) < 20 else (0.1, 0.9)))
+        low, high = between(values)
         rate = f"{len(texts) / middle:8.1f} texts/s [{len(texts) / high:.1f}, {len(texts) / low:.1f}]"
         shown = rate if len(texts) > 1 else f"{middle * 1e3:8.2f} ms [{low * 1e3:.2f}, {high * 1e3:.2f}]"
-        ratios = np.array(values) / np.array(first)
-        low, high = (np.quantile(ratios, q) for q in ((0, 1) if len(values) < 20 else (0.1, 0.9)))
+        low, high = between(ratios(values, first))
         print(f"  {name:40}{shown}  x {middle / statistics.median(first):5.2f} [{low:.2f}, {high:.2f}]"
               f"  cosine {cosines[name][0]:.6f}, least {cosines[name][1]:.6f}", flush=True)  # fmt: skip
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import need_core, need_peer, note_rate
+from harness import need_core, need_peer, note_rate, seconds
 
 from fastbert.data import BatchLoader
 from fastbert.data.memory import MemoryStore
@@ -199,10 +199,7 @@ def test_loader(benchmark, objective):
 
 def seconds_of(run: Callable[[], Any], number: int) -> float:
     """CPU seconds of the process, all threads: what else runs on the machine counts little."""
-    begin = time.process_time()
-    for _ in range(number):
-        run()
-    return (time.process_time() - begin) / number
+    return seconds(lambda: [run() for _ in range(number)]) / number
 
 
 def main() -> None:

@@ -12,13 +12,13 @@ the store is there once, and the labels are the tokens that were masked.
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from harness import corpus
+from harness import seconds, take_turns
+from texts import corpus
 
 from fastbert.batch import PackedBatch
 from fastbert.data import BatchLoader, Corpus, TokenStore, write_store
@@ -87,12 +87,8 @@ def main() -> None:
         for language in ("en", "pt"):
             path, tokenizer = text_file(language, megabytes, folder)
             sizes = {budget: check(path, tokenizer, budget, folder) for budget in BUDGETS}
-            times: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
-            for _ in range(ROUNDS):
-                for budget in BUDGETS:
-                    begin = time.process_time()
-                    batches_of(path, tokenizer, budget, folder)
-                    times[budget].append(time.process_time() - begin)
+            run = lambda budget: seconds(lambda: batches_of(path, tokenizer, budget, folder))  # noqa: B023, E731
+            times = take_turns(BUDGETS, ROUNDS, run)
             print(f"{language}: {path.stat().st_size / 1e6:.1f} MB")
             for budget, (tokens, filled) in sizes.items():
                 median, best = tokens / statistics.median(times[budget]), tokens / min(times[budget])

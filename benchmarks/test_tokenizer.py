@@ -34,7 +34,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 import pytest
-from harness import VOCABULARIES, Corpus, corpus, need_peer
+from harness import Worker, need_peer, seconds, take_turns
+from texts import VOCABULARIES, Corpus, corpus
 
 ROUNDS = 5
 # one thread, nothing cut
@@ -55,7 +56,7 @@ def flash(text: Corpus, folder: Path) -> Any:
     return module.BertTokenizerFlash(str(path), do_lower_case=text.lowercase)
 
 
-class TensorflowText:
+class TensorflowText(Worker):
     """tensorflow-text's FastBertTokenizer in a process of its own, which measures its own CPU time."""
 
     def __init__(self, text: Corpus, folder: Path):
@@ -66,30 +67,15 @@ class TensorflowText:
         vocab.write_text("\n".join(text.vocab) + "\n", encoding="utf-8", newline="\n")
         lines.write_text("\n".join(text.lines), encoding="utf-8", newline="\n")
         worker = Path(__file__).with_name("tensorflow_text_worker.py")
-        self.process = subprocess.Popen(
-            [python, str(worker), str(vocab), str(lines), str(int(text.lowercase)), str(ids)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.versions = self.process.stdout.readline().strip()
-        if not self.versions:
-            pytest.skip(f"{python} {worker.name}: failed (status {self.process.wait()})")
+        command = [python, worker, vocab, lines, int(text.lowercase), ids]
+        super().__init__("tensorflow-text", command, stderr=subprocess.DEVNULL)
+        try:
+            self.versions = self.read()["versions"]
+        except SystemExit as failed:
+            pytest.skip(f"{failed}: {python} {worker.name}")
         self.rows: list[Any] = []
         with np.load(ids) as result:
             self.rows = np.split(result["ids"], np.cumsum(result["lengths"])[:-1])
-
-    def cpu_s(self, source: str) -> float:
-        """CPU seconds of one pass over "list" or "tensor"."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(source + "\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
-
-    def close(self) -> None:
-        self.process.communicate()
 
 
 def check(text: Corpus) -> None:
@@ -148,32 +134,24 @@ def test_python_twin(benchmark, language):
 # ---- one interleaved run ----
 
 
-def clocked(run: Callable[[], Any], clock: Callable[[], float]) -> float:
-    """Seconds of a run, or what it says it took (another process's CPU time)."""
-    begin = clock()
-    result = run()
-    return result if isinstance(result, float) else clock() - begin
-
-
 def differing_lines(ids: list[Any], text: Corpus, add_special_tokens: bool = True) -> int:
     expected = text.tokenizer().encode_batch(text.lines, add_special_tokens=add_special_tokens)
     return sum(list(map(int, row)) != expected[i].tolist() for i, row in enumerate(ids))
 
 
-def peers(text: Corpus, folder: Path) -> dict[str, tuple[Callable[[], Any], float, str]]:
-    """name -> (pass, MB, remark); a peer that is not installed is left out."""
+def peers(text: Corpus, folder: Path) -> dict[str, tuple[Callable[[], float], float, str]]:
+    """name -> (seconds of a pass, MB, remark); a peer that is not installed is left out."""
     small = text.head(PEER_MB)
-    reference = hugging_face(small)
+    reference, size = hugging_face(small), small.num_bytes / 1e6
     result = {
-        "tokenizers encode_batch_fast": (lambda: reference.encode_batch_fast(small.lines), small.num_bytes / 1e6, "")
+        "tokenizers encode_batch_fast": (lambda: seconds(lambda: reference.encode_batch_fast(small.lines)), size, "")
     }
     try:
         tokenizer = flash(small, folder)
         pad = small.vocab.index("[PAD]")
         ids = [[i for i in row if i != pad] for row in tokenizer(small.lines, **FLASH).input_ids]
         remark = f"{differing_lines(ids, small)} of {len(small.lines)} lines differ"
-        run = lambda: tokenizer(small.lines, **FLASH)  # noqa: E731
-        result["flash-tokenizer"] = (run, small.num_bytes / 1e6, remark)
+        result["flash-tokenizer"] = (lambda: seconds(lambda: tokenizer(small.lines, **FLASH)), size, remark)
     except pytest.skip.Exception as skipped:
         print(f"  flash-tokenizer: {skipped}")
     try:
@@ -181,8 +159,7 @@ def peers(text: Corpus, folder: Path) -> dict[str, tuple[Callable[[], Any], floa
         remark = f"{differing_lines(tensorflow.rows, small, False)} of {len(small.lines)} lines differ"
         print(f"  {tensorflow.versions}")
         for source in ("list", "tensor"):
-            run = lambda s=source: tensorflow.cpu_s(s)  # noqa: E731
-            result[f"tensorflow-text, {source}"] = (run, small.num_bytes / 1e6, remark)
+            result[f"tensorflow-text, {source}"] = (lambda s=source: tensorflow.ask(s)["cpu_s"], size, remark)
     except pytest.skip.Exception as skipped:
         print(f"  tensorflow-text: {skipped}")
     return result
@@ -197,22 +174,23 @@ def compare(language: str, megabytes: float, folder: Path) -> None:
     print(f"{language}: {size:.1f} MB, {len(text.lines):,} lines, every line's ids equal Hugging Face's")
     state = {"tokenizer": text.tokenizer()}
 
-    def renew() -> None:
-        state["tokenizer"] = text.tokenizer()
-
-    one: dict[str, tuple[Callable[[], Any], float, str]] = {
-        "fastbert list[str], first pass": (lambda: state["tokenizer"].encode_batch(text.lines, threads=1), size, ""),
-        "fastbert list[str], again": (lambda: state["tokenizer"].encode_batch(text.lines, threads=1), size, ""),
-        "fastbert file, first pass": (lambda: state["tokenizer"].encode_file(path, threads=1), size, ""),
-        "fastbert file, again": (lambda: state["tokenizer"].encode_file(path, threads=1), size, ""),
+    from_list = lambda: seconds(lambda: state["tokenizer"].encode_batch(text.lines, threads=1))  # noqa: E731
+    from_file = lambda: seconds(lambda: state["tokenizer"].encode_file(path, threads=1))  # noqa: E731
+    one: dict[str, tuple[Callable[[], float], float, str]] = {
+        "fastbert list[str], first pass": (from_list, size, ""),
+        "fastbert list[str], again": (from_list, size, ""),
+        "fastbert file, first pass": (from_file, size, ""),
+        "fastbert file, again": (from_file, size, ""),
         **peers(text, folder),
     }
-    cpu: dict[str, list[float]] = {name: [] for name in one}
-    for _ in range(ROUNDS):
-        for name, (run, megabyte, _remark) in one.items():
-            if "first pass" in name:
-                renew()
-            cpu[name].append(megabyte / clocked(run, time.process_time))
+
+    def rate(name: str) -> float:
+        run, megabyte, _remark = one[name]
+        if "first pass" in name:
+            state["tokenizer"] = text.tokenizer()
+        return megabyte / run()
+
+    cpu = take_turns(one, ROUNDS, rate)
     base = statistics.median(cpu["tokenizers encode_batch_fast"])
     for name, (_run, _megabyte, remark) in one.items():
         median = statistics.median(cpu[name])
@@ -240,26 +218,24 @@ def compare_threads(language: str, megabytes: float, folder: Path) -> None:
         for thread in threads:
             thread.join()
 
-    runs: dict[str, tuple[Callable[[int], Any], bool]] = {
-        "file, first pass": (lambda n: tokenizer.encode_file(path, threads=n), True),
-        "file, again": (lambda n: tokenizer.encode_file(path, threads=n), False),
-        "list[str], first pass": (lambda n: tokenizer.encode_batch(lines, threads=n), True),
-        "list[str], again": (lambda n: tokenizer.encode_batch(lines, threads=n), False),
-    }
-    times: dict[tuple[str, int], list[float]] = {}
-    both: list[float] = []
-    for _ in range(2 * ROUNDS):
-        for name, (run, first_pass) in runs.items():
-            for threads in (1, 2):
-                if first_pass:
-                    tokenizer = text.tokenizer()
-                times.setdefault((name, threads), []).append(clocked(lambda: (run(threads), 0), time.perf_counter))  # noqa: B023
-        both.append(clocked(at_once, time.perf_counter))
+    def measure(turn: tuple[str, int]) -> float:
+        nonlocal tokenizer
+        name, threads = turn
+        if not threads:
+            return seconds(at_once, time.perf_counter)
+        if "first pass" in name:
+            tokenizer = text.tokenizer()
+        encode, source = (tokenizer.encode_file, path) if "file" in name else (tokenizer.encode_batch, lines)
+        return seconds(lambda: encode(source, threads=threads), time.perf_counter)
+
+    names = ("file, first pass", "file, again", "list[str], first pass", "list[str], again")
+    turns = [(name, threads) for name in names for threads in (1, 2)]
+    times = take_turns([*turns, ("both", 0)], 2 * ROUNDS, measure)
     print(f"{language}: {size:.1f} MB, {len(lines):,} lines, wall clock, median and best of {2 * ROUNDS}")
-    alone = times["file, again", 1]
+    alone, both = times["file, again", 1], times["both", 0]
     ceiling = 2 * statistics.median(alone) / statistics.median(both), 2 * min(alone) / min(both)
     print(f"  two separate runs at once, beside one alone: {ceiling[0]:.2f} (best {ceiling[1]:.2f})")
-    for name in runs:
+    for name in names:
         a, b = times[name, 1], times[name, 2]
         print(
             f"  {name:24} one {size / statistics.median(a):6.1f} MB/s, two {size / statistics.median(b):6.1f} MB/s: "

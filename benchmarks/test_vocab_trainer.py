@@ -23,7 +23,8 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
-from harness import need_core, need_peer, note_rate, texts
+from harness import need_core, need_peer, note_rate, take_turns
+from texts import texts
 
 from fastbert.text.vocab_trainer import learn_vocab
 from fastbert.text.word_counts import SPECIAL_TOKENS, WordCounts
@@ -168,10 +169,7 @@ def compare(num_mb: int) -> None:
         for language in LANGUAGES:
             path = corpus(language, num_mb * 1_000_000, Path(directory))
             check_agreement(str(path))
-            results: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTESTANTS}
-            for _ in range(5):
-                for name in CONTESTANTS:
-                    results[name].append(train_in_child(name, path))
+            results = take_turns(CONTESTANTS, 5, lambda name: train_in_child(name, path))  # noqa: B023
             medians = {
                 name: [statistics.median(column) for column in zip(*r, strict=True)] for name, r in results.items()
             }

@@ -6,14 +6,17 @@ Processor time of one thread, the optimizers' included, settings interleaved so 
 import argparse
 import json
 import statistics
+import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import seconds, take_turns
 from report import cost_key
 from run import HERE, Recorder, prepared, queue
 from variants import apply
@@ -56,21 +59,20 @@ def main() -> None:
                 jobs.setdefault(cost_key(wanted), wanted)
     torch.set_num_threads(1)
     place = prepared(arguments.cache, "bundled:pt")
-    seconds: dict[str, list[float]] = {what: [] for what in jobs}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         trainers = {
             what: trainer_of(job, place, Path(scratch) / str(i), stack) for i, (what, job) in enumerate(jobs.items())
         }
-        for number in range(arguments.rounds + 1):
-            for what, trainer in trainers.items():
-                tokens, began_s = trainer.tokens, time.process_time()
-                for _ in range(STEPS):
-                    trainer._one_step(0.5)
-                if number:  # the first round warms up
-                    seconds[what].append((time.process_time() - began_s) / (trainer.tokens - tokens))
+
+        def seconds_a_token(what: str) -> float:
+            trainer = trainers[what]
+            tokens = trainer.tokens
+            return seconds(lambda: [trainer._one_step(0.5) for _ in range(STEPS)]) / (trainer.tokens - tokens)
+
+        taken = take_turns(trainers, arguments.rounds + 1, seconds_a_token)
     machine = {"date": date.today().isoformat(), "cpu": hardware()["cpu"], "threads": 1}
     with open(HERE / "costs.jsonl", "a") as log:
-        for what, values in seconds.items():
+        for what, (_, *values) in taken.items():  # the first round warms up
             log.write(json.dumps({"what": what, "seconds_a_token": values} | machine) + "\n")
             print(f"{what}: {statistics.median(values) * 1e6:.0f} µs a token ({min(values) * 1e6:.0f} the least)")
 

@@ -15,10 +15,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import Worker, answer, ratios, spread, take_turns
 
 WAYS = ("usual", "padded", "ours")
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,7 +89,7 @@ def work(way: str) -> None:
     for _ in sys.stdin:
         began = time.process_time()
         scores = score()
-        print(json.dumps({"cpu_s": time.process_time() - began, "scores": scores}), flush=True)
+        answer(cpu_s=time.process_time() - began, scores=scores)
 
 
 def multiplications() -> float:
@@ -106,34 +108,20 @@ def multiplications() -> float:
 
 
 def main() -> None:
-    def worker(way: str) -> subprocess.Popen:
-        command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    workers = {way: worker(way) for way in WAYS}
-
-    def ask(way: str) -> dict:
-        print(file=workers[way].stdin, flush=True)
-        return json.loads(workers[way].stdout.readline())
-
-    first = {way: ask(way)["scores"] for way in WAYS}
+    workers = {way: Worker(way, [sys.executable, __file__, *sys.argv[1:], "--way", way]) for way in WAYS}
+    first = {way: workers[way].ask()["scores"] for way in WAYS}
     difference = {w: max(abs(x - y) for x, y in zip(first["usual"], first[w], strict=True)) for w in WAYS[1:]}
     scored = sum(len(ids) - 2 for ids in encoded)
     print(json.dumps({"sentences": len(texts), "scored tokens": scored, "max difference of a score": difference}))
     assert max(difference.values()) <= 1e-3, "the numbers differ: nothing is timed"
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(options.rounds):
-        for way in WAYS:
-            times[way].append(ask(way)["cpu_s"])
-    for each in workers.values():
-        each.stdin.close()
-        each.wait()
+    times = take_turns(WAYS, options.rounds, lambda way: workers[way].ask()["cpu_s"])
+    for worker in workers.values():
+        worker.end()
     for way, values in times.items():
         speeds = [scored / value for value in values]
         print(f"{way}: {statistics.median(speeds):,.0f} scored tokens/s [{min(speeds):,.0f}, {max(speeds):,.0f}]")
     for way in WAYS[:2]:
-        ratios = [theirs / mine for theirs, mine in zip(times[way], times["ours"], strict=True)]
-        print(f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}] times as fast as {way}")
+        print(f"{spread(ratios(times[way], times['ours']))} times as fast as {way}")
     print(f"multiplications: {multiplications():.2f} times fewer")
 
 

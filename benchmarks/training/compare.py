@@ -11,8 +11,6 @@ processor seconds and is right on a shared machine; ``--clock wall`` needs a qui
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +18,9 @@ from pathlib import Path
 from statistics import median
 
 from batches import SHAPES, make_batches, useful_flops
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import Worker, answer, ratios, take_turns
 
 WINDOW_S = 3.0
 WARM_STEPS = 3
@@ -36,9 +37,6 @@ def work(options) -> None:
     contestant = CONTESTANTS[options.worker](Path(options.start))
     batches, _ = make_batches(SHAPES[options.shapes[0]], options.batches, options.full)
     prepared = [contestant.prepare(batch) for batch in batches]
-
-    def answer(**facts) -> None:
-        print(json.dumps(facts), flush=True)
 
     answer(loss=contestant.exact_loss(prepared[0]), versions=contestant.versions)
     for line in sys.stdin:
@@ -61,35 +59,12 @@ def work(options) -> None:
         )
 
 
-class Worker:
-    def __init__(self, name: str, shape: str, start: Path, options):
-        command = [sys.executable, __file__, shape, "--worker", name, "--start", str(start)]
-        command += ["--threads", str(options.threads), "--batches", str(options.batches)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "TRANSFORMERS_VERBOSITY": "error"}
-        self.name, self.windows = name, []
-        self.process = subprocess.Popen(
-            command + ["--full"] * options.full,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        self.first = self.read()
-
-    def read(self) -> dict:
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} ended with status {self.process.wait()}")
-        return json.loads(line)
-
-    def send(self, what: str) -> None:
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-
-    def ask(self, what: str) -> dict:
-        self.send(what)
-        return self.read()
-
-    def end(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+def start(name: str, shape: str, weights: Path, options) -> Worker:
+    command = [sys.executable, __file__, shape, "--worker", name, "--start", weights]
+    command += ["--threads", options.threads, "--batches", options.batches, *["--full"] * options.full]
+    worker = Worker(name, command, {"OMP_NUM_THREADS": options.threads, "TRANSFORMERS_VERBOSITY": "error"})
+    worker.first = worker.read()
+    return worker
 
 
 def gemm_peak(threads: int, clock: str) -> float:
@@ -119,34 +94,32 @@ def compare(name: str, options) -> dict:
         from contestants import write_start
 
         write_start(Path(folder), shape)
-        workers = [Worker(who, name, Path(folder), options) for who in options.contestants]
-        losses = {w.name: w.first["loss"] for w in workers}
-        first = workers[0].first["loss"]
+        workers = {who: start(who, name, Path(folder), options) for who in options.contestants}
+        losses = {who: worker.first["loss"] for who, worker in workers.items()}
+        first = losses[options.contestants[0]]
         for who, loss in losses.items():
             if abs(loss - first) > LOSS_TOLERANCE * abs(first):
                 raise SystemExit(f"{name}: float32 losses differ on the same weights and batch: {losses}; {who} is out")
-        for worker in workers:
+        for worker in workers.values():
             worker.ask("warm")
-        peaks = []
-        for _ in range(options.windows):
-            for worker in workers:
-                worker.windows.append(worker.ask("window"))
-            peaks.append(gemm_peak(options.threads, options.clock))
-        for worker in workers:
+        measures = {who: lambda worker=worker: worker.ask("window") for who, worker in workers.items()}
+        measures["peak"] = lambda: gemm_peak(options.threads, options.clock)
+        windows = take_turns(measures, options.windows, lambda what: measures[what]())
+        for worker in workers.values():
             worker.end()
-    peak = max(peaks)
+    peak = max(peaks := windows["peak"])
     print(f"\n{name}, {shape.rows} rows, {description}; {options.threads} thread(s), {options.clock} seconds, "
           f"{options.windows} windows, float32 loss of the first batch {first:.6f} for all")  # fmt: skip
     print(f"bf16 GEMM peak {peak:.0f} GFLOP/s [windows: {', '.join(f'{p:.0f}' for p in peaks)}]")
     rows, speeds = [], {}
-    for worker in workers:
+    for who, worker in workers.items():
         seconds = "cpu_s" if options.clock == "cpu" else "wall_s"
-        speeds[worker.name] = speed = [tokens * w["steps"] / w[seconds] for w in worker.windows]
+        speeds[who] = speed = [tokens * w["steps"] / w[seconds] for w in windows[who]]
         useful = median(speed) / tokens * flops / 1e9
         rows.append({
-            "contestant": worker.name, "tokens_per_s": round(median(speed)), "low": round(min(speed)),
+            "contestant": who, "tokens_per_s": round(median(speed)), "low": round(min(speed)),
             "high": round(max(speed)), "useful_gflops": round(useful, 1), "share_of_peak": round(useful / peak, 3),
-            "steps": sum(w["steps"] for w in worker.windows), "last_loss": round(worker.windows[-1]["loss"], 3),
+            "steps": sum(w["steps"] for w in windows[who]), "last_loss": round(windows[who][-1]["loss"], 3),
             "versions": worker.first["versions"],
         })  # fmt: skip
     ours = next((w for w in options.contestants if w.startswith("fastbert")), None)
@@ -154,7 +127,7 @@ def compare(name: str, options) -> dict:
         text = (f"  {row['contestant']:<14}{row['tokens_per_s']:>8,} tokens/s [{row['low']:,}, {row['high']:,}]"
                 f"{row['useful_gflops']:>8} useful GFLOP/s {row['share_of_peak']:>6.1%} of peak")  # fmt: skip
         if ours and row["contestant"] != ours:
-            pairs = sorted(a / b for a, b in zip(speeds[ours], speeds[row["contestant"]], strict=True))
+            pairs = sorted(ratios(speeds[ours], speeds[row["contestant"]]))
             row["ratio"] = round(median(speeds[ours]) / median(speeds[row["contestant"]]), 2)
             row["ratio_range"] = [round(pairs[0], 2), round(pairs[-1], 2)]
             text += f"   {ours} is {row['ratio']:.2f} x [{pairs[0]:.2f}, {pairs[-1]:.2f}]"

@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import median
 
 from batches import SHAPES, make_batches
-from compare import Worker
+from compare import start
+from harness import Worker, ratios, take_turns
 
 
 def together(workers: list[Worker]) -> float:
@@ -33,24 +34,21 @@ def measure(name: str, options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_start(Path(folder), shape)
         workers = [
-            Worker("fastbert", name, Path(folder), argparse.Namespace(**vars(options), threads=threads))
+            start("fastbert", name, Path(folder), argparse.Namespace(**vars(options), threads=threads))
             for threads in (1, 2, 1)
         ]
         for worker in workers:
             worker.ask("warm")
         one, two, other = workers
         turns = {"one thread": [one], "two threads": [two], "two processes": [one, other]}
-        speeds: dict[str, list[float]] = {what: [] for what in turns}
-        for _ in range(options.windows):
-            for what, running in turns.items():
-                speeds[what].append(tokens * together(running))
+        speeds = take_turns(turns, options.windows, lambda what: tokens * together(turns[what]))
         for worker in workers:
             worker.end()
     print(f"\n{name}, {description}, {options.windows} windows")
     for what, values in speeds.items():
-        ratios = sorted(value / alone for value, alone in zip(values, speeds["one thread"], strict=True))
+        times = ratios(values, speeds["one thread"])
         print(f"  {what:<14}{median(values):>8,.0f} tokens/s [{min(values):,.0f}, {max(values):,.0f}]"
-              f"   {median(ratios):.2f} x [{ratios[0]:.2f}, {ratios[-1]:.2f}]")  # fmt: skip
+              f"   {median(times):.2f} x [{min(times):.2f}, {max(times):.2f}]")  # fmt: skip
 
 
 def main() -> None:
