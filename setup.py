@@ -83,7 +83,8 @@ def extensions() -> list[Extension]:
         return []
     import pybind11
 
-    files = [p for folder in ("csrc", "csrc/cpu") for p in (ROOT / folder).iterdir()]
+    folders = ("text", "vocab", "data", "cpu", "bindings", "system")
+    files = [p for folder in folders for p in (ROOT / "csrc" / folder).iterdir()]
     sources = sorted(p.relative_to(ROOT).as_posix() for p in files if p.suffix == ".cpp")
     headers = sorted(p.relative_to(ROOT).as_posix() for p in files if p.suffix == ".h")
     windows = os.name == "nt"

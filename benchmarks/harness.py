@@ -19,7 +19,7 @@ def need_core() -> None:
     """Skip where the C++ core is not built."""
     import pytest
 
-    from fastbert import native
+    from fastbert.system import native
 
     built, why = native.status()
     if not built:

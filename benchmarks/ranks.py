@@ -30,8 +30,9 @@ TOLERANCE = {"fp32": 1e-5, "auto": 5e-3, "bf16": 5e-3}  # relative, of the loss 
 
 # ---- a contestant: train with another loop ----
 def work(arguments: list[str]) -> int:
-    from fastbert import train, trainer
-    from fastbert.cli import run
+    from fastbert import train
+    from fastbert.system.cli import run
+    from fastbert.training import trainer
 
     trainer.Trainer._loop = lambda self, stop: answer_windows(self)
     sys.argv[1:] = arguments

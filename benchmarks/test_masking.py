@@ -20,8 +20,8 @@ import pytest
 from harness import need_core, need_peer, note_rate, seconds
 
 from fastbert.data import BatchLoader
-from fastbert.data.memory import MemoryStore
-from fastbert.masking import Masker, MaskUnit
+from fastbert.data.batches.masking import Masker, MaskUnit
+from fastbert.data.store.memory import MemoryStore
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = range(5)
 VOCAB = 30522

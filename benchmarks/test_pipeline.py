@@ -22,7 +22,7 @@ from texts import corpus
 
 from fastbert.batch import PackedBatch
 from fastbert.data import BatchLoader, Corpus, TokenStore, write_store
-from fastbert.data.split import split_documents
+from fastbert.data.batches.split import split_documents
 from fastbert.text import Tokenizer
 
 BUDGETS = (4096, 16_384, 65_536)

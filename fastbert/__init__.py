@@ -15,10 +15,10 @@ IMPORTED_AT_S = time.monotonic()
 _HOMES = {
     "BertConfig": "fastbert.config",
     "BertForPreTraining": "fastbert.model",
-    "InputError": "fastbert.errors",
+    "InputError": "fastbert.system.errors",
     "PackedBatch": "fastbert.batch",
     "Tokenizer": "fastbert.text",
-    "accelerate": "fastbert.drop_in",
+    "accelerate": "fastbert.drop_in.accelerate",
     "load": "fastbert.bert",
 }
 _MODULES = ("layers", "metrics", "ops", "reference")
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from fastbert.batch import PackedBatch as PackedBatch
     from fastbert.bert import load as load
     from fastbert.config import BertConfig as BertConfig
-    from fastbert.drop_in import accelerate as accelerate
-    from fastbert.errors import InputError as InputError
+    from fastbert.drop_in.accelerate import accelerate as accelerate
     from fastbert.model import BertForPreTraining as BertForPreTraining
+    from fastbert.system.errors import InputError as InputError
     from fastbert.text import Tokenizer as Tokenizer
 
 

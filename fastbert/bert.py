@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 from fastbert.tasks.methods import TaskMethods, read_head
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fastbert.attention_maps import AttentionMaps
     from fastbert.batch import PackedBatch
-    from fastbert.embedding import EmbeddingSettings, Pooling
-    from fastbert.filling import Candidates
-    from fastbert.inference import Precision
+    from fastbert.inference.attention_maps import AttentionMaps
+    from fastbert.inference.embedding import EmbeddingSettings, Pooling
+    from fastbert.inference.fill_mask import Candidates
+    from fastbert.inference.frozen_model import Precision
+    from fastbert.inference.scoring import Method
     from fastbert.model import BertForPreTraining
-    from fastbert.scoring import Method
     from fastbert.text import Tokenizer
 
 FillMethod = Literal["independent", "best-first", "beam", "exact"]
@@ -48,8 +48,9 @@ def load(
     Raises:
         InputError: no such directory, or one that holds no usable model or vocabulary; unknown precision.
     """
-    from fastbert import checkpoint, embedding
+    from fastbert.inference import embedding
     from fastbert.model import BertForPreTraining
+    from fastbert.runs import checkpoint
     from fastbert.text import Tokenizer
 
     directory = Path(directory)
@@ -85,7 +86,7 @@ class Bert(TaskMethods):
         embedding: "EmbeddingSettings | None" = None,
         precision: "Precision" = "auto",
     ):
-        from fastbert.inference import Reader, choose_dtype
+        from fastbert.inference.frozen_model import Reader, choose_dtype
 
         self.model, self.tokenizer = model.eval(), tokenizer
         self.embedding = embedding
@@ -111,7 +112,8 @@ class Bert(TaskMethods):
             method: "independent": each mask given the text with all its masks, as Hugging Face's pipeline.
                 "best-first": the surest mask is filled first and then the others asked again. "beam": the likeliest
                 joint filling among the ``beam`` best beginnings. "exact": the likeliest of all, by branch and bound;
-                :mod:`fastbert.filling` tells what is joint, :mod:`fastbert.exact_filling` why it is the likeliest.
+                :mod:`fastbert.inference.fill_mask` tells what is joint, :mod:`fastbert.inference.exact_fill` why it is
+                the likeliest.
             candidates: words to choose from, one list for all masks or a list for each; of any number of pieces.
             beam: beginnings kept at each step.
             max_pieces: without candidates, let a mask stand for whole words of up to so many pieces.
@@ -129,7 +131,7 @@ class Bert(TaskMethods):
         Raises:
             InputError: a text has no ``[MASK]`` or does not fit the model; an option or a candidate that cannot be.
         """
-        from fastbert import filling
+        from fastbert.inference import fill_mask as filling
 
         listed, rows = self._rows(texts)
         for text, ids in zip(listed, rows, strict=True):
@@ -155,7 +157,7 @@ class Bert(TaskMethods):
         return answers[0] if isinstance(texts, str) else answers
 
     def _fill_together(self, rows, top_k, method, beam, candidates, max_pieces) -> list[list[dict]]:
-        from fastbert import filling
+        from fastbert.inference import fill_mask as filling
 
         problems = [self._templates(ids, candidates, max_pieces) for ids in rows]
         width = top_k if method == "best-first" else max(beam, top_k)
@@ -165,10 +167,11 @@ class Bert(TaskMethods):
         return [[filling.as_dictionary(self.tokenizer, best) for best in fillings[:top_k]] for fillings in found]
 
     def _fill_exactly(self, rows, top_k, beam, candidates, max_pieces, passes) -> list[list[dict]]:
-        from fastbert import exact_filling, filling
+        from fastbert.inference import exact_fill
+        from fastbert.inference import fill_mask as filling
 
         problems = [self._templates(ids, candidates, max_pieces) for ids in rows]
-        found = exact_filling.fill_exactly(self.model, self.tokenizer, problems, count=top_k, beam=beam, passes=passes)
+        found = exact_fill.fill_exactly(self.model, self.tokenizer, problems, count=top_k, beam=beam, passes=passes)
         return [
             [filling.as_dictionary(self.tokenizer, best) | {"proven": proven} for best in fillings]
             for fillings, proven in found
@@ -176,7 +179,7 @@ class Bert(TaskMethods):
 
     def _fill_each(self, rows, top_k, beam, candidates, max_pieces) -> list[list[list[dict]]]:
         """Words of several pieces for each mask while the other masks stay."""
-        from fastbert import filling
+        from fastbert.inference import fill_mask as filling
 
         masks = [ids.count(self.tokenizer.mask_id) for ids in rows]
         problems = [
@@ -191,7 +194,7 @@ class Bert(TaskMethods):
         ]
 
     def _templates(self, ids, candidates, max_pieces, only=None) -> list:
-        from fastbert import filling
+        from fastbert.inference import fill_mask as filling
 
         return filling.templates(
             self.tokenizer, ids, candidates=candidates, max_pieces=max_pieces, only=only, max_length=self._limit
@@ -205,8 +208,8 @@ class Bert(TaskMethods):
             texts: one text or several, without ``[MASK]``.
             method: "l2r": a token is guessed without the rest of its word to the right (Kauf & Ivanova 2023);
                 "pll": only the token itself is hidden (Salazar et al. 2020).
-            per_token: give :class:`fastbert.scoring.TextScore`, with ``tokens``, ``offsets``, ``log_probs``, ``score``
-                and ``pseudo_perplexity``, in place of the sums.
+            per_token: give :class:`fastbert.inference.scoring.TextScore`, with ``tokens``, ``offsets``, ``log_probs``,
+                ``score`` and ``pseudo_perplexity``, in place of the sums.
 
         Returns:
             For one text a float (or a TextScore), for several a list, in their order. Longer texts have smaller sums:
@@ -215,7 +218,7 @@ class Bert(TaskMethods):
         Raises:
             InputError: a text that does not fit the model or holds ``[MASK]``; unknown method.
         """
-        from fastbert.scoring import score_texts
+        from fastbert.inference.scoring import score_texts
 
         self._require_head()
         scored = score_texts(self.model, self.tokenizer, [texts] if isinstance(texts, str) else list(texts), method)
@@ -228,7 +231,7 @@ class Bert(TaskMethods):
         Raises:
             InputError: as :meth:`score`; or no token at all.
         """
-        from fastbert.scoring import pseudo_perplexity
+        from fastbert.inference.scoring import pseudo_perplexity
 
         listed = [texts] if isinstance(texts, str) else list(texts)
         return pseudo_perplexity(self.score(listed, method, per_token=True))
@@ -244,7 +247,7 @@ class Bert(TaskMethods):
             length: tokens to add at the end (default: 32; none where the prompt holds ``[MASK]``).
             samples: texts to write; None: one.
             sampling: ``steps, temperature, top_p, order, remask, block, gibbs, repetition_penalty, no_repeat_ngram,
-                seed``: see :class:`fastbert.generation.Sampling`.
+                seed``: see :class:`fastbert.inference.generation.Sampling`.
 
         Returns:
             The whole text, prompt included, as its tokens spell it; a list of texts if ``samples`` is given.
@@ -252,7 +255,8 @@ class Bert(TaskMethods):
         Raises:
             InputError: an option that cannot be; a prompt that does not fit the model.
         """
-        from fastbert import filling, generation
+        from fastbert.inference import fill_mask as filling
+        from fastbert.inference import generation
 
         known = [field.name for field in dataclasses.fields(generation.Sampling)]
         if unknown := sorted(set(sampling) - set(known)):
@@ -283,7 +287,7 @@ class Bert(TaskMethods):
         Raises:
             InputError: unknown pooling; a directory that asks for modules that are not supported.
         """
-        from fastbert.embedding import EmbeddingSettings, embed_texts
+        from fastbert.inference.embedding import EmbeddingSettings, embed_texts
 
         settings = self.embedding or EmbeddingSettings()
         if settings.problem and (pooling is None or normalize is None):
@@ -316,7 +320,7 @@ class Bert(TaskMethods):
         """
         import torch
 
-        from fastbert.attention_maps import AttentionMaps, attention_probabilities
+        from fastbert.inference.attention_maps import AttentionMaps, attention_probabilities
 
         config = self.model.config
         for name, value, count in (
@@ -356,7 +360,7 @@ class Bert(TaskMethods):
         Raises:
             InputError: the directory cannot be written.
         """
-        from fastbert import embedding
+        from fastbert.inference import embedding
 
         directory = Path(directory)
         self.model.save_pretrained(directory)
@@ -365,12 +369,12 @@ class Bert(TaskMethods):
             embedding.write_settings(directory, self.embedding, self.model.config.hidden_size, self._limit)
 
     def to_onnx(self, path: str | Path, output: Literal["logits", "hidden", "embedding"] = "logits") -> None:
-        """Write an ONNX file for padded ``(batch, length)`` inputs of any size; see :mod:`fastbert.onnx_export`.
+        """Write an ONNX file for padded ``(batch, length)`` inputs of any size; see :mod:`.onnx_export`.
 
         Raises:
             InputError: the packages of the extra ``onnx`` are missing.
         """
-        from fastbert.onnx_export import export
+        from fastbert.inference.onnx_export import export
 
         if output == "logits":
             self._require_head()

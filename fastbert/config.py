@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 
 Arch = Literal["classic", "roformer", "modern"]
 

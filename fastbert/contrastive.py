@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastbert.cli import Positional, run, unset
-from fastbert.errors import InputError
+from fastbert.system.cli import Positional, run, unset
+from fastbert.system.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastbert.bert import Bert
-    from fastbert.embedding import EmbeddingSettings
+    from fastbert.inference.embedding import EmbeddingSettings
 
 SIMCSE_DROPOUT = 0.1
 
@@ -150,7 +150,7 @@ def fine_tune(bert: "Bert", pairs: Sequence[tuple[str, str]], options: Contrasti
     """Train the encoder of ``bert`` in place; returns the loss of every step."""
     import torch
 
-    from fastbert.embedding import pooled
+    from fastbert.inference.embedding import pooled
 
     torch.manual_seed(options.seed)
     settings = bert.embedding
@@ -197,7 +197,7 @@ def main(options: ContrastiveOptions) -> int:
     import torch
 
     from fastbert.bert import Bert, load
-    from fastbert.embedding import EmbeddingSettings
+    from fastbert.inference.embedding import EmbeddingSettings
     from fastbert.model import BertForPreTraining
 
     if options.threads:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import UseAppendAction
 
 import fastbert
-from fastbert.cli import Positional, run, unset
-from fastbert.errors import InputError
+from fastbert.system.cli import Positional, run, unset
+from fastbert.system.errors import InputError
 
 if TYPE_CHECKING:
     from fastbert.metrics import Score
@@ -236,7 +236,7 @@ class MakeOptions:
 
 def human_make(options: MakeOptions) -> int:
     """Write the sheet."""
-    from fastbert.human import make_sheet
+    from fastbert.evaluation.human import make_sheet
 
     systems: dict[str, list[str]] = {}
     for given in options.system:
@@ -276,7 +276,7 @@ class ScoreOptions:
 
 def human_score(options: ScoreOptions) -> int:
     """Print what the ratings say."""
-    from fastbert.human import read_answers, read_key, summarize
+    from fastbert.evaluation.human import read_answers, read_key, summarize
 
     key = read_key(options.key)
     summary = summarize(read_answers(options.answers, key), key, seed=options.seed)

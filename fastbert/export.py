@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from fastbert.cli import Positional, run
+from fastbert.system.cli import Positional, run
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastbert.cli import Positional, run, unset
-from fastbert.errors import InputError
+from fastbert.system.cli import Positional, run, unset
+from fastbert.system.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,7 +142,7 @@ def main(options: FinetuneOptions) -> int:
 @contextmanager
 def claimed(output: str | None) -> Iterator[tuple[Path, Path]]:
     """A directory beside the output that takes its place in the end, or is gone if there is none."""
-    from fastbert.run_directory import next_free
+    from fastbert.runs.directory import next_free
 
     final = Path(output) if output else next_free(DEFAULT_OUTPUT)
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
@@ -171,12 +171,12 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
     import torch
     from rich.console import Console
 
-    from fastbert.interop import read_config
     from fastbert.tasks.examples import FieldNames
     from fastbert.tasks.finetuning import choose_pooling, read_data, weights_directory
     from fastbert.tasks.report import introduce, tell
     from fastbert.tasks.training import Vocabulary
     from fastbert.text import Tokenizer
+    from fastbert.weights.huggingface import read_config
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -242,7 +242,7 @@ def recipe_of(options: FinetuneOptions, data: "TaskData", hidden_size: int) -> "
 
 
 def _bf16(options: FinetuneOptions) -> bool:
-    from fastbert.assembly import choose_device, quick_at_bf16
+    from fastbert.training.setup import choose_device, quick_at_bf16
 
     device = choose_device(options.device)
     return options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
@@ -262,11 +262,11 @@ def one_seed(
 
     import torch
 
-    from fastbert.assembly import choose_device
     from fastbert.tasks.finetuning import fold_scale, load_backbone, measure, new_model
     from fastbert.tasks.labels import class_weights
     from fastbert.tasks.report import shown
     from fastbert.tasks.training import train
+    from fastbert.training.setup import choose_device
 
     device = choose_device(options.device)
     torch.manual_seed(seed)
@@ -308,7 +308,7 @@ def write_results(
     best: dict[str, Any],
 ) -> None:
     """``predictions.jsonl`` of the test (or evaluation) set, and ``finetune.json`` with everything else."""
-    from fastbert.run_directory import describe
+    from fastbert.runs.directory import describe
     from fastbert.tasks.report import summary
 
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in best["result"].predictions)

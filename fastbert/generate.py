@@ -5,8 +5,8 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fastbert.cli import Positional, run, unset
-from fastbert.errors import InputError
+from fastbert.system.cli import Positional, run, unset
+from fastbert.system.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class GenerateOptions:
 
 
 def main(options: GenerateOptions) -> int:
-    from fastbert.generation import Sampling
+    from fastbert.inference.generation import Sampling
 
     names = ("steps", "temperature", "top_p", "order", "remask", "block", "gibbs", "repetition_penalty",
              "no_repeat_ngram", "seed")  # fmt: skip
@@ -61,7 +61,7 @@ def main(options: GenerateOptions) -> int:
     if options.samples < 1:
         raise InputError(f"--samples {options.samples}: expected at least 1")
     from fastbert.bert import load
-    from fastbert.evaluation import readable
+    from fastbert.evaluation.examples import readable
 
     bert = load(options.model, device=options.device)
     for text in bert.generate(options.prompt, options.length, samples=options.samples, **settings):

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from fastbert.cli import run
+from fastbert.system.cli import run
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ def gather() -> dict[str, Any]:
     import torch
 
     import fastbert
-    from fastbert import native, ops
-    from fastbert.run_directory import hardware
+    from fastbert import ops
+    from fastbert.runs.directory import hardware
+    from fastbert.system import native
 
     core, why = native.status()
     facts: dict[str, Any] = {

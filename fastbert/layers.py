@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastbert import convert, ops
+from fastbert import ops
 from fastbert.config import BertConfig
 from fastbert.reference import rotary_tables
+from fastbert.weights import torch_layers
 
 
 class Embeddings(nn.Module):
@@ -111,12 +112,12 @@ class MultiHeadAttention(nn.Module):
 
     @classmethod
     def from_torch(cls, module: nn.MultiheadAttention, impl: str = "auto") -> "MultiHeadAttention":
-        """Self-attention with a copy of the weights; see :func:`fastbert.convert.attention_from_torch`."""
-        return convert.attention_from_torch(cls, module, impl)
+        """Self-attention with a copy of the weights; see :func:`fastbert.weights.torch_layers.attention_from_torch`."""
+        return torch_layers.attention_from_torch(cls, module, impl)
 
     def to_torch(self, batch_first: bool = True) -> nn.MultiheadAttention:
         """The nn.MultiheadAttention with a copy of the weights."""
-        return convert.attention_to_torch(self, batch_first)
+        return torch_layers.attention_to_torch(self, batch_first)
 
 
 class FeedForward(nn.Module):
@@ -244,12 +245,12 @@ class EncoderLayer(nn.Module):
 
     @classmethod
     def from_torch(cls, module: nn.TransformerEncoderLayer, impl: str = "auto") -> "EncoderLayer":
-        """A layer with a copy of the weights, pre- or post-norm; see :func:`fastbert.convert.layer_from_torch`."""
-        return convert.layer_from_torch(cls, module, impl)
+        """A layer with a copy of the weights, pre- or post-norm; see :func:`torch_layers.layer_from_torch`."""
+        return torch_layers.layer_from_torch(cls, module, impl)
 
     def to_torch(self, batch_first: bool = True) -> nn.TransformerEncoderLayer:
         """The nn.TransformerEncoderLayer with a copy of the weights."""
-        return convert.layer_to_torch(self, batch_first)
+        return torch_layers.layer_to_torch(self, batch_first)
 
 
 class Encoder(nn.Module):

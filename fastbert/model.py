@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastbert import interop, ops
+from fastbert import ops
 from fastbert.batch import PackedBatch, pack, unpack
 from fastbert.config import BertConfig
-from fastbert.errors import InputError
 from fastbert.layers import Embeddings, Encoder
-from fastbert.neighbours import look_at_neighbours
+from fastbert.system.errors import InputError
+from fastbert.weights import huggingface
+from fastbert.weights.initialization import look_at_neighbours
 
 
 @dataclass
@@ -71,7 +72,7 @@ class BertForPreTraining(nn.Module):
     def reset_parameters(self) -> None:
         """Normal weights of std ``initializer_range`` and zero biases, as BERT's; heads that look at the neighbours.
 
-        See :mod:`fastbert.neighbours`.
+        See :mod:`fastbert.weights.initialization`.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -252,8 +253,8 @@ class BertForPreTraining(nn.Module):
             InputError: no such directory, an unsupported model, damaged files, shapes that do not fit the config.
         """
         directory = Path(directory)
-        config = interop.read_config(directory)
-        state = interop.state_dict_from_hf(interop.read_weights(directory), config)
+        config = huggingface.read_config(directory)
+        state = huggingface.state_dict_from_hf(huggingface.read_weights(directory), config)
         last = f"encoder.layers.{config.num_hidden_layers - 1}."
         if not any(name.startswith(last) for name in state):  # before a thousand layers are made to compare with
             raise InputError(f"{directory}: the weights lack {last[:-1]}: not a whole encoder")
@@ -279,4 +280,4 @@ class BertForPreTraining(nn.Module):
         Heads that were never trained are left out, so that they are known for it when they are read again.
         """
         known = {name: tensor for name, tensor in self.state_dict().items() if name not in self.fresh}
-        interop.write_model(known, self.config, Path(directory))
+        huggingface.write_model(known, self.config, Path(directory))

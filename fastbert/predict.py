@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastbert.cli import Positional, run, unset
-from fastbert.errors import InputError
-from fastbert.whole_file import written_whole
+from fastbert.system.atomic_write import written_whole
+from fastbert.system.cli import Positional, run, unset
+from fastbert.system.errors import InputError
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert

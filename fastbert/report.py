@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastbert.cli import Positional, run, unset
-from fastbert.errors import InputError
+from fastbert.system.cli import Positional, run, unset
+from fastbert.system.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class ReportOptions:
 
 
 def main(options: ReportOptions) -> int:
-    from fastbert import page
     from fastbert.bert import load
     from fastbert.reporting import build, read_run
+    from fastbert.system import html_page
 
     records = [read_run(path) for path in options.runs]
     if not records:
@@ -45,7 +45,7 @@ def main(options: ReportOptions) -> int:
     except InputError as error:
         problem = str(error)
     html = build(records, bert, language=options.language, text=options.text, problem=problem)
-    print(f"{page.write(output, html)}: {len(html.encode()) / 1e3:,.0f} kB, open it in a browser")
+    print(f"{html_page.write(output, html)}: {len(html.encode()) / 1e3:,.0f} kB, open it in a browser")
     if problem:
         print(f"note: without the model's own sections: {problem}", file=sys.stderr)
     return 0

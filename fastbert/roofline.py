@@ -13,8 +13,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from fastbert.cli import run
 from fastbert.config import BertConfig
+from fastbert.system.cli import run
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fastbert.cli import run, unset
 from fastbert.data import Corpus, TokenStore, merge_stores, write_store
-from fastbert.errors import InputError
+from fastbert.system.cli import run, unset
+from fastbert.system.errors import InputError
 
 
 @dataclass(frozen=True)

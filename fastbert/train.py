@@ -1,8 +1,8 @@
 """``python -m fastbert.train``: raw text → vocabulary → packed, masked batches → encoder → checkpoint → filled masks.
 
-The options are in :mod:`fastbert.options`, text and vocabulary come from :mod:`fastbert.run_text`, the parts are put
-together in :mod:`fastbert.assembly`, the loop is :mod:`fastbert.trainer`; torch is imported only when there is
-something to do with it.
+The options are in :mod:`fastbert.training.options`, text and vocabulary come from
+:mod:`fastbert.training.prepare_data`, the parts are put together in :mod:`fastbert.training.setup`, the loop is
+:mod:`fastbert.training.trainer`; torch is imported only when there is something to do with it.
 """
 
 import os
@@ -13,29 +13,29 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastbert.cli import run as run_command
-from fastbert.errors import AllRanksFail, InputError
-from fastbert.options import TrainOptions, check, stored_options
+from fastbert.system.cli import run as run_command
+from fastbert.system.errors import AllRanksFail, InputError
+from fastbert.training.options import TrainOptions, check, stored_options
 
 if TYPE_CHECKING:
-    from fastbert.assembly import Parts
-    from fastbert.checkpoint import Checkpoint
     from fastbert.data import TokenStore
-    from fastbert.distributed import World
-    from fastbert.evaluation import Evaluation
-    from fastbert.monitor import Monitor
-    from fastbert.run_directory import RunDirectory
+    from fastbert.distributed.world import World
+    from fastbert.evaluation.examples import Evaluation
+    from fastbert.runs.checkpoint import Checkpoint
+    from fastbert.runs.directory import RunDirectory
+    from fastbert.runs.metrics_log import Monitor
     from fastbert.text import Tokenizer
+    from fastbert.training.setup import Parts
 
 
 def main(options: TrainOptions) -> int:
     check(options)
-    from fastbert.masking import RateSchedule
+    from fastbert.data.batches.masking import RateSchedule
 
     RateSchedule.parse(options.mask_rate)
-    from fastbert.distributed import World
-    from fastbert.optim import BatchRamp
-    from fastbert.run_directory import RunDirectory
+    from fastbert.distributed.world import World
+    from fastbert.optim.optimizers import BatchRamp
+    from fastbert.runs.directory import RunDirectory
 
     if options.batch_tokens is not None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
@@ -73,7 +73,7 @@ def claim(options: TrainOptions, restarted: bool = False) -> "tuple[RunDirectory
     Args:
         restarted: torchrun has started everything again after a death: go on with the run this job began.
     """
-    from fastbert.run_directory import RunDirectory
+    from fastbert.runs.directory import RunDirectory
 
     job = os.environ.get("TORCHELASTIC_RUN_ID")
     # a host that joins or comes back is no death to torchrun: the name of the job tells that the run is ours
@@ -95,7 +95,7 @@ def claim(options: TrainOptions, restarted: bool = False) -> "tuple[RunDirectory
 
 def newest_checkpoint(run: "RunDirectory", world: "World") -> "Checkpoint | None":
     """The newest whole checkpoint, the same on every rank; None where a run was killed before its first."""
-    from fastbert import checkpoint
+    from fastbert.runs import checkpoint
 
     found: list[Checkpoint] = []
 
@@ -114,8 +114,8 @@ def newest_checkpoint(run: "RunDirectory", world: "World") -> "Checkpoint | None
 
 def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
     """Prepare, train, evaluate, save, show."""
-    from fastbert import assembly, run_text
-    from fastbert.monitor import Monitor
+    from fastbert.runs.metrics_log import Monitor
+    from fastbert.training import prepare_data, setup
 
     saved = None
     if options.resume:
@@ -124,20 +124,20 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
     with Monitor(run.path, first_step=first_step, metrics_bytes=metrics_bytes, main=world.main) as monitor:
         if options.resume and saved is None:
             monitor.say("the run has no checkpoint yet: it begins at its first step")
-        device = assembly.choose_device(options.device, world)
+        device = setup.choose_device(options.device, world)
 
         def prepare() -> "tuple[Tokenizer, TokenStore, TokenStore | None]":
-            corpus = run_text.open_corpus(options)
-            tokenizer = run_text.get_tokenizer(run.path, options, corpus, monitor)
-            store = run_text.get_store(run.path, options, corpus, tokenizer, monitor)
-            return tokenizer, store, run_text.get_heldout_store(run.path, options, tokenizer, monitor)
+            corpus = prepare_data.open_corpus(options)
+            tokenizer = prepare_data.get_tokenizer(run.path, options, corpus, monitor)
+            store = prepare_data.get_store(run.path, options, corpus, tokenizer, monitor)
+            return tokenizer, store, prepare_data.get_heldout_store(run.path, options, tokenizer, monitor)
 
         tokenizer, store, heldout_store = world.main_first(prepare)
-        check = run_text.verify_beside(store, world)
-        options = assembly.settle(options, store, device)
-        assembly.set_threads(options, world)
+        check = prepare_data.verify_beside(store, world)
+        options = setup.settle(options, store, device)
+        setup.set_threads(options, world)
         with check.to_blame():
-            parts = assembly.assemble(run, options, tokenizer, store, monitor, device, world, heldout_store)
+            parts = setup.assemble(run, options, tokenizer, store, monitor, device, world, heldout_store)
         trainer = parts.trainer
         trainer.store_check = check
         if saved is not None:
@@ -160,7 +160,7 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
                 f"  python -m fastbert.train --resume --output {run.path}"
             )
             return 128 + trainer.stop_signal if trainer.stop_signal else 0
-        assembly.gather_model(trainer)
+        setup.gather_model(trainer)
         if world.main:
             finish(run, parts, monitor, result)
         return 0
@@ -168,12 +168,12 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
 
 def finish(run: "RunDirectory", parts: "Parts", monitor: "Monitor", result: "Evaluation") -> None:
     """The model in the run directory, the last evaluation's result, the picture, and what the model can do."""
-    from fastbert import probes
     from fastbert.bert import Bert
-    from fastbert.evaluation import fill_examples, readable
-    from fastbert.monitor import clock, draw_curves
+    from fastbert.evaluation import probes
+    from fastbert.evaluation.examples import fill_examples, readable
+    from fastbert.runs.metrics_log import clock, draw_curves
     from fastbert.text import Tokenizer
-    from fastbert.trainer import PERFECT_ENOUGH
+    from fastbert.training.trainer import PERFECT_ENOUGH
 
     trainer = parts.trainer
     trainer.model.save_pretrained(run.path)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from fastbert import ops
-from fastbert.cli import run, unset
-from fastbert.errors import InputError
+from fastbert.system.cli import run, unset
+from fastbert.system.errors import InputError
 
 # kernels whose block is the whole row; all keys of the one-block backward are fixed too
 _WHOLE_ROW = ("add_layer_norm_forward", "add_layer_norm_backward", "embed_layer_norm")

@@ -64,11 +64,11 @@ def random_start(monkeypatch):
 
 @pytest.fixture
 def dropout_factors():
-    """What the C++ kernels' dropout multiplies by, worked out by fastbert/philox.py."""
+    """What the C++ kernels' dropout multiplies by, worked out by fastbert/data/batches/philox.py."""
     import numpy as np
     import torch
 
-    from fastbert import philox
+    from fastbert.data.batches import philox
 
     def factors(seed: int, probability: float, rows: int, columns: int, width: int, stream: int = 0, item: int = 0):
         """(rows, columns) float64, of a matrix whose rows have ``width`` draws, a multiple of 8."""
@@ -84,7 +84,7 @@ def dropout_factors():
 def pytest_generate_tests(metafunc):
     """``isa``: every instruction set of the C++ compute kernels that this machine has."""
     if "isa" in metafunc.fixturenames:
-        from fastbert import native
+        from fastbert.system import native
 
         metafunc.parametrize("isa", native.compute().cpu_isas(), indirect=True)
 
@@ -92,7 +92,7 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture
 def isa(request):
     """The kernels run by this instruction set during the test."""
-    from fastbert import native
+    from fastbert.system import native
 
     native.compute().cpu_set_isa(request.param)
     yield request.param

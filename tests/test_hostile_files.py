@@ -19,11 +19,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastbert import BertConfig, BertForPreTraining, Tokenizer, checkpoint, interop
+from fastbert import BertConfig, BertForPreTraining, Tokenizer
 from fastbert.data import Corpus, TokenStore, write_store
-from fastbert.data.store import _crc_of
-from fastbert.errors import InputError
-from fastbert.run_directory import RunDirectory
+from fastbert.data.store.token_store import _crc_of
+from fastbert.runs import checkpoint
+from fastbert.runs.directory import RunDirectory
+from fastbert.system.errors import InputError
+from fastbert.weights import huggingface
 
 CASES = int(os.environ.get("FASTBERT_FUZZ_CASES", "300"))
 EXTRA_BYTES = 4 << 30  # of address space that a case may ask for beyond what the process has
@@ -158,13 +160,13 @@ READERS: dict[str, tuple[str, Callable | None, Callable[[Path], object]]] = {
     "manifest": ("store/manifest.json", with_crc, read_store),
     "sentences": ("store/sentences.bin", None, read_store),
     "tokens": ("store/tokens-00000.bin", None, read_store),
-    "config classic": ("classic/config.json", json_bytes, lambda p: interop.read_config(p.parent)),
-    "config modern": ("modern/config.json", json_bytes, lambda p: interop.read_config(p.parent)),
+    "config classic": ("classic/config.json", json_bytes, lambda p: huggingface.read_config(p.parent)),
+    "config modern": ("modern/config.json", json_bytes, lambda p: huggingface.read_config(p.parent)),
     "tokenizer.json": ("tokenizer/tokenizer.json", json_bytes, lambda p: Tokenizer.load(p.parent).encode("Olá é")),
     "tokenizer_config.json": ("tokenizer/tokenizer_config.json", json_bytes, lambda p: Tokenizer.load(p.parent)),
     "vocab.txt": ("tokenizer/vocab.txt", None, lambda p: Tokenizer.from_file(p).encode("Olá mundo é")),
-    "safetensors": ("classic/model.safetensors", None, interop.read_safetensors),
-    "safetensors header": ("classic/model.safetensors", with_header, interop.read_safetensors),
+    "safetensors": ("classic/model.safetensors", None, huggingface.read_safetensors),
+    "safetensors header": ("classic/model.safetensors", with_header, huggingface.read_safetensors),
     "jsonl": ("rows.jsonl", None, read_corpus),
     "csv": ("rows.csv", None, read_corpus),
     "text": ("text.txt", None, read_corpus),

@@ -7,8 +7,8 @@ from torch import nn
 from fastbert import layers
 from fastbert.batch import pack, pack_rows, unpack
 from fastbert.config import BertConfig
-from fastbert.errors import InputError
 from fastbert.model import BertForPreTraining
+from fastbert.system.errors import InputError
 
 B, L, D = 3, 12, 128
 MASK = torch.tensor([[1] * 12, [1] * 7 + [0] * 5, [1] * 1 + [0] * 11])

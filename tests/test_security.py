@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 import fastbert
-from fastbert import BertConfig, BertForPreTraining, Tokenizer, interop
+from fastbert import BertConfig, BertForPreTraining, Tokenizer
 from fastbert.data import Corpus, TokenStore
-from fastbert.data.store import _crc_of
-from fastbert.errors import InputError
+from fastbert.data.store.token_store import _crc_of
+from fastbert.system.errors import InputError
+from fastbert.weights import huggingface
 
 SOURCE = Path(fastbert.__file__).resolve().parent
 # they run code that is in a file, or write where an archive says
@@ -106,10 +107,10 @@ def test_shapes_of_a_weights_file_are_compared_with_its_size(shape, tmp_path, li
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
     with pytest.raises(InputError, match="damaged"):
-        interop.read_safetensors(path)
+        huggingface.read_safetensors(path)
     path.write_bytes((2**63).to_bytes(8, "little") + header)  # a header longer than any file
     with pytest.raises(InputError, match="damaged"):
-        interop.read_safetensors(path)
+        huggingface.read_safetensors(path)
 
 
 NAMES = ["../outside", "/etc/passwd", "a/b", "..", ".", "", "a/../../outside", "a\x00b"]
@@ -124,7 +125,7 @@ def test_no_file_name_leads_out_of_its_directory(name, tmp_path):
     (model / "model.safetensors").rename(secret)
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"bert.pooler.dense.weight": name}}))
     with pytest.raises(InputError):
-        interop.read_weights(model)
+        huggingface.read_weights(model)
     (tmp_path / "text.txt").write_text("uma casa azul\n")
     tokenizer = Tokenizer.train([str(tmp_path / "text.txt")], vocab_size=60, min_frequency=1)
     fastbert.data.write_store(store, Corpus([str(tmp_path / "text.txt")]), tokenizer)

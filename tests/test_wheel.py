@@ -51,7 +51,7 @@ def clone(target: Path) -> Path:
 def test_wheel_holds_what_it_should(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("fastbert/_C") for name in names)
-    for name in ("fastbert/py.typed", "fastbert/kernels/attention.py", "fastbert/train.py"):
+    for name in ("fastbert/py.typed", "fastbert/kernels/attention/op.py", "fastbert/train.py"):
         assert name in names
     assert any(name.startswith("fastbert/data/bundled/") and name.endswith(".xz") for name in names)
     foreign = [n for n in names if n.split("/")[0] != "fastbert" and ".dist-info/" not in n]

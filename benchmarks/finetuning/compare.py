@@ -49,7 +49,7 @@ def one(arguments: argparse.Namespace) -> None:
     output = Path(arguments.work) / f"{name}-{side}-{seed}"
     shutil.rmtree(output, ignore_errors=True)
     if side == "fastbert":
-        imported = "fastbert.assembly", "fastbert.tasks.finetuning", "fastbert.tasks.training", "rich.progress"
+        imported = "fastbert.training.setup", "fastbert.tasks.finetuning", "fastbert.tasks.training", "rich.progress"
     else:
         imported = ("plain_transformers",)
     modules = [importlib.import_module(module) for module in imported]  # not timed

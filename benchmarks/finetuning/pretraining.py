@@ -46,7 +46,7 @@ def randomise(run: Path, folder: Path, seed: int) -> Path:
     import torch
 
     from fastbert import BertForPreTraining, Tokenizer
-    from fastbert.interop import read_config
+    from fastbert.weights.huggingface import read_config
 
     config = read_config(run)
     torch.manual_seed(seed)

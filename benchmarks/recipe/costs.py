@@ -21,12 +21,12 @@ from report import cost_key
 from run import HERE, Recorder, prepared, queue
 from variants import apply
 
-from fastbert import assembly
 from fastbert.data import TokenStore
-from fastbert.options import TrainOptions
-from fastbert.run_directory import RunDirectory, hardware
+from fastbert.runs.directory import RunDirectory, hardware
 from fastbert.text import Tokenizer
-from fastbert.trainer import Trainer
+from fastbert.training import setup
+from fastbert.training.options import TrainOptions
+from fastbert.training.trainer import Trainer
 
 STEPS = 4  # in a round
 
@@ -34,10 +34,10 @@ STEPS = 4  # in a round
 def trainer_of(job: dict[str, Any], place: Path, scratch: Path, stack: ExitStack) -> Trainer:
     options = TrainOptions(data=[str(place)], steps=1000, evaluations=0, checkpoint_every=0, **job["options"])
     tokenizer, store = Tokenizer.load(place), TokenStore.open(place)
-    device = assembly.choose_device("cpu")
-    options = assembly.settle(options, store, device)
+    device = setup.choose_device("cpu")
+    options = setup.settle(options, store, device)
     run = stack.enter_context(RunDirectory.claim(str(scratch), options))
-    parts = assembly.assemble(run, options, tokenizer, store, Recorder(), device)  # type: ignore[arg-type]
+    parts = setup.assemble(run, options, tokenizer, store, Recorder(), device)  # type: ignore[arg-type]
     stack.enter_context(apply(job["variant"], parts.trainer))
     stack.callback(parts.trainer.abandon)
     return parts.trainer

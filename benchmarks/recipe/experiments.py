@@ -1,8 +1,8 @@
 """The queue: what is tried, in the order of its worth. A run is one experiment with one seed; log.jsonl is the result.
 
-``options`` are fields of fastbert.options.TrainOptions that differ from the base below, ``variant`` names changes that
-are no option of the command (variants.py). A comparison is made at equal tokens, on the same text, vocabulary and
-evaluation questions; what a step costs is measured apart (costs.py).
+``options`` are fields of fastbert.training.options.TrainOptions that differ from the base below, ``variant`` names
+changes that are no option of the command (variants.py). A comparison is made at equal tokens, on the same text,
+vocabulary and evaluation questions; what a step costs is measured apart (costs.py).
 """
 
 from dataclasses import dataclass, field

@@ -76,7 +76,7 @@ def prepared(cache: Path, corpus: str) -> Path:
 
 
 class Recorder:
-    """In the place of fastbert.monitor.Monitor: keeps the records, shows nothing."""
+    """In the place of fastbert.runs.metrics_log.Monitor: keeps the records, shows nothing."""
 
     metrics_bytes = 0
 
@@ -98,12 +98,12 @@ def one(job: dict[str, Any], cache: Path, models: Path | None) -> dict[str, Any]
     import torch
     from variants import apply
 
-    from fastbert import assembly
     from fastbert.data import TokenStore
-    from fastbert.divergence import Diverged
-    from fastbert.options import TrainOptions, check
-    from fastbert.run_directory import RunDirectory, hardware
+    from fastbert.runs.directory import RunDirectory, hardware
     from fastbert.text import Tokenizer
+    from fastbert.training import setup
+    from fastbert.training.divergence import Diverged
+    from fastbert.training.options import TrainOptions, check
 
     store_path = prepared(cache, job["corpus"])
     options = TrainOptions(
@@ -112,13 +112,13 @@ def one(job: dict[str, Any], cache: Path, models: Path | None) -> dict[str, Any]
     )  # fmt: skip
     check(options)
     tokenizer, store = Tokenizer.load(store_path), TokenStore.open(store_path)
-    device = assembly.choose_device("cpu")
-    options = assembly.settle(options, store, device)
+    device = setup.choose_device("cpu")
+    options = setup.settle(options, store, device)
     torch.set_num_threads(options.threads or 1)
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.claim(str(Path(scratch) / "run"), options)
-        parts = assembly.assemble(run, options, tokenizer, store, recorder, device)  # type: ignore[arg-type]
+        parts = setup.assemble(run, options, tokenizer, store, recorder, device)  # type: ignore[arg-type]
         trainer = parts.trainer
         with apply(job["variant"], trainer):
             before_s = time.process_time()

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastbert import muon
 from fastbert.data import BatchLoader, split_documents
-from fastbert.trainer import Trainer
+from fastbert.optim import muon
+from fastbert.training.trainer import Trainer
 
 
 @contextmanager

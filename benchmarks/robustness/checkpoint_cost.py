@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from fastbert import checkpoint
-from fastbert.background import Background, HostCopy
 from fastbert.batch import PackedBatch
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
-from fastbert.optim import Optimizers
-from fastbert.trainer import DEFAULT_EVERY
+from fastbert.optim.optimizers import Optimizers
+from fastbert.runs import checkpoint
+from fastbert.system.background import Background, HostCopy
+from fastbert.training.trainer import DEFAULT_EVERY
 
 
 def main() -> None:

@@ -29,7 +29,9 @@ DOCUMENT_CHARACTERS = 3000
 # the first step's end on a clock that all processes share, then the run as the command makes it
 CHILD = """
 import sys, time
-from fastbert import cli, train, trainer
+from fastbert.system import cli
+from fastbert import train
+from fastbert.training import trainer
 step = trainer.Trainer._one_step
 def timed(self, progress):
     step(self, progress)

@@ -41,9 +41,7 @@ def main() -> int:
     import torch
     from torch.utils import tensorboard  # noqa: F401
 
-    import fastbert.assembly
-    import fastbert.by_heart
-    import fastbert.probes
+    import fastbert.evaluation.probes
     import fastbert.train  # noqa: F401
 
     torch.set_num_threads(1)

@@ -35,7 +35,7 @@ def write_corpus(path: Path) -> None:
 
 
 def options(folder: Path, run: Path, steps: int):
-    from fastbert.options import TrainOptions
+    from fastbert.training.options import TrainOptions
 
     return TrainOptions(
         data=[str(folder / "corpus.txt")], output=str(run), preset="tiny", batch_tokens=128, max_length=32, threads=1,
@@ -53,7 +53,8 @@ def forked(run: Path, opts, log: Path) -> int:
         import dataclasses
 
         import fastbert
-        from fastbert import cli, train
+        from fastbert import train
+        from fastbert.system import cli
 
         fastbert.IMPORTED_AT_S = time.monotonic()
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -93,9 +94,7 @@ def main() -> int:
     import torch
     from torch.utils import tensorboard  # noqa: F401
 
-    import fastbert.assembly
-    import fastbert.by_heart
-    import fastbert.probes
+    import fastbert.evaluation.probes
     import fastbert.train  # noqa: F401
 
     torch.set_num_threads(1)

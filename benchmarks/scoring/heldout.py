@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fastbert.data import TokenStore, split_documents
-from fastbert.evaluation import readable
+from fastbert.evaluation.examples import readable
 from fastbert.text import Tokenizer
 
 

@@ -4,9 +4,9 @@
 
 In 200 unseen sentences two tokens (in every second one three) are hidden: "in a row"; "apart", anywhere; "whole words",
 neighbouring words that make so many tokens; "one word" of so many pieces. All answers are scored by the same joint
-probability (`fastbert.filling`), and, as a check that does not favour the search, by the chain from left to right and
-by each token's probability given all others. The exact search is the certificate: where it proves the independent
-guesses to be the likeliest filling, no method can be higher.
+probability (`fastbert.inference.fill_mask`), and, as a check that does not favour the search, by the chain from left to
+right and by each token's probability given all others. The exact search is the certificate: where it proves the
+independent guesses to be the likeliest filling, no method can be higher.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from heldout import sentences
 
 import fastbert
 from fastbert.batch import pack_rows
-from fastbert.filling import independent, joint_log_scores
+from fastbert.inference.fill_mask import independent, joint_log_scores
 
 KINDS = ("in a row", "apart", "whole words", "one word")
 

@@ -94,7 +94,7 @@ def fastbert(directory: Path, bf16: bool) -> Contestant:
     import fastbert
     from fastbert.batch import pack
     from fastbert.model import BertForPreTraining
-    from fastbert.optim import Optimizers
+    from fastbert.optim.optimizers import Optimizers
 
     model = BertForPreTraining.from_pretrained(directory)
     for module in model.modules():

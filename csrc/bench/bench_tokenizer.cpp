@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "tokenizer_batch.h"
+#include "text/tokenizer_batch.h"
 
 using namespace fastbert;
 

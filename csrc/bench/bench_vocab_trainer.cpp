@@ -8,8 +8,8 @@
 #include <iterator>
 #include <vector>
 
-#include "vocab_trainer.h"
-#include "word_counter.h"
+#include "vocab/vocab_trainer.h"
+#include "vocab/word_counter.h"
 
 namespace {
 

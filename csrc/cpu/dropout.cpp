@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "philox.h"
+#include "data/philox.h"
 
 #include "cpu/vec_scalar.h"
 #include "cpu/dropout_loop.h"

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "simd.h"
+#include "system/simd.h"
 
 namespace fastbert {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "parallel.h"
+#include "system/parallel.h"
 
 #ifndef _WIN32
 #include <dlfcn.h>

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "tokenizer_batch.h"
+#include "text/tokenizer_batch.h"
 
 namespace {
 

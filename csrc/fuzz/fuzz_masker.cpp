@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "../tests/naive_masker.h"
-#include "masker.h"
+#include "data/masker.h"
 
 using namespace fastbert;
 

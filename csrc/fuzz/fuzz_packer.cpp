@@ -7,7 +7,7 @@
 #include <functional>
 #include <vector>
 
-#include "packer.h"
+#include "data/packer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 3) return 0;

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "input_error.h"
-#include "wordpiece.h"
+#include "system/input_error.h"
+#include "text/wordpiece.h"
 
 namespace {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "../tests/plain_merger.h"
-#include "vocab_trainer.h"
+#include "vocab/vocab_trainer.h"
 
 namespace {
 

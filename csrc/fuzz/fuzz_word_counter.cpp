@@ -5,7 +5,7 @@
 #include <map>
 #include <string>
 
-#include "word_counter.h"
+#include "vocab/word_counter.h"
 
 namespace {
 

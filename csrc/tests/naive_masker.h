@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "masker.h"
-#include "philox.h"
+#include "data/masker.h"
+#include "data/philox.h"
 
 namespace fastbert::naive {
 

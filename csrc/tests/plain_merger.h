@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "pair_merger.h"
+#include "vocab/pair_merger.h"
 
 namespace fastbert {
 

@@ -1,4 +1,4 @@
-#include "code_point_map.h"
+#include "vocab/code_point_map.h"
 
 #include <doctest/doctest.h>
 

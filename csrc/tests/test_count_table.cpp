@@ -1,4 +1,4 @@
-#include "count_table.h"
+#include "vocab/count_table.h"
 
 #include <doctest/doctest.h>
 

@@ -3,9 +3,9 @@
 #include <random>
 #include <vector>
 
-#include "masker.h"
+#include "data/masker.h"
 #include "naive_masker.h"
-#include "token_bits.h"
+#include "data/token_bits.h"
 
 using namespace fastbert;
 

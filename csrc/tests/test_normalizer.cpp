@@ -1,4 +1,4 @@
-#include "normalizer.h"
+#include "text/normalizer.h"
 
 #include <doctest/doctest.h>
 

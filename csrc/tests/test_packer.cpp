@@ -4,7 +4,7 @@
 #include <random>
 #include <vector>
 
-#include "packer.h"
+#include "data/packer.h"
 
 using namespace fastbert;
 

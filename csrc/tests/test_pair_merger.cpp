@@ -1,4 +1,4 @@
-#include "pair_merger.h"
+#include "vocab/pair_merger.h"
 
 #include <doctest/doctest.h>
 

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "philox.h"
+#include "data/philox.h"
 
 using namespace fastbert;
 

@@ -1,11 +1,11 @@
-#include "tokenizer.h"
+#include "text/tokenizer.h"
 
 #include <doctest/doctest.h>
 
 #include <random>
 #include <string>
 
-#include "tokenizer_batch.h"
+#include "text/tokenizer_batch.h"
 
 using namespace fastbert;
 

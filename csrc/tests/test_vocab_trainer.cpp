@@ -1,4 +1,4 @@
-#include "vocab_trainer.h"
+#include "vocab/vocab_trainer.h"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "word_counter.h"
+#include "vocab/word_counter.h"
 
 #include <doctest/doctest.h>
 

@@ -1,11 +1,11 @@
-#include "wordpiece.h"
+#include "text/wordpiece.h"
 
 #include <doctest/doctest.h>
 
 #include <map>
 #include <random>
 
-#include "input_error.h"
+#include "system/input_error.h"
 
 using fastbert::WordPiece;
 

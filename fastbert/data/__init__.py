@@ -7,28 +7,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "BatchLoader": "fastbert.data.loader",
-    "Corpus": "fastbert.data.documents",
-    "Document": "fastbert.data.documents",
-    "Split": "fastbert.data.split",
-    "TokenStore": "fastbert.data.store",
-    "merge_stores": "fastbert.data.merge",
-    "read_documents": "fastbert.data.documents",
-    "split_documents": "fastbert.data.split",
-    "write_store": "fastbert.data.writer",
+    "BatchLoader": "fastbert.data.batches.loader",
+    "Corpus": "fastbert.data.corpus.documents",
+    "Document": "fastbert.data.corpus.documents",
+    "Split": "fastbert.data.batches.split",
+    "TokenStore": "fastbert.data.store.token_store",
+    "merge_stores": "fastbert.data.store.merge",
+    "read_documents": "fastbert.data.corpus.documents",
+    "split_documents": "fastbert.data.batches.split",
+    "write_store": "fastbert.data.store.writer",
 }
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
-    from fastbert.data.documents import Corpus as Corpus
-    from fastbert.data.documents import Document as Document
-    from fastbert.data.documents import read_documents as read_documents
-    from fastbert.data.loader import BatchLoader as BatchLoader
-    from fastbert.data.merge import merge_stores as merge_stores
-    from fastbert.data.split import Split as Split
-    from fastbert.data.split import split_documents as split_documents
-    from fastbert.data.store import TokenStore as TokenStore
-    from fastbert.data.writer import write_store as write_store
+    from fastbert.data.batches.loader import BatchLoader as BatchLoader
+    from fastbert.data.batches.split import Split as Split
+    from fastbert.data.batches.split import split_documents as split_documents
+    from fastbert.data.corpus.documents import Corpus as Corpus
+    from fastbert.data.corpus.documents import Document as Document
+    from fastbert.data.corpus.documents import read_documents as read_documents
+    from fastbert.data.store.merge import merge_stores as merge_stores
+    from fastbert.data.store.token_store import TokenStore as TokenStore
+    from fastbert.data.store.writer import write_store as write_store
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fastbert.errors import InputError
 from fastbert.metrics.language import FUNCTION_WORDS, PORTER, SNOWBALL, stemmer, synonyms, words
 from fastbert.metrics.score import Language, References, Score, check_language, mean, paired, signature
+from fastbert.system.errors import InputError
 
 EXACT, STEM, SYNONYM = 0, 1, 2
 BEAM = 40  # alignments kept for each word, as METEOR 1.5

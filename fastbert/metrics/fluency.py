@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fastbert.errors import InputError
 from fastbert.metrics.score import Score, mean, signature
+from fastbert.system.errors import InputError
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert

@@ -5,8 +5,8 @@ import unicodedata
 from collections.abc import Callable
 from functools import cache
 
-from fastbert.errors import InputError
 from fastbert.metrics.score import Language, check_language, library
+from fastbert.system.errors import InputError
 
 
 def _set(text: str) -> frozenset[str]:

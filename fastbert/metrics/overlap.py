@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from fastbert.errors import InputError
 from fastbert.metrics.language import FUNCTION_WORDS, SNOWBALL, stemmer, words
 from fastbert.metrics.score import Language, References, Score, check_language, library, mean, paired, signature
+from fastbert.system.errors import InputError
 
 ROUGE_KINDS = ("rouge1", "rouge2", "rougeL")
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 
 Language: TypeAlias = Literal["en", "pt"]
 LANGUAGES = ("en", "pt")

@@ -5,16 +5,17 @@ from dataclasses import MISSING, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastbert import __version__, page
-from fastbert.evaluation import readable
-from fastbert.options import TrainOptions
-from fastbert.page import escape
+from fastbert import __version__
+from fastbert.evaluation.examples import readable
 from fastbert.reporting.charts import COLOURS, Series, bars, line_chart
 from fastbert.reporting.drawings import map_drawing, token_boxes
 from fastbert.reporting.model_views import attention, tokenization, word_map
 from fastbert.reporting.numbers import Numbers
 from fastbert.reporting.runs import RunRecord
 from fastbert.reporting.wording import WORDS
+from fastbert.system import html_page
+from fastbert.system.html_page import escape
+from fastbert.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert
@@ -28,7 +29,7 @@ def build(
     runs: Sequence[RunRecord],
     bert: "Bert | None",
     *,
-    language: page.PageLanguage = "en",
+    language: html_page.PageLanguage = "en",
     text: str | None = None,
     problem: str = "",
 ) -> str:
@@ -49,7 +50,7 @@ class _Report:
         self,
         runs: Sequence[RunRecord],
         bert: "Bert | None",
-        language: page.PageLanguage,
+        language: html_page.PageLanguage,
         text: str | None,
         problem: str,
     ):
@@ -69,7 +70,9 @@ class _Report:
             maps = attention(self.bert, self.text)
             sections += [self.tokens(), self.attention_section(maps), self.embedding_map()]
             words = {name: self.words[name] for name in ("looks_at", "layer", "head", "average")}
-            data = page.data_block("maps", maps | {"words": words, "language": page.LANGUAGE_TAGS[self.language]})
+            data = html_page.data_block(
+                "maps", maps | {"words": words, "language": html_page.LANGUAGE_TAGS[self.language]}
+            )
         elif self.problem:
             sections.append(f'<p class="soft">{escape(self.words["no_model"].format(reason=self.problem))}</p>')
         sections.append(self.machine())
@@ -79,12 +82,12 @@ class _Report:
             + "\n".join(filter(None, sections))
             + f'\n<footer class="soft small">{escape(self.words["made"].format(version=__version__))}</footer>\n</main>'
         )
-        return page.page(
+        return html_page.page(
             title,
             body + data,
             language=self.language,
-            style=page.asset("fastbert.reporting", "report.css"),
-            script=page.asset("fastbert.reporting", "report.js") if data else "",
+            style=html_page.asset("fastbert.reporting", "report.css"),
+            script=html_page.asset("fastbert.reporting", "report.js") if data else "",
         )
 
     def _example_text(self) -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from fastbert.page import escape
 from fastbert.reporting.model_views import Piece, WordMap
+from fastbert.system.html_page import escape
 
 LETTER = 0.56  # width of an average letter, in font sizes
 

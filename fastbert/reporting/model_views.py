@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastbert.bert import Bert
 from fastbert.data import TokenStore
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 
 MAP_WORDS = 160
 ATTENTION_TOKENS = 40  # more cannot be read
@@ -98,7 +98,7 @@ def word_map(bert: Bert, run: Path, most: int = MAP_WORDS) -> WordMap | None:
 
 def piece_counts(bert: Bert, run: Path) -> NDArray[np.int64]:
     """(V,) occurrences in the run's tokens; without them the vocabulary's order stands for frequency."""
-    from fastbert.probes import token_counts
+    from fastbert.evaluation.probes import token_counts
 
     try:
         return token_counts(TokenStore.open(run / "tokens"), len(bert.tokenizer))

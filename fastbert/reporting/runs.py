@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 
 Row = dict[str, Any]
 Points = list[tuple[float, float]]

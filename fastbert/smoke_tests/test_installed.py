@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import fastbert
-from fastbert import layers, native
+from fastbert import layers
 from fastbert.data import Corpus
+from fastbert.system import native
 
 DIALOGUE = (
     "Bom dia, como você está?",

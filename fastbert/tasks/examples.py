@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 from fastbert.tasks.records import Record, is_table, read_lines, read_records
 
 Task = Literal["classification", "regression", "tagging", "qa"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastbert.batch import PackedBatch
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample
 from fastbert.text import Tokenizer
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastbert import checkpoint
-from fastbert.errors import InputError
-from fastbert.json_files import read_object
 from fastbert.model import BertForPreTraining
+from fastbert.runs import checkpoint
+from fastbert.system.errors import InputError
+from fastbert.system.json_files import read_object
 from fastbert.tasks import prediction, scores
 from fastbert.tasks.examples import FieldNames, Notes, QuestionExample, has_pairs, looks_like_numbers, read_examples
 from fastbert.tasks.features import Rows, SpanRows, TextRows, TokenRows, span_rows, text_rows, token_rows

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 
 
 def label_names(labels: Iterable[str], *, tags: bool = False) -> list[str]:

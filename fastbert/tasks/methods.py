@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 
 if TYPE_CHECKING:
     from fastbert.model import BertForPreTraining
@@ -136,7 +136,7 @@ def _listed(texts: Texts) -> list[str]:
 
 def read_head(directory: Path, backbone: "BertForPreTraining") -> "TaskModel | None":
     """The head in a directory whose encoder is ``backbone``, None where there is none that is supported here."""
-    from fastbert.json_files import read_object
+    from fastbert.system.json_files import read_object
     from fastbert.tasks.model import TaskModel, settings_of
 
     hf = read_object(directory / "config.json", "copy the file again from its source")

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastbert import interop
 from fastbert.batch import PackedBatch
-from fastbert.errors import InputError
-from fastbert.json_files import read_object
 from fastbert.model import BertForPreTraining
+from fastbert.system.errors import InputError
+from fastbert.system.json_files import read_object
+from fastbert.weights import huggingface
 
 Head = Literal["sequence", "token", "span"]
 HEAD_OF = {"classification": "sequence", "regression": "sequence", "tagging": "token", "qa": "span"}
@@ -108,11 +108,11 @@ class TaskModel(nn.Module):
     # ---- directories ----
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` as the stock class of this head reads them."""
-        interop.write_directory(self.hf_state(), self.hf_config(), Path(directory))
+        huggingface.write_directory(self.hf_state(), self.hf_config(), Path(directory))
 
     def hf_state(self) -> dict[str, Tensor]:
         config, head = self.backbone.config, self.settings.head
-        state = interop.state_dict_to_hf(self.backbone.state_dict(), config)
+        state = huggingface.state_dict_to_hf(self.backbone.state_dict(), config)
         dropped = ["cls.", "decoder."]
         if head != "sequence":
             dropped.append("bert.pooler.")
@@ -124,7 +124,7 @@ class TaskModel(nn.Module):
     def hf_config(self) -> dict[str, Any]:
         config, settings = self.backbone.config, self.settings
         labels = settings.labels or tuple(f"LABEL_{i}" for i in range(settings.num_outputs))
-        hf = interop.config_to_hf(config) | {
+        hf = huggingface.config_to_hf(config) | {
             "architectures": [_FAMILY[config.arch] + _SUFFIX[settings.head]],
             "classifier_dropout": self.dropout_p,
             "id2label": {str(i): name for i, name in enumerate(labels)},
@@ -172,7 +172,7 @@ class TaskModel(nn.Module):
             dropout=backbone.config.hidden_dropout_prob if dropout is None else float(dropout),
             pooling=hf.get("classifier_pooling", "cls") if backbone.config.arch == "modern" else "cls",
         )
-        weights = interop.read_weights(directory)
+        weights = huggingface.read_weights(directory)
         for ours, theirs in _head_names(backbone.config.arch, settings.head).items():
             _load_linear(getattr(model, ours), weights, theirs, directory)
         return model.eval()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample, tagged_text, word_spans
 from fastbert.tasks.features import Rows, SpanRows, TokenRows, span_rows, text_rows, token_rows
 from fastbert.tasks.model import TaskModel

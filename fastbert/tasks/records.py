@@ -5,11 +5,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from fastbert.data.compression import ByteStream
-from fastbert.data.formats import MAX_FIELD_CHARS
-from fastbert.data.sources import Source, find_sources
-from fastbert.data.text_blocks import text_blocks
-from fastbert.errors import InputError
+from fastbert.data.corpus.compression import ByteStream
+from fastbert.data.corpus.formats import MAX_FIELD_CHARS
+from fastbert.data.corpus.sources import Source, find_sources
+from fastbert.data.corpus.text_blocks import text_blocks
+from fastbert.system.errors import InputError
 
 Record = dict[str, Any]
 _DELIMITERS = {"csv": ",", "tsv": "\t"}

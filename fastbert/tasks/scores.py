@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 
 # task -> (measures that are worked out, the one that chooses the best checkpoint)
 MEASURES: dict[str, tuple[tuple[str, ...], str]] = {

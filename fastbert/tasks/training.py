@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fastbert.muon import Muon
-from fastbert.optim import Schedule, hidden_and_rest, stacked_parts
+from fastbert.optim.muon import Muon
+from fastbert.optim.optimizers import Schedule, hidden_and_rest, stacked_parts
 from fastbert.tasks.features import Rows
 from fastbert.tasks.model import TaskModel
 from fastbert.tasks.scores import better

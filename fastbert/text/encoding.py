@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 
 STRATEGIES = ("longest_first", "only_first", "only_second")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 
 
 def is_arrow(texts: object) -> bool:

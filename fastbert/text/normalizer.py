@@ -1,4 +1,4 @@
-"""BertNormalizer and BertPreTokenizer: raw text in, normalised words out. The readable twin of csrc/normalizer.h.
+"""BertNormalizer and BertPreTokenizer: raw text in, normalised words out. The readable twin of csrc/text/normalizer.h.
 
 The steps, in order: ``clean_text`` deletes control characters and turns blanks into spaces; ``handle_chinese_chars``
 sets ideographs apart; ``strip_accents`` decomposes (NFD), orders the marks and drops the nonspacing ones;

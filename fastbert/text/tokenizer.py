@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fastbert import native
-from fastbert.errors import InputError
+from fastbert.system import native
+from fastbert.system.errors import InputError
 from fastbert.text import inputs
 from fastbert.text.encoding import EncodedBatch, Encoding, TruncationRule, assemble
 from fastbert.text.tokenizer_files import (

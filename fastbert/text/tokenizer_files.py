@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastbert.errors import InputError
-from fastbert.json_files import Fields, read_object
+from fastbert.system.errors import InputError
+from fastbert.system.json_files import Fields, read_object
 from fastbert.text import unicode_tables
 from fastbert.text.normalizer import NormalizerOptions
 

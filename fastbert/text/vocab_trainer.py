@@ -1,6 +1,6 @@
 """Training a WordPiece vocabulary: the rule, its readable twin, and the functions to call.
 
-The rule, to the byte (csrc/vocab_trainer.h does the same, many times faster):
+The rule, to the byte (csrc/vocab/vocab_trainer.h does the same, many times faster):
 
 1. Words are counted (:mod:`fastbert.text.word_counts`).
 2. The alphabet is the characters of the words. ``limit_alphabet`` keeps the most frequent ones (ties: the smaller code
@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from fastbert.errors import InputError
-from fastbert.native import core
+from fastbert.system.errors import InputError
+from fastbert.system.native import core
 from fastbert.text.word_counts import MAX_WORD_CHARS, SPECIAL_TOKENS, WordCounts, check_special_tokens, check_unicode
 
 Progress = Callable[[int, int], None]
@@ -208,7 +208,7 @@ def _learn_reference(
     special_tokens: Sequence[str],
     progress: Progress | None,
 ) -> tuple[list[str], int, int, int]:
-    """The readable twin of csrc/vocab_trainer.h: (tokens, how many of them are no merges, characters, dropped ones)."""
+    """The twin of csrc/vocab/vocab_trainer.h: (tokens, how many of them are no merges, characters, dropped ones)."""
     words = [(word, count) for word, count in counter.items() if len(word) <= MAX_WORD_CHARS]
     if sum(len(word) * count for word, count in words) > _MAX_COUNT:
         raise OverflowError

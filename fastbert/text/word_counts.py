@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fastbert.errors import InputError
-from fastbert.native import core
+from fastbert.system.errors import InputError
+from fastbert.system.native import core
 from fastbert.text.normalizer import Normalizer, NormalizerOptions
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -77,7 +77,7 @@ def _complete(data: bytes) -> int:
 
 
 class _ReferenceCounter:
-    """The readable twin of csrc/word_counter.h."""
+    """The readable twin of csrc/vocab/word_counter.h."""
 
     def __init__(self, options: NormalizerOptions, special_tokens: Sequence[str]) -> None:
         self.counts: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""WordPiece encoding in Python: the readable twin of csrc/wordpiece.h, csrc/tokenizer.h and csrc/tokenizer_batch.h."""
+"""WordPiece encoding in Python: the readable twin of wordpiece.h, tokenizer.h and tokenizer_batch.h in csrc/text."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastbert.errors import InputError
+from fastbert.system.errors import InputError
 from fastbert.text.encoding import kept_lengths
 from fastbert.text.normalizer import Normalizer, NormalizerOptions
 

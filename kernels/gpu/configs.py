@@ -1,7 +1,7 @@
 """Block sizes, warps and stages of every kernel: a static table beside each kernel, overlaid by a JSON file.
 
 A table maps (architecture, element bytes, size) to a :class:`Config`. The static entries were chosen with the
-ahead-of-time audit (``python -m fastbert.kernels.audit``): no spills, the shared memory fits. ``python -m
+ahead-of-time audit (``python kernels/audit/audit.py``): no spills, the shared memory fits. ``python -m
 fastbert.tune`` measures on a GPU and writes the overlay, whose place is the environment variable ``FASTBERT_TUNED`` or
 ``~/.cache/fastbert/kernels.json``; a key is ``"op/architecture/element bytes/size"``.
 """

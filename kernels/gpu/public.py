@@ -1,6 +1,6 @@
 """Every op's Triton implementation under the name that ``fastbert.ops`` gives it. Importing this imports triton."""
 
-from fastbert.kernels.attention import attention
+from fastbert.kernels.attention.op import attention
 from fastbert.kernels.embed import embed_layer_norm
 from fastbert.kernels.feed_forward import feed_forward
 from fastbert.kernels.gelu import bias_gelu, geglu

@@ -15,11 +15,11 @@ KERNELS = HERE.parents[1] / "kernels" / "gpu"
 # what is planted: file, the right text, the wrong text, and the test that must fail
 MUTATIONS = {
     "a mask edge one too far": (
-        "attention_tile.py", "live = j < length", "live = j <= length",
+        "attention/device.py", "live = j < length", "live = j <= length",
         "interpreted/test_attention.py::test_parity[one block-torch.float32]",
     ),
     "a window one too wide": (
-        "attention_tile.py", "(i - j <= window)", "(i - j <= window + 1)",
+        "attention/device.py", "(i - j <= window)", "(i - j <= window + 1)",
         "interpreted/test_attention.py::test_parity[window, one block-torch.float32]",
     ),
     "a missing upcast to float32": (
@@ -28,11 +28,11 @@ MUTATIONS = {
         "interpreted/test_rows.py::test_add_layer_norm[plain-(2, 1000)-torch.bfloat16]",
     ),
     "a swapped stride": (
-        "attention_forward.py", "K + j[:, None] * stride_kt", "K + j[:, None] * stride_vt",
+        "attention/forward.py", "K + j[:, None] * stride_kt", "K + j[:, None] * stride_vt",
         "interpreted/test_attention.py::test_each_of_q_k_v_has_its_own_strides",
     ),
     "a dropout mask that the backward draws elsewhere": (
-        "attention_backward.py", "tl.trans(tile_dropout(seed, bh, i, j0,", "tl.trans(tile_dropout(seed, bh, i, j0 + 4,",
+        "attention/backward.py", "tl.trans(tile_dropout(seed, bh, i, j0,", "tl.trans(tile_dropout(seed, bh, i, j0 + 4,",
         "interpreted/test_attention.py::test_dropout_gradient_is_the_slope_of_its_own_forward",
     ),
     "a store past the end": (
@@ -40,11 +40,11 @@ MUTATIONS = {
         "interpreted/test_rows.py::test_gelu[bias_gelu-True-none-(70, 66)-torch.float32]",
     ),
     "a tile that spills": (
-        "attention_tiles.py", "_L, _M, _S = (128, 128, 8, 2)", "_L, _M, _S = (128, 128, 4, 2)",
+        "attention/config_table.py", "_L, _M, _S = (128, 128, 8, 2)", "_L, _M, _S = (128, 128, 4, 2)",
         "test_audit.py::test_attention_keeps_its_budget[sm_90]",
     ),
     "a grid too small": (
-        "attention_forward.py", 'num_tiles * geometry["num_sequences"] * q.shape[1]',
+        "attention/forward.py", 'num_tiles * geometry["num_sequences"] * q.shape[1]',
         'num_tiles * geometry["num_sequences"]',
         "test_launches.py::test_every_tile_of_every_sequence_has_a_program[512]",
     ),

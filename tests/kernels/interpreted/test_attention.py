@@ -7,7 +7,7 @@ import torch
 from harness import check_parity, fenced_allocations, guarded, shuffled_programs
 
 from fastbert import reference
-from fastbert.kernels.attention import attention, attention_probabilities
+from fastbert.kernels.attention.op import attention, attention_probabilities
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 NUM_HEADS = 2

@@ -76,7 +76,7 @@ def test_ops_run_the_kernel_asked_for(monkeypatch):
         reached.append(kernel.fn.__name__)
         return stock(kernel, *arguments, **options)
 
-    for module in ("attention_forward", "norm", "gelu", "rotary", "embed", "loss"):
+    for module in ("attention.forward", "norm", "gelu", "rotary", "embed", "loss"):
         monkeypatch.setattr(f"fastbert.kernels.{module}.launch", spy)
     x, vector, ids = torch.randn(6, 16), torch.randn(16), torch.arange(6)
     calls = {

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fastbert import ops, reference
 from fastbert.kernels import feed_forward as _feed_forward  # noqa: F401  registers the op
-from fastbert.kernels.attention import attention
+from fastbert.kernels.attention.op import attention
 from fastbert.kernels.embed import embed_layer_norm
 from fastbert.kernels.gelu import bias_gelu, geglu
 from fastbert.kernels.loss import masked_lm_loss

@@ -1,0 +1,113 @@
+#include "text/wordpiece.h"
+
+#include <algorithm>
+#include <limits>
+#include <string_view>
+
+#include "system/input_error.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+namespace fastbert {
+namespace {
+
+constexpr size_t kShownBytes = 60;
+constexpr size_t kLabelPadding = 16;
+
+struct Entry {
+  std::string_view text;
+  int32_t id;
+};
+
+// The entries below a node: a range of sorted entries that share their first `depth` bytes.
+struct Subtree {
+  size_t begin, end, depth;
+};
+
+}  // namespace
+
+WordPiece::WordPiece(const std::vector<std::string>& vocab, int32_t unk_id, size_t max_chars)
+    : unk_id_(unk_id), max_chars_(max_chars) {
+  std::vector<Entry> entries, continuations;
+  for (size_t i = 0; i < vocab.size(); ++i) {
+    const std::string_view text = vocab[i];
+    const auto id = static_cast<int32_t>(i);
+    if (!text.empty()) entries.push_back({text, id});
+    if (text.size() > 2 && text[0] == '#' && text[1] == '#') continuations.push_back({text.substr(2), id});
+  }
+  const auto before = [](const Entry& a, const Entry& b) { return a.text != b.text ? a.text < b.text : a.id < b.id; };
+  std::sort(entries.begin(), entries.end(), before);
+  std::sort(continuations.begin(), continuations.end(), before);
+  const size_t num_words = entries.size();
+  entries.insert(entries.end(), continuations.begin(), continuations.end());
+
+  std::vector<Subtree> walk{{0, num_words, 0}, {num_words, entries.size(), 0}};  // by node
+  labels_.assign(kNumRoots, 0);
+  for (size_t node = 0; node < walk.size(); ++node) {
+    if (walk.size() > std::numeric_limits<uint32_t>::max()) throw InputError("the vocabulary is too large: over 4 GB");
+    const Subtree here = walk[node];
+    size_t i = here.begin;
+    nodes_.push_back({static_cast<uint32_t>(walk.size()), -1});
+    for (; i < here.end && entries[i].text.size() == here.depth; ++i) nodes_.back().id = entries[i].id;
+    while (i < here.end) {
+      const size_t first = i;
+      const char byte = entries[first].text[here.depth];
+      while (i < here.end && entries[i].text[here.depth] == byte) ++i;
+      if (node < kNumRoots) root_children_[node][static_cast<uint8_t>(byte)] = static_cast<uint32_t>(walk.size());
+      walk.push_back({first, i, here.depth + 1});
+      labels_.push_back(static_cast<uint8_t>(byte));
+    }
+  }
+  nodes_.push_back({static_cast<uint32_t>(walk.size()), -1});
+  labels_.resize(labels_.size() + kLabelPadding);
+}
+
+inline uint32_t WordPiece::child(uint32_t node, uint8_t byte) const {
+  uint32_t first = nodes_[node].first_child;
+  const uint32_t end = nodes_[node + 1].first_child;
+#ifdef __SSE2__
+  const __m128i wanted = _mm_set1_epi8(static_cast<char>(byte));
+  for (; first < end; first += 16) {
+    const __m128i labels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(labels_.data() + first));
+    const int equal = _mm_movemask_epi8(_mm_cmpeq_epi8(labels, wanted));
+    if (!equal) continue;
+    const uint32_t found = first + static_cast<uint32_t>(__builtin_ctz(static_cast<unsigned>(equal)));
+    return found < end ? found : kNone;  // beyond the end are other nodes' children
+  }
+#else
+  for (; first < end; ++first)
+    if (labels_[first] == byte) return first;
+#endif
+  return kNone;
+}
+
+void WordPiece::unknown(const uint8_t* word, size_t num_bytes, std::vector<Piece>& pieces) const {
+  if (unk_id_ < 0) {
+    const std::string shown(reinterpret_cast<const char*>(word), std::min(num_bytes, kShownBytes));
+    throw InputError("the vocabulary has no [UNK] and cannot write the word '" + shown +
+                     "'. Remedy: add a line [UNK] to vocab.txt");
+  }
+  pieces.assign(1, Piece{unk_id_, static_cast<uint32_t>(num_bytes)});
+}
+
+void WordPiece::split(const uint8_t* word, size_t num_bytes, size_t num_chars, std::vector<Piece>& pieces) const {
+  pieces.clear();
+  if (num_chars > max_chars_) return unknown(word, num_bytes, pieces);
+  for (size_t begin = 0; begin < num_bytes;) {
+    Piece longest{-1, 0};
+    size_t i = begin;
+    for (uint32_t node = root_children_[begin ? kContinuationRoot : kWordRoot][word[i]]; node != kNone;
+         node = child(node, word[i])) {
+      ++i;
+      if (nodes_[node].id >= 0) longest = Piece{nodes_[node].id, static_cast<uint32_t>(i)};
+      if (i == num_bytes) break;
+    }
+    if (longest.id < 0) return unknown(word, num_bytes, pieces);
+    pieces.push_back(longest);
+    begin = longest.end;
+  }
+}
+
+}  // namespace fastbert

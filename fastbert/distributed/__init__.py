@@ -1,0 +1,1 @@
+"""Several ranks: their world, sharded weights, weights in shared memory."""

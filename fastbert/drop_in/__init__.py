@@ -1,0 +1,1 @@
+"""This package's ops in models that somebody else wrote."""

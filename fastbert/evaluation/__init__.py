@@ -1,0 +1,1 @@
+"""What a model knows: examples, probes, and ratings by people."""

@@ -1,0 +1,12 @@
+"""Rating by people: a blind sheet made from several systems' texts, and what the ratings say.
+
+``python -m fastbert.evaluate human make`` writes the sheet (:mod:`fastbert.evaluation.human.sheet`), ``… human score``
+reads the answers (:mod:`fastbert.evaluation.human.answers`) and compares the systems
+(:mod:`fastbert.evaluation.human.ratings`).
+"""
+
+from fastbert.evaluation.human.answers import Rating, read_answers, read_key
+from fastbert.evaluation.human.ratings import Summary, summarize
+from fastbert.evaluation.human.sheet import CRITERIA, Sheet, make_sheet
+
+__all__ = ["CRITERIA", "Rating", "Sheet", "Summary", "make_sheet", "read_answers", "read_key", "summarize"]

@@ -1,0 +1,183 @@
+"""The sheet: every system's text for every input, without names, in an order drawn by a seed.
+
+Three files: ``sheet.html`` (for a browser, without network), ``sheet.csv`` (the same for a spreadsheet) and
+``key.json`` (which text is whose: not for the raters).
+"""
+
+import csv
+import hashlib
+import io
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastbert.evaluation.human.wording import CRITERIA_WORDS, WORDS
+from fastbert.system import html_page
+from fastbert.system.errors import InputError
+
+CRITERIA = ("relevance", "coherence", "fluency", "grammar")
+KEY_FORMAT = "fastbert rating key 1"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One text to be rated."""
+
+    id: str  # says nothing about where the text is from
+    system: str
+    input: int  # number of the input, from 0
+    source: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Items in the order of the sheet, and what is asked of each."""
+
+    id: str
+    title: str
+    language: html_page.PageLanguage
+    criteria: tuple[str, ...]
+    points: int  # ratings are 1 … points
+    seed: int
+    items: tuple[Item, ...]
+
+    def write(self, directory: str | Path) -> Path:
+        """Write the three files into a directory that holds no sheet yet; returns ``sheet.html``'s path.
+
+        Raises:
+            InputError: there is a sheet already, or it cannot be written.
+        """
+        directory = Path(directory)
+        for name in ("key.json", "sheet.html", "sheet.csv"):
+            if (directory / name).exists():
+                # answers may already refer to it
+                raise InputError(f"{directory / name}: exists: give another --output, or delete that sheet first")
+        html_page.write(directory / "key.json", json.dumps(self.key(), ensure_ascii=False, indent=1) + "\n")
+        html_page.write(directory / "sheet.csv", self.csv())
+        return html_page.write(directory / "sheet.html", self.html())
+
+    def key(self) -> dict:
+        """What :func:`fastbert.evaluation.human.read_key` reads."""
+        return {
+            "format": KEY_FORMAT, "sheet": self.id, "title": self.title, "language": self.language,
+            "criteria": list(self.criteria), "points": self.points, "seed": self.seed,
+            "items": {i.id: {"system": i.system, "input": i.input, "text": i.text} for i in self.items},
+        }  # fmt: skip
+
+    def csv(self) -> str:
+        """One row an item, columns to be filled in. A byte order mark tells spreadsheets that it is UTF-8."""
+        out = io.StringIO()
+        rows = csv.writer(out)
+        rows.writerow(["sheet", "item", "source", "text", *self.criteria, "comment"])
+        for item in self.items:
+            texts = [_not_a_formula(item.source or ""), _not_a_formula(item.text)]
+            rows.writerow([self.id, item.id, *texts, *("" for _ in self.criteria), ""])
+        return "\ufeff" + out.getvalue()
+
+    def html(self) -> str:
+        """The page for a browser."""
+        words = WORDS[self.language]
+        data = {
+            "sheet": self.id, "language": self.language, "points": self.points, "words": words,
+            "criteria": [
+                {"name": name, "label": label, "question": question}
+                for name in self.criteria
+                for label, question in [CRITERIA_WORDS[self.language].get(name, (name, ""))]
+            ],
+            "items": [{"id": i.id, "source": i.source, "text": i.text} for i in self.items],
+        }  # fmt: skip
+        body = html_page.asset("fastbert.evaluation.human", "sheet.html")
+        for name, text in {"title": self.title, **words}.items():
+            body = body.replace("{{" + name + "}}", html_page.escape(text))
+        return html_page.page(
+            self.title,
+            body + html_page.data_block("data", data),
+            language=self.language,
+            style=html_page.asset("fastbert.evaluation.human", "sheet.css"),
+            script=html_page.asset("fastbert.evaluation.human", "sheet.js"),
+        )
+
+
+def make_sheet(
+    systems: Mapping[str, Sequence[str]],
+    sources: Sequence[str] | None = None,
+    *,
+    criteria: Sequence[str] = CRITERIA,
+    points: int = 5,
+    language: html_page.PageLanguage = "en",
+    title: str | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+) -> Sheet:
+    """Mix the texts of several systems.
+
+    Args:
+        systems: name → texts, one for each input, in the same order.
+        sources: the inputs, shown above the texts.
+        criteria: what is rated; besides :data:`CRITERIA` any short name.
+        points: ratings are 1 … points (2 to 9: one key each).
+        language: of the page.
+        title: of the page.
+        sample: rate this many inputs, drawn at random, instead of all.
+        seed: of the sample and of the order.
+
+    Raises:
+        InputError: no system or text, other numbers of texts, an empty text, criteria twice.
+    """
+    count = _check(systems, sources, criteria, points, sample)
+    draw = random.Random(seed)
+    chosen = sorted(draw.sample(range(count), sample)) if sample is not None else range(count)
+    fingerprint = hashlib.sha256(
+        json.dumps([{k: list(v) for k, v in systems.items()}, seed, list(criteria), points, list(chosen)]).encode()
+    ).hexdigest()
+    pairs = [(index, system) for index in chosen for system in systems]
+    draw.shuffle(pairs)
+    items = tuple(
+        # drawn from the sheet's hash and the place, so that equal commands make equal sheets
+        Item(
+            hashlib.sha256(f"{fingerprint}/{place}".encode()).hexdigest()[:8],
+            system,
+            index,
+            sources[index] if sources is not None else None,
+            systems[system][index],
+        )
+        for place, (index, system) in enumerate(pairs)
+    )
+    title = title or WORDS[language]["default_title"]
+    return Sheet(fingerprint[:12], title, language, tuple(criteria), points, seed, items)
+
+
+def _check(systems, sources, criteria, points, sample) -> int:
+    """The number of inputs, when all is well."""
+    if not systems:
+        raise InputError("no system: give the texts of at least one")
+    counts = {name: len(texts) for name, texts in systems.items()} | (
+        {"the inputs": len(sources)} if sources is not None else {}
+    )
+    first, count = next(iter(counts.items()))
+    for name, other in counts.items():
+        if other != count:
+            raise InputError(f"{name} has {other} texts and {first} {count}: text n of each must be for the same input")
+    if not count:
+        raise InputError(f"{first} has no text: give at least one")
+    for name, texts in systems.items():
+        if empty := next((n for n, text in enumerate(texts, start=1) if not text.strip()), None):
+            raise InputError(f"text {empty} of {name} is empty: people cannot rate it; leave that input out")
+    if not criteria or len(set(criteria)) != len(criteria):
+        raise InputError(f"criteria {' '.join(criteria)!r}: expected one or more, each once")
+    for name in criteria:
+        if not name.isidentifier() or name in ("sheet", "item", "source", "text", "comment", "rater"):
+            raise InputError(f"criterion {name!r}: expected one word of letters, and none of the sheet's own columns")
+    if not 2 <= points <= 9:
+        raise InputError(f"points={points}: expected 2 to 9, a key each")
+    if sample is not None and not 1 <= sample <= count:
+        raise InputError(f"sample={sample}: expected 1 to {count}, the number of inputs")
+    return count
+
+
+def _not_a_formula(text: str) -> str:
+    """A spreadsheet would compute a cell that begins so; a leading apostrophe makes it text."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

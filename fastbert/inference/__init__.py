@@ -1,0 +1,1 @@
+"""Using a model, one file a way to use it."""

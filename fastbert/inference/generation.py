@@ -1,0 +1,252 @@
+"""Text from a masked language model: masks are filled over several steps, the surest first.
+
+A canvas of [MASK]s follows the prompt. At each step the model proposes a token for every mask, some of the proposals
+are kept and the others hidden again. Gibbs sweeps may follow: every generated token in turn is hidden and drawn anew
+given all others. A model trained with ``--objective diffusion`` has seen texts that are all masks and can begin from
+nothing; one trained with few masks needs a prompt, or small ``block``s.
+
+Legend: B texts written at once, L tokens of a text, V vocabulary, M masked rows of a batch.
+
+References: Ghazvininejad et al., Mask-Predict, 2019 (re-masking); Nie et al., Large Language Diffusion Models, 2025
+(confidence order, blocks); Wang & Cho, BERT Has a Mouth, and It Must Speak, 2019 (Gibbs); Holtzman et al., The Curious
+Case of Neural Text Degeneration, 2020 (top-p); Keskar et al., CTRL, 2019 (repetition penalty).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fastbert.batch import pack_rows
+from fastbert.model import BertForPreTraining
+from fastbert.system.errors import InputError
+from fastbert.text import Tokenizer
+
+Order = Literal["confidence", "random", "left-to-right"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How texts are drawn."""
+
+    steps: int | None = None
+    """Steps from all masks to none; None: one for each mask."""
+    temperature: float = 0.7
+    """Of the draws: below 1 surer, 0 always the likeliest token."""
+    top_p: float = 0.9
+    """Draw from the likeliest tokens that together have this probability."""
+    order: Order = "confidence"
+    """Which proposals a step keeps: the likeliest, any, or the leftmost."""
+    remask: bool = False
+    """Let later steps hide again what earlier ones kept, where the proposal was least sure."""
+    block: int | None = None
+    """Finish this many masks, from the left, before the next ones begin; None: all at once."""
+    gibbs: int = 0
+    """Sweeps over the finished text, each token drawn anew."""
+    repetition_penalty: float = 1.2
+    """Divides (times, where negative) the logits of tokens that the text already has; 1: no penalty."""
+    no_repeat_ngram: int = 3
+    """No sequence of this many tokens twice, and no token twice in a row; 0: no limit."""
+    seed: int = 0
+
+    def check(self) -> None:
+        def refuse(name: str, expected: str) -> None:
+            raise InputError(f"{name}={getattr(self, name)!r}: expected {expected}")
+
+        if self.steps is not None and self.steps < 1:
+            refuse("steps", "at least 1, or None for one a mask")
+        if not self.temperature >= 0:
+            refuse("temperature", "0 or more")
+        if not 0 < self.top_p <= 1:
+            refuse("top_p", "a probability above 0, at most 1")
+        if self.order not in get_args(Order):
+            refuse("order", f"one of {', '.join(get_args(Order))}")
+        if self.block is not None and self.block < 1:
+            refuse("block", "at least 1 token, or None")
+        if self.gibbs < 0:
+            refuse("gibbs", "0 or more sweeps")
+        if not self.repetition_penalty > 0:
+            refuse("repetition_penalty", "a positive number")
+        if self.no_repeat_ngram < 0:
+            refuse("no_repeat_ngram", "0 or more tokens")
+        if not 0 <= self.seed < 2**63:
+            refuse("seed", "0 or more, below 2^63")
+
+
+def generate(
+    model: BertForPreTraining, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], sampling: Sampling
+) -> list[list[int]]:
+    """Fill every [MASK] of the rows, all rows at once; the same arguments give the same rows.
+
+    Args:
+        model, tokenizer: they belong together.
+        rows: token ids with [CLS], [SEP] and [MASK]s, at most as long as the model takes.
+        sampling: how.
+    """
+    sampling.check()
+    with torch.inference_mode():
+        return _Writer(model, tokenizer, sampling).write([list(row) for row in rows])
+
+
+class _Writer:
+    def __init__(self, model: BertForPreTraining, tokenizer: Tokenizer, sampling: Sampling):
+        self.model, self.tokenizer, self.how = model, tokenizer, sampling
+        self.random = torch.Generator().manual_seed(sampling.seed)
+        unused = [i for i, entry in enumerate(tokenizer.vocab) if re.fullmatch(r"\[unused\d+\]", entry)]
+        self.banned = torch.tensor([*tokenizer.special_ids, *unused])
+        self.continues = torch.from_numpy(tokenizer.is_continuation).bool()
+
+    def write(self, rows: list[list[int]]) -> list[list[int]]:
+        canvas = [[i for i, token in enumerate(row) if token == self.tokenizer.mask_id] for row in rows]
+        longest = max((len(places) for places in canvas), default=0)
+        block = self.how.block or max(longest, 1)
+        for begin in range(0, longest, block):
+            self._fill(rows, [places[begin : begin + block] for places in canvas], block, longest)
+        for _ in range(self.how.gibbs):
+            self._sweep(rows, canvas)
+        return rows
+
+    def _fill(self, rows: list[list[int]], canvas: list[list[int]], block: int, longest: int) -> None:
+        """Fill these places of the rows, in their share of the steps."""
+        steps = block if self.how.steps is None else max(1, round(self.how.steps * block / longest))
+        sureness: list[dict[int, float]] = [{} for _ in rows]  # of what is kept, when it was proposed
+        for step in range(steps):
+            masks = [
+                [place for place in places if row[place] == self.tokenizer.mask_id]
+                for row, places in zip(rows, canvas, strict=True)
+            ]
+            if not any(masks):
+                break
+            proposals = self._propose(rows, masks)
+            for row, places, left, proposed, sure in zip(rows, canvas, masks, proposals, sureness, strict=True):
+                stay = len(places) * (steps - step - 1) // steps  # masks after this step
+                keep = len(left) if self.how.remask else max(len(left) - stay, 0)
+                for place in self._ranked(left, {p: proposed[p][1] for p in left})[:keep]:
+                    row[place], sure[place] = self._settle(row, place, *proposed[place])
+                if self.how.remask and stay:
+                    for place in sorted(places, key=lambda p: (sure[p], p))[:stay]:
+                        row[place] = self.tokenizer.mask_id
+
+    def _ranked(self, places: list[int], sureness: dict[int, float]) -> list[int]:
+        if self.how.order == "left-to-right":
+            return places
+        if self.how.order == "random":
+            return [places[i] for i in torch.randperm(len(places), generator=self.random).tolist()]
+        return sorted(places, key=lambda p: (-sureness[p], p))
+
+    def _sweep(self, rows: list[list[int]], canvas: list[list[int]]) -> None:
+        """Draw every place of the canvases anew, in random order, one of each row at a time."""
+        orders = [[places[i] for i in torch.randperm(len(places), generator=self.random)] for places in canvas]
+        for turn in range(max(map(len, orders), default=0)):
+            asked = [order[turn : turn + 1] for order in orders]
+            for row, places in zip(rows, asked, strict=True):
+                for place in places:
+                    row[place] = self.tokenizer.mask_id
+            for row, places, proposed in zip(rows, asked, self._propose(rows, asked), strict=True):
+                for place in places:
+                    row[place], _ = self._settle(row, place, *proposed[place])
+
+    def _propose(self, rows: list[list[int]], masks: list[list[int]]) -> list[dict[int, tuple[int, float, Tensor]]]:
+        """For each mask of each row: a token drawn, its probability, and the log-probabilities (V,) it came from."""
+        live = [number for number, places in enumerate(masks) if places]
+        index, start = [], 0
+        for number in live:
+            index += [start + place for place in masks[number]]
+            start += len(rows[number])
+        batch = pack_rows([rows[number] for number in live], index).to(next(self.model.parameters()).device)
+        logits = self.model.predict(batch).double().cpu()  # (M, V); float64: draws repeat across devices
+        logits[:, self.banned] = -torch.inf
+        found: list[dict[int, tuple[int, float, Tensor]]] = [{} for _ in rows]
+        at = 0
+        for number in live:
+            here = logits[at : at + len(masks[number])]
+            at += len(here)
+            if self.how.repetition_penalty != 1:
+                seen = torch.tensor(sorted(set(rows[number]) - {self.tokenizer.mask_id}))
+                here[:, seen] = torch.where(
+                    here[:, seen] > 0,
+                    here[:, seen] / self.how.repetition_penalty,
+                    here[:, seen] * self.how.repetition_penalty,
+                )
+            for place, row in zip(masks[number], here, strict=True):
+                if rows[number][place - 1] == self.tokenizer.cls_id and not self.continues.all():
+                    row[self.continues.nonzero().squeeze(1)] = -torch.inf  # no word begins with "##"
+            log_probs = here.log_softmax(-1)
+            tokens = self._draw(log_probs)
+            for place, token, row in zip(masks[number], tokens.tolist(), log_probs, strict=True):
+                found[number][place] = (token, float(row[token].exp()), row)
+        return found
+
+    def _draw(self, log_probs: Tensor) -> Tensor:
+        """One token a row of (M, V)."""
+        if self.how.temperature == 0:
+            return log_probs.argmax(-1)
+        scaled = (log_probs / self.how.temperature).softmax(-1)
+        if self.how.top_p < 1:
+            ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
+            # a token stays while those before it have less than top_p; the first always does
+            ordered[ordered.cumsum(-1) - ordered >= self.how.top_p] = 0
+            scaled = torch.zeros_like(scaled).scatter(-1, order, ordered)
+        return torch.multinomial(scaled, 1, generator=self.random).squeeze(-1)
+
+    def _settle(self, row: list[int], place: int, token: int, probability: float, log_probs: Tensor):
+        """The proposal, or where it would repeat what the text has, another draw without it."""
+        if not self._repeats(row, place, token):
+            return token, probability
+        others = log_probs.clone()
+        while True:
+            others[token] = -torch.inf
+            if not others.isfinite().any():  # a vocabulary so small that everything repeats
+                return int(log_probs.argmax()), float(log_probs.max().exp())
+            token = int(self._draw(others[None])[0])
+            if not self._repeats(row, place, token):
+                return token, float(log_probs[token].exp())
+
+    def _repeats(self, row: list[int], place: int, token: int) -> bool:
+        """Whether a token makes a double, or completes an n-gram that stands elsewhere in the row."""
+        size = self.how.no_repeat_ngram
+        if not size:
+            return False
+        if token in (row[place - 1], row[place + 1]):
+            return True
+        filled = [*row[:place], token, *row[place + 1 :]]
+        grams = [tuple(filled[i : i + size]) for i in range(1, len(filled) - size)]
+        for begin in range(max(place - size + 1, 1), min(place + 1, len(filled) - size)):
+            gram = grams[begin - 1]
+            if self.tokenizer.mask_id not in gram and grams.count(gram) > 1:
+                return True
+        return False
+
+
+def canvas(
+    tokenizer: Tokenizer, prompt: str, length: int | None, samples: int, default_length: int, max_length: int
+) -> list[list[int]]:
+    """The rows to begin with: the prompt, then masks.
+
+    Args:
+        tokenizer: of the model.
+        prompt: may be empty, and may hold [MASK]s.
+        length: tokens to add at the end; None: none to a prompt with [MASK]s, else ``default_length``.
+        samples: copies.
+        max_length: of the model.
+
+    Raises:
+        InputError: a length or a number of samples that makes no sense; a prompt that does not fit.
+    """
+    ids = list(tokenizer.encode(prompt).ids)
+    if length is None:
+        length = 0 if tokenizer.mask_id in ids else min(default_length, max_length - len(ids))
+    if length < 0 or (length == 0 and tokenizer.mask_id not in ids):
+        raise InputError(f"length={length}: expected a positive number of tokens, or [MASK]s in the prompt")
+    if samples < 1:
+        raise InputError(f"samples={samples}: expected at least 1")
+    if len(ids) + length > max_length:
+        raise InputError(
+            f"a prompt of {len(ids) - 2} tokens and {length} new ones: the model takes {max_length - 2} together"
+        )
+    # the frame's [SEP] stays last
+    row = [*ids[:-1], *[tokenizer.mask_id] * length, ids[-1]]
+    return [list(row) for _ in range(samples)]

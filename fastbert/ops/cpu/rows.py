@@ -1,0 +1,182 @@
+"""What happens to rows between the matrix products: LayerNorm with its residual, GELU, GeGLU, sums over rows.
+
+    total = x + x_bias + residual      out = (total − mean) · rstd · weight + bias
+    out = gelu(x + bias), or gelu(gate + …) · (value + …) of x = [gate | value]
+
+Shapes: x, residual, out (T, D); vectors (D,). float32 or bfloat16, computed in float32; vectors may be of either type.
+The functions here take contiguous tensors that somebody has checked; :func:`bias_gelu` and :func:`geglu` are public
+ops, :func:`add_layer_norm` is one with dropout.py before it.
+
+Reference: Ba et al., Layer Normalization, 2016; Hendrycks & Gimpel, Gaussian Error Linear Units, 2016.
+"""
+
+from typing import overload
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastbert.system.native import compute
+
+NARROW = torch.bfloat16
+
+
+def address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+# ---- LayerNorm ----
+def layer_norm(
+    x: Tensor, x_bias: Tensor | None, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float,
+    keep: bool = True,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """out, total, mean, rstd; with ``keep`` false only out, and empty tensors for the rest."""
+    rows, width = x.shape
+    out = torch.empty_like(x)
+    summed = x_bias is not None or residual is not None
+    total = torch.empty_like(x) if keep and summed else (x if keep else x.new_empty(0))
+    kept = rows if keep else 0
+    mean, rstd = torch.empty((2, kept), dtype=torch.float32).unbind()
+    compute().cpu_layer_norm_forward(
+        x.dtype == NARROW, weight.dtype == NARROW, rows, width, x.data_ptr(), address(x_bias), address(residual),
+        weight.data_ptr(), address(bias), eps, total.data_ptr() if keep and summed else 0, out.data_ptr(),
+        mean.data_ptr() if keep else 0, rstd.data_ptr() if keep else 0, torch.get_num_threads(),
+    )  # fmt: skip
+    return out, total, mean, rstd
+
+
+def layer_norm_backward(
+    grad: Tensor, grad_sum: Tensor | None, total: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, has_bias: bool,
+    sum_total: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """grad_total, grad_weight, grad_bias, and the sum of grad_total over rows (the gradient of a bias before it)."""
+    rows, width = total.shape
+    grad_total, grad_weight = torch.empty_like(total), torch.empty_like(weight)
+    grad_bias = torch.empty_like(weight) if has_bias else None
+    sums = torch.empty_like(weight) if sum_total else None
+    compute().cpu_layer_norm_backward(
+        total.dtype == NARROW, weight.dtype == NARROW, rows, width, grad.data_ptr(), address(grad_sum),
+        total.data_ptr(), mean.data_ptr(), rstd.data_ptr(), weight.data_ptr(), grad_total.data_ptr(),
+        grad_weight.data_ptr(), address(grad_bias), address(sums), torch.get_num_threads(),
+    )  # fmt: skip
+    return grad_total, grad_weight, grad_bias, sums
+
+
+# ---- GELU ----
+def gelu(x: Tensor, bias: Tensor | None, exact: bool, gated: bool) -> Tensor:
+    """(T, F) of x (T, F), or of (T, 2F) when gated."""
+    rows, width = x.shape[0], x.shape[1] // (2 if gated else 1)
+    out = x.new_empty((rows, width))
+    compute().cpu_gelu_forward(
+        x.dtype == NARROW, bias is not None and bias.dtype == NARROW, rows, width, gated, not exact, x.data_ptr(),
+        address(bias), out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def gelu_backward(
+    grad: Tensor, x: Tensor, bias: Tensor | None, exact: bool, gated: bool, in_place: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """grad_x and grad_bias; ``in_place`` writes grad_x over grad where they are of one shape."""
+    rows, width = grad.shape
+    grad_x = grad if in_place and not gated else torch.empty_like(x)
+    grad_bias = None if bias is None else torch.empty_like(bias)
+    compute().cpu_gelu_backward(
+        x.dtype == NARROW, bias is not None and bias.dtype == NARROW, rows, width, gated, not exact, grad.data_ptr(),
+        x.data_ptr(), address(bias), grad_x.data_ptr(), address(grad_bias), torch.get_num_threads(),
+    )  # fmt: skip
+    return grad_x, grad_bias
+
+
+def sum_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(D,) of x (T, D), summed in float32."""
+    out = torch.empty(x.shape[1], dtype=dtype)
+    compute().cpu_sum_rows(
+        x.dtype == NARROW, dtype == NARROW, x.shape[0], x.shape[1], x.data_ptr(), out.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+# ---- the public ops ----
+def flat(x: Tensor) -> Tensor:
+    """(…, D) as contiguous (T, D)."""
+    return x.reshape(x.numel() // x.shape[-1] if x.shape[-1] else 0, x.shape[-1]).contiguous()
+
+
+@overload
+def dense(vector: Tensor) -> Tensor: ...
+@overload
+def dense(vector: None) -> None: ...
+def dense(vector: Tensor | None) -> Tensor | None:
+    """The vector in one piece, or None."""
+    return None if vector is None else vector.contiguous()
+
+
+class _AddLayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, residual, weight, bias, eps):
+        out, total, mean, rstd = layer_norm(x, None, residual, weight, bias, eps)
+        ctx.save_for_backward(total, mean, rstd, weight)
+        ctx.has_bias, ctx.has_residual = bias is not None, residual is not None
+        ctx.set_materialize_grads(False)
+        return out, total if residual is not None else total.view_as(total)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, grad_sum):
+        total, mean, rstd, weight = ctx.saved_tensors
+        grad = torch.zeros_like(total) if grad is None else grad.contiguous()
+        grad_sum = None if grad_sum is None else grad_sum.contiguous()
+        grad_total, grad_weight, grad_bias, _ = layer_norm_backward(
+            grad, grad_sum, total, mean, rstd, weight, ctx.has_bias, False
+        )
+        return grad_total, grad_total if ctx.has_residual else None, grad_weight, grad_bias, None
+
+
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+    *,
+    return_sum: bool = False,
+):
+    """LayerNorm(residual + x); semantics of :func:`fastbert.reference.add_layer_norm`, without dropout (dropout.py)."""
+    tokens, other = flat(x), None if residual is None else flat(residual)
+    weight, bias = dense(weight), dense(bias)
+    if torch.is_grad_enabled():
+        out, total = _AddLayerNorm.apply(tokens, other, weight, bias, eps)
+    else:
+        out, total, *_ = layer_norm(tokens, None, other, weight, bias, eps, keep=return_sum)
+    return (out.view(x.shape), total.view(x.shape)) if return_sum else out.view(x.shape)
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, bias, exact, gated):
+        ctx.save_for_backward(x, bias)
+        ctx.options = exact, gated
+        return gelu(x, bias, exact, gated)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return *gelu_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options), None, None
+
+
+def _activation(x: Tensor, bias: Tensor | None, approximate: str, gated: bool) -> Tensor:
+    run = _Gelu.apply if torch.is_grad_enabled() else gelu
+    out = run(flat(x), dense(bias), approximate == "none", gated)
+    return out.view(*x.shape[:-1], out.shape[-1])
+
+
+def bias_gelu(x: Tensor, bias: Tensor | None = None, approximate: str = "none") -> Tensor:
+    """GELU(x + bias)."""
+    return _activation(x, bias, approximate, gated=False)
+
+
+def geglu(x: Tensor, bias: Tensor | None = None, approximate: str = "none") -> Tensor:
+    """GELU(gate) · value of x (…, 2F) = [gate | value]."""
+    return _activation(x, bias, approximate, gated=True)

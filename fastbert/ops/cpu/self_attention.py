@@ -1,0 +1,187 @@
+"""The attention half of a layer as one node of the graph, pre- or post-norm, over packed sequences.
+
+    post: out = LayerNorm(x + drop(W_o attention(W_qkv x + b_qkv) + b_o))        pre: the LayerNorm is before W_qkv
+
+Shapes: x (T, D), W_qkv (3D, D), rows [Q | K | V] of N heads each; W_o (D, D); ``rows`` (M,) of the T are worked out
+behind the attention: out is (M, D). The attention kernel reads queries, keys and values where the projection left them,
+turns them by their positions on the way, and writes the three gradients into one tensor: no copies.
+
+Reference: Vaswani et al., Attention Is All You Need, 2017, section 3.2.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastbert.ops.cpu import bf16_copies, matmul, single_query
+from fastbert.ops.cpu import residual as joining
+from fastbert.ops.cpu import rows as row_kernels
+from fastbert.ops.cpu.dropout import draw_seed
+from fastbert.system.native import compute
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """How the rows of a batch fall into sequences, and who sees whom."""
+
+    num_heads: int
+    cu_seqlens: Tensor  # (B + 1,) int32
+    window: int | None = None
+    cos: Tensor | None = None  # (T, H / 2) float32
+    sin: Tensor | None = None
+    dropout_p: float = 0.0  # of the weights
+    seed: int = 0
+    out_dropout_p: float = 0.0  # of what joins the residual
+    out_seed: int = 0
+
+
+def _attention(at: Sequences, qkv: Tensor, others: list[Tensor], lse: Tensor, backward: bool) -> None:
+    """Forward: others = [out]; backward: [grad_out, grad_qkv]. (T, D) and (T, 3D) tensors."""
+    tokens, width = qkv.shape[0], qkv.shape[1] // 3
+    head = width // at.num_heads
+    size = qkv.element_size()
+
+    def three(x: Tensor) -> list[tuple[int, int, int]]:
+        return [(x.data_ptr() + i * width * size, 3 * width, head) for i in range(3)]
+
+    one = (others[0].data_ptr(), width, head)
+    inputs, outputs = ([*three(qkv), one], three(others[1])) if backward else (three(qkv), [one])
+    compute().cpu_attention(
+        backward, qkv.dtype == row_kernels.NARROW, inputs, outputs, lse.data_ptr(),
+        (row_kernels.address(at.cos), row_kernels.address(at.sin)), at.cu_seqlens.data_ptr(), 0,
+        (at.cu_seqlens.shape[0] - 1, at.num_heads, tokens, head), -1 if at.window is None else at.window, head**-0.5,
+        torch.get_num_threads(), at.dropout_p, at.seed,
+    )  # fmt: skip
+
+
+def forward(
+    x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, qkv_weight: Tensor, qkv_bias: Tensor | None,
+    out_weight: Tensor, out_bias: Tensor | None, rows: Tensor | None, at: Sequences, eps: float, post: bool, keep: bool,
+    source: Tensor | None = None,
+) -> list[Tensor]:  # fmt: skip
+    """out, and what the backward needs: inner, qkv, context, lse, total, mean, rstd; ``source`` without ``keep``."""
+    inner, total, mean, rstd = (x,) * 4
+    if not post and norm_weight is not None:
+        inner, total, mean, rstd = row_kernels.layer_norm(x, None, None, norm_weight, norm_bias, eps, keep)
+    dropping = at.dropout_p or at.out_dropout_p
+    if not (keep or dropping) and source is None and rows is not None and single_query.takes(inner, rows, at):
+        qkv, lse = x.new_empty(0), x.new_empty(0)
+        asked = context = single_query.context(inner, qkv_weight, qkv_bias, rows, at)
+    else:
+        qkv = matmul.linear(inner, qkv_weight, qkv_bias)
+        if source is not None:  # what depends on the token and its place alone was made once for all copies of it
+            x, qkv = x.index_select(0, source), qkv.index_select(0, source)
+        context = torch.empty_like(x)
+        lse = torch.empty((at.num_heads, x.shape[0]), dtype=torch.float32)
+        _attention(at, qkv, [context], lse, backward=False)
+        asked = context if rows is None else context.index_select(0, rows)
+    residual = x if rows is None else x.index_select(0, rows)
+    dropped = at.out_dropout_p, at.out_seed
+    if post:
+        assert norm_weight is not None
+        out, total, mean, rstd = joining.normed(
+            asked, out_weight, out_bias, residual, norm_weight, norm_bias, eps, keep, *dropped
+        )
+    else:
+        out = joining.added(asked, out_weight, out_bias, residual, *dropped)
+    return [out, inner, qkv, context, lse, total, mean, rstd]
+
+
+def backward(
+    grad: Tensor, inner: Tensor, qkv: Tensor, context: Tensor, lse: Tensor, total: Tensor, mean: Tensor, rstd: Tensor,
+    norm_weight: Tensor | None, has_norm_bias: bool, qkv_weight: Tensor, qkv_bias: Tensor | None, out_weight: Tensor,
+    out_bias: Tensor | None, rows: Tensor | None, at: Sequences, post: bool,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """grad_x, and the gradients of norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias."""
+    asked = context if rows is None else context.index_select(0, rows)
+    norm = None
+    if post:
+        assert norm_weight is not None
+        norm = (total, mean, rstd, norm_weight, has_norm_bias)
+    grad, grad_context, of_norm, of_out = joining.backward(
+        grad, asked, out_weight, out_bias, norm, at.out_dropout_p, at.out_seed
+    )
+    if rows is not None:
+        grad_context = torch.zeros_like(context).index_copy_(0, rows, grad_context)
+    grad_qkv = torch.empty_like(qkv)
+    _attention(at, qkv, [grad_context, grad_qkv], lse, backward=True)
+    grad_qkv_weight = matmul.weight_gradient(grad_qkv, inner)
+    grad_qkv_bias = None if qkv_bias is None else row_kernels.sum_rows(grad_qkv, qkv_bias.dtype)
+    residual = grad if rows is None else torch.zeros_like(inner).index_copy_(0, rows, grad)
+    if post or norm_weight is None:
+        # post-norm: grad is ours to write to; else it came from outside
+        own = residual if post or rows is not None else residual.clone()
+        grad_x = matmul.add_input_gradient(own, grad_qkv, qkv_weight)
+    else:
+        grad_inner = matmul.input_gradient(grad_qkv, qkv_weight)
+        grad_x, *of_norm, _ = row_kernels.layer_norm_backward(
+            grad_inner, residual, total, mean, rstd, norm_weight, has_norm_bias, False
+        )
+    return grad_x, *of_norm, grad_qkv_weight, grad_qkv_bias, *of_out
+
+
+class _SelfAttention(torch.autograd.Function):
+    """The parameters come twice: as the graph knows them, and ``used`` as they are computed with."""
+
+    @staticmethod
+    def forward(ctx, x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias, used, rows, at, eps, post):
+        qkv, narrow_bias, out_w = used
+        out, *kept = forward(x, norm_weight, norm_bias, qkv, narrow_bias, out_w, out_bias, rows, at, eps, post, True)
+        ctx.save_for_backward(*kept, norm_weight, qkv, qkv_bias, out_w, out_bias, rows)
+        ctx.at, ctx.post, ctx.has_norm_bias = at, post, norm_bias is not None
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        *kept, norm_weight, qkv, qkv_bias, out_weight, out_bias, rows = ctx.saved_tensors
+        gradients = backward(
+            grad.contiguous(), *kept, norm_weight, ctx.has_norm_bias, qkv, qkv_bias, out_weight, out_bias, rows,
+            ctx.at, ctx.post,
+        )  # fmt: skip
+        return *gradients, None, None, None, None, None
+
+
+def self_attention(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    *,
+    num_heads: int,
+    window: int | None = None,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    rows: Tensor | None = None,
+    source: Tensor | None = None,
+    norm: str = "post",
+    eps: float = 1e-12,
+    dropout_p: float = 0.0,
+    attention_dropout_p: float = 0.0,
+) -> Tensor:
+    """The attention half of a layer; semantics of :func:`fastbert.reference.self_attention`."""
+    cos, sin = (None, None) if rotary is None else (table.float().contiguous() for table in rotary)
+    at = Sequences(
+        num_heads, cu_seqlens.to(torch.int32).contiguous(), window, cos, sin,
+        attention_dropout_p, draw_seed() if attention_dropout_p else 0, dropout_p, draw_seed() if dropout_p else 0,
+    )  # fmt: skip
+    dtype = bf16_copies.compute_dtype(x)
+    x = row_kernels.flat(x).to(dtype)
+    norm_weight, norm_bias, out_bias = (row_kernels.dense(v) for v in (norm_weight, norm_bias, out_bias))
+    used = (
+        bf16_copies.as_dtype(qkv_weight, dtype),
+        bf16_copies.as_dtype(qkv_bias, dtype),
+        bf16_copies.as_dtype(out_weight, dtype),
+    )
+    if torch.is_grad_enabled():
+        x = x if source is None else x.index_select(0, source)
+        return _SelfAttention.apply(
+            x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias, used, rows, at, eps, norm == "post"
+        )
+    return forward(x, norm_weight, norm_bias, *used, out_bias, rows, at, eps, norm == "post", False, source)[0]

@@ -1,0 +1,1 @@
+"""Errors, command lines, the compiled core, files and pages."""

@@ -1,0 +1,175 @@
+"""How every command starts: options from a typed dataclass, one clear line for a user's mistake, an exit code.
+
+    @dataclass(frozen=True)
+    class Options:
+        \"\"\"What the command does (the head of --help).\"\"\"
+
+        run: Positional[str]
+        \"\"\"Directory of a trained run.\"\"\"
+        batch_tokens: int = 4096
+        \"\"\"Tokens in a batch.\"\"\"
+        resume: bool = False
+        \"\"\"Go on where the run stopped.\"\"\"
+
+    def main(options: Options) -> None: ...
+
+    if __name__ == "__main__":
+        sys.exit(run(main, Options))
+
+Exit codes: 0 done, 2 bad input or bad option, 130 interrupted. Anything else is our bug and shows its traceback.
+"""
+
+import ast
+import contextlib
+import errno
+import functools
+import inspect
+import io
+import itertools
+import os
+import re
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from tyro.conf import Positional as Positional  # commands mark their arguments without a dash with it
+
+from fastbert.system.errors import InputError
+
+Options = TypeVar("Options")
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_DISK_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FAILING_DISK = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETIMEDOUT}
+
+
+def unset(metavar: str) -> Any:
+    """Mark an option whose default depends on other things, which its help tells: no "(default: None)" after it."""
+    from tyro.conf import arg
+
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+@functools.cache
+def _join_lines_of_help(options_type: type) -> None:
+    """Hand tyro the options' docstrings as running text: it would keep the line breaks of indented source lines."""
+    from typing_extensions import Doc  # tyro's dependency, and what it looks for
+
+    for cls in options_type.__mro__:
+        if "__dataclass_fields__" not in vars(cls):
+            continue
+        try:
+            source = textwrap.dedent(inspect.getsource(cls))
+        except OSError:  # no source beside the bytecode: no docstrings either
+            continue
+        statements = ast.parse(source).body[0].body  # type: ignore[attr-defined]
+        for option, doc in itertools.pairwise(statements):
+            match option, doc:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    running = "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+                    cls.__annotations__[name] = Annotated[cls.__annotations__[name], Doc(running)]
+
+
+def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Options:
+    """Read ``argv`` into ``options_type``; ``--help`` prints and raises SystemExit(0).
+
+    Raises:
+        InputError: a bad, missing or unknown option.
+    """
+    import tyro
+
+    markers = [tyro.conf.FlagCreatePairsOff]  # --resume, without its --no-resume
+    if named := getattr(tyro.conf, "PositionalMetavarFromFieldName", None):
+        markers.append(named)  # newer tyro only: RUN in the usage line in place of its type, STR
+    if {"-h", "--help"} & set(argv):
+        _join_lines_of_help(options_type)  # type: ignore[arg-type]
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(options_type, prog=prog, args=list(argv), config=markers)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise InputError(f"{_one_line(captured.getvalue(), prog)} (see `{prog} --help`)") from None
+
+
+def run(
+    main: Callable[[Any], int | None], options_type: type, argv: Sequence[str] | None = None, *, prog: str | None = None
+) -> int:
+    """Parse the options, call ``main(options)`` and return the exit code for ``sys.exit``.
+
+    ``prog`` is the command as the user types it, where that is more than ``python -m`` and the module.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    # a person needs the message, not the line of ours that warned
+    warnings.showwarning = lambda message, *_args, **_kwargs: _say(f"warning: {message}")
+    if "--version" in argv:
+        from fastbert import __version__
+
+        print(f"fastbert {__version__}")
+        return 0
+    try:
+        code = main(parse(options_type, argv, prog=prog or _program(main)))
+        sys.stdout.flush()
+        return code or 0
+    except InputError as error:
+        _say(f"error: {error}")
+        return 2
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        # the reader (`| head`) has gone; without this Python complains once more when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            remedy = "free some space, or give a place that you may read and write"
+        elif error.errno in _FAILING_DISK:
+            remedy = "the disk, or the way to it, fails: when it works again repeat the command (a training: --resume)"
+        else:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {place}{error.strerror}; {remedy}")
+        return 2
+
+
+def _program(main: Callable) -> str:
+    """The command as the user types it, for --help: ``python -m fastbert.train``."""
+    module = getattr(main, "__module__", None)
+    if module in (None, "__main__"):
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        if spec is None:
+            return os.path.basename(sys.argv[0])
+        module = spec.name
+    return f"python -m {module}"
+
+
+def _say(message: str) -> None:
+    print(" ".join(message.split("\n")), file=sys.stderr, flush=True)
+
+
+def _one_line(box: str, prog: str) -> str:
+    """tyro's framed complaint as one sentence: the first block of the frame, and its guess at what was meant.
+
+    The frame is drawn with box characters or, where stdout is not UTF-8, with dashes and spaces.
+    """
+    blocks: list[list[str]] = [[]]
+    for row in _ANSI.sub("", box).strip().splitlines():
+        text = row.strip("│╭╮╰╯ ")
+        if not text.strip("─-"):
+            blocks.append([])
+        elif not row.startswith("╭"):  # the title says less than the text
+            blocks[-1].append(text)
+    blocks = [block for block in blocks if block]
+    if len(blocks) > 1 and len(blocks[0]) == 1 and "╭" not in box:
+        del blocks[0]
+    message = " ".join(blocks[0]).replace(f"Missing from {prog}:", "missing:").rstrip(".") if blocks else "bad options"
+    for block in blocks[1:]:
+        if block[0].startswith("Perhaps you meant") and len(block) > 1:
+            message += f"; perhaps you meant {block[1]}"
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,1 @@
+"""Attention in Triton: the op, its forward and backward kernels, their configurations."""

@@ -1,0 +1,189 @@
+"""Bidirectional attention for packed or padded batches, as custom ops with gradients.
+
+    O = dropout(softmax(scale · Q Kᵀ + bias, over live keys)) V        for each sequence and head
+
+Shapes: packed Q, K, V (T, N, H) with cu_seqlens (B + 1,), or padded (B, L, N, H) with a key mask (B, L); a padded batch
+is a packed one whose sequences all have length L. Views of one (T, 3, N, H) projection are read in place.
+Saved for the backward: Q, K, V, O and the log-sum-exp of each row, LSE (N, T) float32 in log2 units.
+The kernels are in forward.py, backward.py and bias_gradient.py; bytes and FLOPs stand there.
+
+Reference: Dao, FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning, 2023.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastbert.kernels.attention.backward import launch_backward, launch_delta
+from fastbert.kernels.attention.bias_gradient import launch_bias_gradient
+from fastbert.kernels.attention.device import LOG2_E
+from fastbert.kernels.attention.forward import launch_forward
+from fastbert.kernels.dropout import seed_tensor, threshold_of
+
+NO_WINDOW = -1
+
+
+def launch_options(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, key_mask: Tensor | None, bias: Tensor | None,
+    seed: Tensor | None, max_seqlen: int, window: int, scale: float, dropout_p: float,
+) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """What every attention kernel takes: ``(geometry, arguments)``."""
+    total, num_heads, head_dim = q.shape
+    num_sequences = total // max(max_seqlen, 1) if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    precision = "ieee"
+    if q.dtype == torch.float32 and q.is_cuda and not torch.version.hip:
+        # three tf32 products are about as exact as one float32 product, and run on the tensor cores
+        precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    arguments = {
+        "CU_SEQLENS": cu_seqlens, "KEY_MASK": key_mask, "BIAS": bias, "SEED": seed,
+        "L": max_seqlen, "N": num_heads, "T": total, "window": window, "scale_log2": scale * LOG2_E,
+        "threshold": threshold_of(dropout_p), "inverse_keep": 1.0 / (1.0 - dropout_p),
+        "stride_qt": q.stride(0), "stride_qn": q.stride(1), "stride_kt": k.stride(0), "stride_kn": k.stride(1),
+        "stride_vt": v.stride(0), "stride_vn": v.stride(1),
+        "stride_bb": 0 if bias is None or bias.shape[0] == 1 else bias.stride(0),
+        "stride_bn": 0 if bias is None else bias.stride(1), "stride_bi": 0 if bias is None else bias.stride(2),
+        "H": head_dim, "PACKED": cu_seqlens is not None, "HAS_MASK": key_mask is not None,
+        "HAS_WINDOW": window != NO_WINDOW, "HAS_BIAS": bias is not None, "DROPOUT": dropout_p > 0.0,
+        "PRECISION": precision,
+    }  # fmt: skip
+    return {"max_seqlen": max_seqlen, "num_sequences": num_sequences, "scale": scale}, arguments
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, key_mask: Tensor | None, bias: Tensor | None,
+    seed: Tensor | None, max_seqlen: int, window: int, scale: float, dropout_p: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    lse = torch.empty((q.shape[1], q.shape[0]), dtype=torch.float32, device=q.device)
+    if q.numel():
+        options = launch_options(q, k, v, cu_seqlens, key_mask, bias, seed, max_seqlen, window, scale, dropout_p)
+        launch_forward(q, k, v, o, lse, *options)
+    return o, lse
+
+
+_attention = torch.library.custom_op("fastbert::attention", forward, mutates_args=())
+
+
+@_attention.register_fake
+def _(q, k, v, cu_seqlens, key_mask, bias, seed, max_seqlen, window, scale, dropout_p):
+    o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    return o, torch.empty((q.shape[1], q.shape[0]), dtype=torch.float32, device=q.device)
+
+
+def backward(
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, cu_seqlens: Tensor | None,
+    key_mask: Tensor | None, bias: Tensor | None, seed: Tensor | None, max_seqlen: int, window: int, scale: float,
+    dropout_p: float, bias_needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """dq, dk, dv (T, N, H) and dbias, float32 in the bias's shape, or (0,) where none is wanted."""
+    grads = [torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3)]
+    dbias = torch.empty(
+        bias.shape if bias is not None and bias_needs_grad else (0,), dtype=torch.float32, device=q.device
+    )
+    if not q.numel():
+        return *grads, dbias.zero_()
+    if grad_out.stride(-1) != 1:  # the gradient of a sum is an expanded scalar
+        grad_out = grad_out.contiguous()
+    geometry, arguments = launch_options(
+        q, k, v, cu_seqlens, key_mask, bias, seed, max_seqlen, window, scale, dropout_p
+    )
+    delta = launch_backward(q, k, v, o, grad_out, lse, grads, geometry, arguments)
+    if dbias.numel():
+        if delta is None:
+            delta = torch.empty_like(lse)
+            launch_delta(o, grad_out, delta)
+        launch_bias_gradient(q, k, v, grad_out, lse, delta, dbias, geometry, arguments)
+    return *grads, dbias
+
+
+_attention_backward = torch.library.custom_op("fastbert::attention_backward", backward, mutates_args=())
+
+
+@_attention_backward.register_fake
+def _(
+    grad_out, q, k, v, o, lse, cu_seqlens, key_mask, bias, seed, max_seqlen, window, scale, dropout_p, bias_needs_grad
+):
+    grads = [torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3)]
+    shape = bias.shape if bias is not None and bias_needs_grad else (0,)
+    return *grads, torch.empty(shape, dtype=torch.float32, device=q.device)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    q, k, v, cu_seqlens, key_mask, bias, seed, *ctx.numbers = inputs
+    ctx.save_for_backward(q, k, v, *output, cu_seqlens, key_mask, bias, seed)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx, grad_out, _grad_lse):
+    q, k, v, o, lse, cu_seqlens, key_mask, bias, seed = ctx.saved_tensors
+    dq, dk, dv, dbias = torch.ops.fastbert.attention_backward(
+        grad_out, q, k, v, o, lse, cu_seqlens, key_mask, bias, seed, *ctx.numbers, ctx.needs_input_grad[5]
+    )
+    dbias = dbias.to(bias.dtype) if ctx.needs_input_grad[5] else None
+    return dq, dk, dv, None, None, dbias, None, None, None, None, None
+
+
+_attention.register_autograd(_backward, setup_context=_setup_context)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None = None,
+    max_seqlen: int | None = None,
+    *,
+    attention_mask: Tensor | None = None,
+    window: int | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    seed: int | None = None,
+    return_lse: bool = False,
+):
+    """Attention in Triton; arguments and semantics of :func:`fastbert.reference.attention`.
+
+    Accumulates in float32. Every token must belong to a sequence (``cu_seqlens[-1] == T``, ``max_seqlen`` at least the
+    longest length): :func:`fastbert.ops.attention` checks it on the CPU; on a GPU that would wait for the device, so
+    there the kernels cut lengths to fit: nothing outside is read or written, and rows of no sequence hold no result.
+
+    Returns:
+        The shape of ``q``, contiguous; with ``return_lse`` also LSE (N, T) float32 in log2 units.
+    """
+    shape = q.shape
+    if cu_seqlens is None:
+        max_seqlen = q.shape[1]
+        q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    assert max_seqlen is not None
+    key_mask = None if attention_mask is None else (attention_mask != 0).to(torch.int8).flatten()
+    if bias is not None:
+        bias = bias[None] if bias.ndim == 3 else bias
+        bias = bias.expand(-1, q.shape[1], -1, -1)
+        bias = bias if bias.stride(-1) == 1 else bias.contiguous()
+    window = NO_WINDOW if window is None or window >= max_seqlen - 1 else window
+    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    draw = seed_tensor(seed, q.device) if dropout_p else None
+    o, lse = torch.ops.fastbert.attention(
+        q, k, v, cu_seqlens, key_mask, bias, draw, max_seqlen, window, scale, dropout_p
+    )
+    return (o.view(shape), lse) if return_lse else o.view(shape)
+
+
+def attention_probabilities(
+    q: Tensor, k: Tensor, lse: Tensor, head: int, *, scale: float | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """The (length, length) probabilities of one head of one sequence, for pictures.
+
+    Args:
+        q, k: (length, N, H), one sequence's slice of what :func:`attention` was given, without window or mask.
+        lse: (N, length), the same slice of what it returned with ``return_lse``.
+        head: which head.
+        bias: (N, length, length), as given to :func:`attention`.
+    """
+    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scores = q[:, head].float() @ k[:, head].float().T * scale
+    if bias is not None:
+        scores = scores + bias[head]
+    return torch.exp2(scores * LOG2_E - lse[head][:, None])

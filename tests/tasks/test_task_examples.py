@@ -1,0 +1,298 @@
+"""Files of labelled examples: every shape that is taken; one line with file, line and remedy for the rest."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastbert.config import BertConfig
+from fastbert.finetune import FinetuneOptions, main
+from fastbert.model import BertForPreTraining
+from fastbert.system.cli import run
+from fastbert.system.errors import InputError
+from fastbert.tasks import scores
+from fastbert.tasks.examples import FieldNames, Notes, looks_like_numbers, read_examples, word_spans
+from fastbert.tasks.labels import class_weights, label_ids, label_names
+from fastbert.text import Tokenizer
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"
+
+
+def write(folder, *rows, name="data.jsonl"):
+    path = folder / name
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows),
+        encoding="utf-8",
+        errors="surrogateescape",  # so that a row can hold a byte that is not UTF-8
+    )
+    return str(path)
+
+
+# ---- shapes ----
+def test_texts_pairs_and_their_other_names(tmp_path):
+    path = write(tmp_path, {"text": "a", "label": 1}, {"text": "b", "label": "x"}, {"sentence": "c", "label": True})
+    assert [(e.text, e.pair, e.label) for e in read_examples(path, "classification")] == [
+        ("a", None, "1"), ("b", None, "x"), ("c", None, "true"),
+    ]  # fmt: skip
+    path = write(tmp_path, {"text_a": "a", "text_b": "b", "label": 0}, {"text": "c", "text_pair": "d", "label": 1})
+    assert [(e.text, e.pair) for e in read_examples(path, "classification")] == [("a", "b"), ("c", "d")]
+    path = write(
+        tmp_path, {"premissa": "a", "hipotese": "b", "nota": "3,5"}, {"premissa": "a", "hipotese": "b", "nota": 2}
+    )
+    fields = FieldNames("premissa", "hipotese", "nota")
+    with pytest.raises(InputError, match="line 1: label '3,5' is no number"):
+        read_examples(path, "regression", fields=fields)
+
+
+def test_csv_tsv_and_compressed_files(tmp_path):
+    path = write(tmp_path, "text,label", '"uma, com vírgula",bom', "duas,mau", name="data.csv")
+    assert [(e.text, e.label) for e in read_examples(path, "classification")] == [
+        ("uma, com vírgula", "bom"), ("duas", "mau"),
+    ]  # fmt: skip
+    path = write(tmp_path, "tokens\ttags", "Ana mora aqui\tB-PER O O", name="data.tsv")
+    assert read_examples(path, "tagging")[0].tags == ["B-PER", "O", "O"]
+    path = write(tmp_path, "context,question,answer,answer_start", "o rio é largo,o quê?,o rio,0", name="qa.csv")
+    assert read_examples(path, "qa")[0].answers == [("o rio", 0)]
+    with gzip.open(tmp_path / "data.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write('{"text": "é", "label": "x"}\n')
+    assert read_examples(str(tmp_path / "data.jsonl.gz"), "classification")[0].text == "é"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"text": "rio", "answer_start": 2},
+        {"text": ["rio"], "answer_start": [2]},
+        [{"text": "rio", "answer_start": 2}],
+        [{"text": "rio", "start": 2}],
+        {"text": ["rio"]},
+    ],
+)
+def test_answers_in_every_layout(tmp_path, answers):
+    path = write(tmp_path, {"context": "o rio", "question": "?", "answers": answers})
+    (example,) = read_examples(path, "qa")
+    assert example.answers == [("rio", 2)] and example.gold_texts == ["rio"]
+
+
+@pytest.mark.parametrize("answers", [None, [], {"text": [], "answer_start": []}, {"text": "", "answer_start": None}])
+def test_questions_without_an_answer(tmp_path, answers):
+    path = write(tmp_path, {"context": "o rio", "question": "?", "answers": answers})
+    assert read_examples(path, "qa")[0].answers == []
+
+
+def test_squads_own_file(tmp_path):
+    question = {"id": "7", "question": "?", "answers": [{"text": "rio", "answer_start": 2}]}
+    nested = {"version": "1.1", "data": [{"title": "t", "paragraphs": [{"context": "o rio", "qas": [question]}]}]}
+    for indent in (None, 2):
+        (tmp_path / "squad.json").write_text(json.dumps(nested, indent=indent))
+        (example,) = read_examples(str(tmp_path / "squad.json"), "qa")
+        assert (example.id, example.context, example.answers) == ("7", "o rio", [("rio", 2)])
+
+
+def test_an_answer_elsewhere_than_it_says_is_found_and_told(tmp_path):
+    record = {"context": "o rio e o rio largo", "question": "?", "answers": {"text": "rio", "answer_start": 9}}
+    notes = Notes()
+    (example,) = read_examples(write(tmp_path, record), "qa", notes=notes)
+    assert example.answers == [("rio", 10)]
+    (line,) = notes.lines()
+    assert "nearest occurrence" in line and "data.jsonl: line 1" in line
+
+
+def test_numbers_are_told_from_classes_by_their_decimal_points(tmp_path):
+    def kind(*labels):
+        return looks_like_numbers(write(tmp_path, *({"text": "a", "label": x} for x in labels)), FieldNames())
+
+    assert kind(3.5, 2) and kind("3.5", "2")
+    assert not kind(0, 1) and not kind("0", "1") and not kind("a", 1.5) and not kind(True, 1.0)
+
+
+def test_words_of_running_text():
+    text = "A d. Rita (42 anos) pagou R$ 3,50 ao sr. D'Ávila-Sá!"
+    words = [
+        "A",
+        "d",
+        ".",
+        "Rita",
+        "(",
+        "42",
+        "anos",
+        ")",
+        "pagou",
+        "R",
+        "$",
+        "3,50",
+        "ao",
+        "sr",
+        ".",
+        "D'Ávila-Sá",
+        "!",
+    ]
+    assert [text[a:b] for a, b in word_spans(text)] == words
+
+
+# ---- faults ----
+FAULTS = [
+    ("classification", ['{"text": "a"'], r"line 1: is no JSON .* write one object a line"),
+    ("classification", [{"text": "a", "label": "x"}, '{"text": "a" 1}'], r"line 2: is no JSON \(.* at character 14\)"),
+    ("classification", [{"text": "é", "label": "x"}, '{"text": "\udce9", "label": "x"}'],
+     r"line 2: byte 43 \(0xe9\) is not UTF-8 text: re-save"),
+    ("classification", [{"text": "a", "label": "x"}, [1]], r"line 2: expected a JSON object"),
+    ("classification", [{"texto": "a", "label": "x"}], r"line 1: has no field 'text', but 'texto', 'l.*--text-field"),
+    ("classification", [{"text": "a", "classe": "x"}], r"line 1: has no field 'label', but .*--label-field"),
+    ("classification", [{"text": "a", "label": 3.5}], r"line 1: label 3\.5 .*--task regression"),
+    ("classification", [{"text": "a", "label": None}], r"line 1: label None: expected the name"),
+    ("classification", [{"text": 7, "label": "x"}], r"line 1: the text is 7, expected a string"),
+    ("classification", [{"text_a": "a", "label": "x"}], r"line 1: has no field 'text_b'"),
+    ("classification", ['{"text": "\\ud800", "label": "x"}'], r"line 1: holds half a surrogate pair"),
+    ("regression", [{"text": "a", "label": "muito"}], r"line 1: label 'muito' is no number"),
+    ("regression", ['{"text": "a", "label": NaN}'], r"line 1: label nan: expected a finite number"),
+    ("tagging", [{"tokens": ["a"], "tags": ["PER"]}], r"line 1: tag 1 is 'PER', not BIO: write O, B-kind or I-kind"),
+    ("tagging", [{"tokens": ["a", "b"], "tags": ["O", "I-PER"]}], r"line 1: tag 2 is 'I-PER' after 'O': .*B-PER"),
+    ("tagging", [{"tokens": ["a", "b"], "tags": ["B-LOC", "I-PER"]}], r"tag 2 is 'I-PER' after 'B-LOC'"),
+    ("tagging", [{"tokens": ["a", "b"], "tags": ["O"]}], r"line 1: has 2 tokens and 1 tags"),
+    ("tagging", [{"tokens": ["a"], "tags": [3]}], r"line 1: tags: expected a list of strings"),
+    ("tagging", [{"tokens": [], "tags": []}], r"line 1: has no tokens"),
+    ("qa", [{"context": "c", "question": "q"}], r"line 1: has no field 'answers'"),
+    ("qa", [{"question": "q", "answers": []}], r"line 1: has no field 'context'"),
+    ("qa", [{"context": "o rio", "question": "q", "answers": {"text": "mar", "answer_start": 2}}],
+     r"line 1: the answer 'mar' is not in its context: copy it"),
+    ("qa", [{"context": "o rio", "question": "q", "answers": {"text": "rio", "answer_start": "x"}}], r"start is"),
+    ("qa", [{"context": "o rio", "question": "q", "answers": "rio"}], r"line 1: answers is 'rio', expected"),
+    ("qa", [{"context": "o rio", "question": "q", "answers": {"text": ["rio"], "answer_start": [1, 2]}}], r"pair them"),
+    ("qa", [{"data": [{"paragraphs": [{"qas": [{"question": "q"}]}]}]}], r"not SQuAD's layout"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "rows", "message"), FAULTS, ids=[f"{f[0]}-{i}" for i, f in enumerate(FAULTS)])
+def test_faults_name_file_line_and_remedy(tmp_path, task, rows, message):
+    path = write(tmp_path, *rows)
+    with pytest.raises(InputError, match=message) as caught:
+        read_examples(path, task)
+    assert str(caught.value).startswith(path) and "\n" not in str(caught.value)
+
+
+def test_files_that_are_not_there_or_empty(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_examples(str(tmp_path / "none.jsonl"), "qa")
+    with pytest.raises(InputError, match="is empty"):
+        read_examples(write(tmp_path, name="empty.jsonl"), "qa")
+    (tmp_path / "blank.jsonl").write_text("\n\n")
+    with pytest.raises(InputError, match="holds no record"):
+        read_examples(str(tmp_path / "blank.jsonl"), "qa")
+    with pytest.raises(InputError, match="names no table of records"):
+        read_examples(write(tmp_path, "some text", name="data.txt"), "classification")
+    with pytest.raises(InputError, match=r"bad\.csv: line 3: has 1 fields and the header 2"):
+        read_examples(write(tmp_path, "text,label", "a,b", "c", name="bad.csv"), "classification")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer.train(["a b c d e f g"], vocab_size=40, min_frequency=1)
+    BertForPreTraining(BertConfig.preset("tiny", vocab_size=len(tokenizer))).save_pretrained(folder)
+    tokenizer.save(folder)
+    return str(folder)
+
+
+def command(model, folder, train, *more, task="classification"):
+    given = [model, "--task", task, "--train", train, "--output", str(folder / "out"), "--threads", "1", *more]
+    return run(main, FinetuneOptions, given)
+
+
+def test_the_command_prints_one_line_and_writes_nothing(model, tmp_path, capfd):
+    train = write(tmp_path, {"text": "a b", "label": "x"}, {"text": "c", "label": "y"}, name="train.jsonl")
+    held = write(tmp_path, {"text": "a", "label": "x"}, {"text": "c", "label": "z"}, name="eval.jsonl")
+    before = sorted(tmp_path.iterdir())
+    ok = ("--eval", train)
+    for arguments, message in (
+        (("--eval", held), f"error: {held}: line 2: label 'z' was not seen in training (labels: x, y): correct it"),
+        (("--class-weights", "q=2", *ok), "--class-weights q=2: expected balanced, or LABEL=WEIGHT"),
+        (("--metric", "pearson", *ok), "--metric pearson: classification has accuracy"),
+        (("--epochs", "0"), "--epochs 0.0: expected a positive number"),
+        (("--patience", "1", "--evaluations", "0"), "--patience needs evaluations"),
+        (("--device", "abacus", *ok), "--device abacus: not usable"),
+    ):
+        assert command(model, tmp_path, train, *arguments) == 2
+        printed = capfd.readouterr()
+        assert message in printed.err and len(printed.err.splitlines()) == 1, printed.err
+        assert sorted(tmp_path.iterdir()) == before
+    assert command(model, tmp_path, train, task="pairs") == 2
+    assert "--task pairs needs two" in capfd.readouterr().err
+    same = write(tmp_path, {"text": "a", "label": "x"}, {"text": "b", "label": "x"}, {"text": "c", "label": "x"})
+    assert command(model, tmp_path, same) == 2
+    assert "two classes are needed" in capfd.readouterr().err
+    mixed = write(tmp_path, {"text": "a", "label": "x"}, {"text": "b", "text_b": "c", "label": "y"})
+    assert command(model, tmp_path, mixed, "--eval", mixed) == 2
+    assert "line 2: the records before it have no second text" in capfd.readouterr().err
+
+
+# ---- labels and figures ----
+def test_labels_and_weights():
+    assert label_names(["10", "9", "2"]) == ["2", "9", "10"]
+    assert label_names(["I-A", "B-B", "B-A"], tags=True) == ["O", "B-A", "I-A", "B-B", "I-B"]
+    assert label_ids([("f", "b")], ["a", "b"]) == [1]
+    assert class_weights(["balanced"], ["a", "b"], [30, 10]) == pytest.approx([2 / 3, 2.0])
+    assert class_weights(["b=3"], ["a", "b"], [30, 10]) == [1.0, 3.0]
+    assert class_weights([], ["a", "b"], [1, 1]) is None
+    with pytest.raises(InputError, match="expected a positive weight"):
+        class_weights(["b=-1"], ["a", "b"], [1, 1])
+
+
+def test_figures_equal_scikit_learns_and_scipys():
+    metrics = pytest.importorskip("sklearn.metrics")
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    for classes in (2, 4):
+        true, guessed = rng.integers(0, classes, (2, 200))
+        found = scores.classification_scores(scores.confusion(true, guessed, classes))
+        assert found["accuracy"] == pytest.approx(metrics.accuracy_score(true, guessed))
+        assert found["macro_f1"] == pytest.approx(metrics.f1_score(true, guessed, average="macro"))
+        assert found["mcc"] == pytest.approx(metrics.matthews_corrcoef(true, guessed))
+        if classes == 2:
+            assert found["f1"] == pytest.approx(metrics.f1_score(true, guessed))
+    constant = scores.classification_scores(scores.confusion(np.array([0, 1]), np.array([1, 1]), 2))
+    assert constant["mcc"] == 0.0
+    true, guessed = rng.integers(0, 6, 100).astype(float), rng.normal(size=100).round(1)
+    found = scores.regression_scores(true, guessed)
+    assert found["pearson"] == pytest.approx(stats.pearsonr(true, guessed)[0])
+    assert found["spearman"] == pytest.approx(stats.spearmanr(true, guessed)[0])
+    assert scores.regression_scores(true, np.ones(100))["pearson"] == 0.0
+
+
+def test_entities_are_counted_as_seqeval_counts_them():
+    seqeval = pytest.importorskip("seqeval.metrics")
+    true = [["B-A", "I-A", "O", "B-B"], ["O", "B-A"]]
+    guessed = [["B-A", "O", "O", "B-B"], ["I-A", "B-A"]]
+    found = scores.tagging_scores(true, guessed)
+    assert found["f1"] == pytest.approx(seqeval.f1_score(true, guessed))
+    assert found["token_accuracy"] == pytest.approx(4 / 6)
+
+
+def test_answers_are_scored_by_squads_rules():
+    found = scores.answer_scores(["the Rio.", "", "mar azul"], [["rio", "outro"], [], ["mar verde"]])
+    assert found == {"exact_match": pytest.approx(2 / 3), "f1": pytest.approx((1 + 1 + 0.5) / 3)}
+    assert scores.answer_scores(["a b", "c"], [["c"], ["c", "d", "e"]]) == {"exact_match": 0.5, "f1": 0.5}
+
+
+def test_the_best_is_known():
+    assert scores.better("mse", 1.0, 2.0) and not scores.better("accuracy", 1.0, 1.0) and scores.better("f1", 0.1, None)
+
+
+# ---- real files, where they are ----
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the task files are not part of the repository")
+@pytest.mark.parametrize(
+    ("name", "task", "field"),
+    [
+        ("rotten_tomatoes/all", "classification", None), ("mrpc/train", "classification", None),
+        ("cola/train", "classification", None), ("rte/dev", "classification", None),
+        ("trec_qc/train", "classification", None), ("stsb/train", "regression", None),
+        ("assin1/ptbr-train", "regression", "similarity"), ("assin1/ptbr-train", "classification", "entailment"),
+        ("ner_lenerbr/train", "tagging", None), ("ner_wnut17/train", "tagging", None),
+        ("faquad/train", "qa", None), ("faquad/dev", "qa", None),
+    ],
+)  # fmt: skip
+def test_public_data_sets_are_taken_as_they_are(name, task, field):
+    examples = read_examples(str(SHARED / f"{name}.jsonl"), task, fields=FieldNames(label=field))
+    assert len(examples) > 50

@@ -1,0 +1,124 @@
+"""A step of several batches is the step of their union; the ramp reads, grows and refuses as it says."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastbert.batch import PackedBatch, pack_rows
+from fastbert.config import BertConfig
+from fastbert.model import BertForPreTraining
+from fastbert.optim.optimizers import BatchRamp
+from fastbert.system.errors import InputError
+from fastbert.training.trainer import share_of_loss
+
+WORDS = ("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão", "do", "rei")
+
+
+def test_it_grows_evenly_to_the_whole_batch():
+    ramp = BatchRamp.parse("512:0.5", 2048, 128)
+    assert ramp == BatchRamp(512, 4, 0.5)
+    steps = [ramp.batches(step / 1000) for step in range(1000)]
+    assert steps[0] == 1 and steps == sorted(steps)
+    assert set(steps) == {1, 2, 3, 4} and all(count == 4 for count in steps[500:])
+    assert sum(steps) / 1000 == pytest.approx(ramp.mean, rel=0.01)
+
+
+def test_without_a_ramp_a_step_is_one_batch():
+    ramp = BatchRamp.parse(None, 2048, 128)
+    assert {ramp.batches(step / 10) for step in range(11)} == {1} and ramp.mean == 1
+
+
+@pytest.mark.parametrize("text", ["", "x", "512:", "0", "-512", "512:0", "512:2", "512:x", "500", "64", "512:0.5:1"])
+def test_what_makes_no_sense_is_refused(text):
+    with pytest.raises(InputError, match="--batch-ramp"):
+        BatchRamp.parse(text, 2048, 128)
+
+
+def test_the_remedy_is_one():
+    with pytest.raises(InputError) as refused:
+        BatchRamp.parse("600", 2000, 128)
+    BatchRamp.parse(str(refused.value).rsplit(" ", 1)[1], 2000, 128)
+
+
+def questions(lengths: list[int], masked: list[int], next_sentence: bool) -> PackedBatch:
+    torch.manual_seed(sum(lengths))
+    batch = pack_rows([torch.randint(5, 90, (n,)).numpy() for n in lengths], masked_index=masked)
+    batch.__dict__["labels"] = torch.randint(5, 90, (len(masked),))
+    if next_sentence:
+        batch.__dict__["next_sentence_label"] = torch.arange(len(lengths)) % 2
+    return batch
+
+
+def union(a: PackedBatch, b: PackedBatch) -> PackedBatch:
+    both = pack_rows([*rows(a), *rows(b)], masked_index=[*a.masked_index.tolist(), *(b.masked_index + a.num_tokens)])
+    both.__dict__["labels"] = torch.cat([a.labels, b.labels])
+    if a.next_sentence_label is not None:
+        both.__dict__["next_sentence_label"] = torch.cat([a.next_sentence_label, b.next_sentence_label])
+    return both
+
+
+def rows(batch: PackedBatch) -> list:
+    bounds = batch.cu_seqlens.tolist()
+    return [batch.input_ids[i:j].numpy() for i, j in pairwise(bounds)]
+
+
+@pytest.mark.parametrize("arch", ["classic", "modern"])
+def test_several_batches_have_the_gradient_of_their_union(arch):
+    torch.manual_seed(0)
+    config = BertConfig.preset("tiny", arch, vocab_size=96, hidden_size=32, num_attention_heads=2)
+    model = BertForPreTraining(config, impl="reference")
+    nsp = arch == "classic"
+    # unequal on purpose: a mean of means would be another number
+    batches = [questions([9, 4, 7], [1, 5, 8, 12], nsp), questions([12, 3], [4], nsp)]
+
+    model.zero_grad()
+    sum(share_of_loss(model(batch), batch, batches) for batch in batches).backward()
+    apart = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    model(union(*batches)).loss.backward()
+    together = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert apart.keys() == together.keys()
+    for name in apart:
+        torch.testing.assert_close(apart[name], together[name], rtol=1e-4, atol=1e-6)
+
+
+def write_corpus(path: Path) -> None:
+    documents = []
+    for d in range(60):
+        documents += [" ".join((WORDS * 3)[(7 * d + 5 * s) % len(WORDS) :][:14]) + "." for s in range(6)] + [""]
+    path.write_text("\n".join(documents), encoding="utf-8")
+
+
+def train(folder: Path, *arguments: object, ranks: int = 0) -> subprocess.CompletedProcess:
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", ranks] if ranks else []
+    command = [sys.executable, *map(str, [*launcher, "-m", "fastbert.train", *arguments])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def records(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_steps_grow_and_ranks_draw_the_same_curve(tmp_path):
+    write_corpus(tmp_path / "corpus.txt")
+    common = (
+        "--data", "corpus.txt", "--steps", 40, "--evaluations", 2, "--preset", "tiny", "--batch-tokens", 512,
+        "--batch-ramp", "128:0.75", "--max-length", 32, "--threads", 1, "--precision", "fp32",
+        "--learning-rate", 0.002, "--muon-learning-rate", 0.02,  # those of so few steps magnify rounding
+    )  # fmt: skip
+    for name, ranks in (("one", 0), ("two", 2)):
+        done = train(tmp_path, *common, "--output", name, ranks=ranks)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (records(tmp_path / name) for name in ("one", "two"))
+    tokens = {r["step"]: r["tokens"] for r in one if r["kind"] == "train"}
+    assert tokens[10] < 0.4 * (tokens[40] - tokens[30])  # 128 to 256 a step, then 512
+    a, b = ({(r["kind"], r["step"]): r["loss"] for r in run if "loss" in r} for run in (one, two))
+    assert a.keys() == b.keys() and len(a) > 5
+    assert max(abs(a[key] - b[key]) / a[key] for key in a) <= 1e-5
