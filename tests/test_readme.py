@@ -37,7 +37,7 @@ def folder(tmp_path_factory) -> Path:
     """The files that the READMEs mention, in both languages."""
     root = tmp_path_factory.mktemp("readme")
     documents = "\n".join(line + ("\n" if i % 4 == 3 else "") for i, line in enumerate(LINES)) + "\n"
-    for name in ("my_text", "meu_texto", "a", "texts"):
+    for name in ("my_text", "meu_texto", "texts"):
         (root / f"{name}.txt").write_text(documents, encoding="utf-8")
     for name in ("books", "livros"):
         (root / name).mkdir()
@@ -46,7 +46,7 @@ def folder(tmp_path_factory) -> Path:
         (root / name).write_text("".join(json.dumps({field: line}) + "\n" for line in LINES))
     for name in ("sentences.txt", "frases.txt"):
         (root / name).write_text("Ela abriu a [MASK] e saiu.\nO [MASK] dorme.\n", encoding="utf-8")
-    for name in ("out", "ref1"):
+    for name in ("out", "ref1", "a"):
         (root / f"{name}.txt").write_text("Ela abriu a porta.\nO gato dorme.\n", encoding="utf-8")
     rows = [{"text_a": f"Livro {i}.", "text_b": f"É {w}.", "label": w} for i in range(8) for w in ("bom", "ruim")]
     for name in ("pairs", "pares"):
