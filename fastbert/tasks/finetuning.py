@@ -14,7 +14,7 @@ from fastbert.runs import checkpoint
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import read_object
 from fastbert.tasks import prediction, scores
-from fastbert.tasks.examples import FieldNames, Notes, QuestionExample, has_pairs, looks_like_numbers, read_examples
+from fastbert.tasks.examples import FieldNames, Notes, has_pairs, looks_like_numbers, read_examples
 from fastbert.tasks.features import Rows, SpanRows, TextRows, TokenRows, span_rows, text_rows, token_rows
 from fastbert.tasks.labels import label_ids, label_names
 from fastbert.tasks.model import TaskModel, TaskSettings
@@ -232,10 +232,6 @@ def measure(model: TaskModel, data: DataSet, scale: tuple[float, float] = (0.0, 
         for text, e, g, p in zip(texts, examples, guessed, probabilities, strict=True)
     ]
     return Result(scores.classification_scores(matrix), said, matrix)
-
-
-def unanswerable_share(examples: Sequence[QuestionExample]) -> float:
-    return sum(not e.answers for e in examples) / max(len(examples), 1)
 
 
 def new_model(backbone: BertForPreTraining, settings: TaskSettings, dropout: float, pooling: str = "cls") -> TaskModel:
