@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction
 
-import fastbert
 from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
 
@@ -316,9 +315,11 @@ def main(argv: list[str]) -> int:
     """Find the command and run it with the rest of the line."""
     words = 2 if argv[:1] == ["human"] else 1
     name = " ".join(argv[:words])
-    if name in ("-h", "--help", "--version"):
-        print(USAGE if name != "--version" else fastbert.__version__)
+    if name in ("-h", "--help"):
+        print(USAGE)
         return 0
+    if name == "--version":
+        return run(evaluate_text, TextOptions, [name])
     if name not in COMMANDS:
         print(f"error: {name or 'no command'}: expected text, human make or human score", file=sys.stderr)
         return 2

@@ -177,7 +177,8 @@ def tag(bert: "Bert", examples: list[Any]) -> Iterator[Record]:
         if example.text is None:
             yield {"tokens": example.tokens, "tags": mine, "scores": [round(score, 4) for score in sure]}
         else:
-            found = prediction.entities(example.text, word_spans(example.text), mine, sure)
+            labels = bert.task_model.settings.labels
+            found = prediction.entities(example.text, word_spans(example.text), mine, sure, labels)
             yield {"text": example.text, "entities": found}
 
 

@@ -58,8 +58,6 @@ UPWARD = {
     ("fastbert.optim.optimizers", "fastbert.model"),
     ("fastbert.distributed.fsdp", "fastbert.model"),
     ("fastbert.distributed.shared_memory", "fastbert.model"),
-    # an object with `score` and `embed` in place of a Bert or its directory
-    ("fastbert.metrics.fluency", "fastbert.bert"),
     # layers takes its from_torch and to_torch from weights/torch_layers.py, and the first draw needs the layers
     ("fastbert.weights.initialization", "fastbert.layers"),
 }

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from fastbert.system.errors import InputError
 from fastbert.tasks.records import Record, is_table, read_lines, read_records
+from fastbert.tasks.tag_schemes import BIO, OUTSIDE, bio_faults, find_scheme, is_iob1
 
 Task = Literal["classification", "regression", "tagging", "qa"]
 TEXT_NAMES = ("text", "text_a", "sentence", "sentence1", "premise")
 PAIR_NAMES = ("text_b", "text_pair", "sentence2", "hypothesis")
 LABEL_NAMES = ("label", "score")
 TAGS_NAMES = ("tags", "ner_tags", "labels")
-_BIO = re.compile(r"O|[BI]-\S+")
 _WORD = re.compile(r"[^\W_](?:\S*[^\W_])?|\S")
 
 
@@ -38,7 +38,7 @@ class TextExample:
 
 @dataclass(frozen=True)
 class TaggedExample:
-    """Words with a tag each: O, B-kind, I-kind; ``text`` where the words were found in running text."""
+    """Words with a tag each, in any scheme; ``text`` where the words were found in running text."""
 
     where: str
     tokens: list[str]
@@ -96,7 +96,10 @@ def read_examples(
         "tagging": lambda where, r: _tagged_example(where, r, fields, labelled),
         "qa": lambda where, r: _question_example(where, r, fields, labelled, notes),
     }[task]
-    return [parse(where, record) for where, record in read_records(path)]
+    examples = [parse(where, record) for where, record in read_records(path)]
+    if task == "tagging" and labelled:
+        _settle_tags(examples, notes)
+    return examples
 
 
 def plain_example(text: str, where: str, task: Task) -> TextExample | TaggedExample:
@@ -226,19 +229,34 @@ def _tagged_example(where: str, record: Record, fields: FieldNames, labelled: bo
     tags = _words(_value(record, where, fields.label, TAGS_NAMES, "label"), where, "tags")
     if len(tags) != len(tokens):
         raise InputError(f"{where}: has {len(tokens)} tokens and {len(tags)} tags: give every token one tag")
-    check_bio(tags, where)
     return TaggedExample(where, tokens, tags)
 
 
-def check_bio(tags: Sequence[str], where: str) -> None:
-    """Refuse tags that are not BIO: another spelling, or an I- that continues nothing."""
-    before = "O"
-    for number, tag in enumerate(tags, start=1):
-        if not _BIO.fullmatch(tag):
-            raise InputError(f"{where}: tag {number} is {tag!r}, not BIO: write O, B-kind or I-kind")
-        if tag.startswith("I-") and before[2:] != tag[2:]:
-            raise InputError(f"{where}: tag {number} is {tag!r} after {before!r}: an entity begins with B-{tag[2:]}")
-        before = tag
+def _settle_tags(examples: Sequence[TaggedExample], notes: Notes) -> None:
+    """Find the scheme of a file's tags: IOB1 becomes BIO, every other scheme stays as it is written.
+
+    Raises:
+        InputError: BIO in which an I- continues nothing.
+    """
+    sentences = [example.tags or [] for example in examples]
+    if find_scheme({tag for tags in sentences for tag in tags}) != BIO:
+        return
+    fault = next(bio_faults(sentences), None)
+    if fault is None:
+        return
+    if is_iob1(sentences):
+        for i, example in enumerate(examples):
+            if (converted := BIO.as_bio(sentences[i])) != sentences[i]:
+                notes.add("a sentence with IOB1 tags: read as BIO", example.where)
+                examples[i].tags[:] = converted  # type: ignore[index]
+        return
+    number, word = fault
+    where, tags = examples[number].where, sentences[number]
+    before = tags[word - 1] if word else OUTSIDE
+    raise InputError(
+        f"{where}: tag {word + 1} is {tags[word]!r} after {before!r}, and elsewhere entities begin with B-. "
+        f"Try: B-{tags[word][2:]}"
+    )
 
 
 # ---- questions ----

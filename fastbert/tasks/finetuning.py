@@ -14,9 +14,9 @@ from fastbert.runs import checkpoint
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import read_object
 from fastbert.tasks import prediction, scores
-from fastbert.tasks.examples import FieldNames, Notes, QuestionExample, has_pairs, looks_like_numbers, read_examples
+from fastbert.tasks.examples import FieldNames, Notes, has_pairs, looks_like_numbers, read_examples
 from fastbert.tasks.features import Rows, SpanRows, TextRows, TokenRows, span_rows, text_rows, token_rows
-from fastbert.tasks.labels import label_ids, label_names
+from fastbert.tasks.labels import label_ids, label_names, tag_names
 from fastbert.tasks.model import TaskModel, TaskSettings
 from fastbert.text import Tokenizer
 
@@ -138,7 +138,7 @@ def labels_of(task: str, examples: Sequence[Any]) -> tuple[str, ...]:
             raise InputError(f"{examples[0].where}: every example has the label {names[0]!r}: two classes are needed")
         return tuple(names)
     if task == "tagging":
-        return tuple(label_names((tag for e in examples for tag in e.tags), tags=True))
+        return tuple(tag_names(tag for e in examples for tag in e.tags))
     return ()
 
 
@@ -214,7 +214,7 @@ def measure(model: TaskModel, data: DataSet, scale: tuple[float, float] = (0.0, 
             {"tokens": e.tokens, "tags": e.tags, "predicted": mine, "scores": [round(p, 4) for p in ps]}
             for e, mine, ps in zip(examples, tags, sure, strict=True)
         ]
-        return Result(scores.tagging_scores([e.tags for e in examples], tags), said)
+        return Result(scores.tagging_scores([e.tags for e in examples], tags, labels), said)
     logits = np.stack(prediction.outputs(model, rows)).astype(np.float64)
     texts = [{"text_a": e.text, "text_b": e.pair} if e.pair is not None else {"text": e.text} for e in examples]
     if task == "regression":
@@ -232,10 +232,6 @@ def measure(model: TaskModel, data: DataSet, scale: tuple[float, float] = (0.0, 
         for text, e, g, p in zip(texts, examples, guessed, probabilities, strict=True)
     ]
     return Result(scores.classification_scores(matrix), said, matrix)
-
-
-def unanswerable_share(examples: Sequence[QuestionExample]) -> float:
-    return sum(not e.answers for e in examples) / max(len(examples), 1)
 
 
 def new_model(backbone: BertForPreTraining, settings: TaskSettings, dropout: float, pooling: str = "cls") -> TaskModel:

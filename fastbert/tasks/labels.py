@@ -1,23 +1,35 @@
-"""The labels of a task: their order, and what is not among them."""
+"""The labels of a task: their order, their ids and their weights in the loss."""
 
 from collections.abc import Iterable, Sequence
 
 from fastbert.system.errors import InputError
+from fastbert.tasks.tag_schemes import BIO, OUTSIDE, PLAIN, find_scheme
 
 
-def label_names(labels: Iterable[str], *, tags: bool = False) -> list[str]:
-    """The distinct labels in the order of their ids: numbers by value, names by alphabet.
-
-    Of ``tags``: O, then B- and I- of every kind of entity, whether both were seen or not.
-    """
+def label_names(labels: Iterable[str]) -> list[str]:
+    """The distinct labels in the order of their ids: numbers by value, names by alphabet."""
     names = set(labels)
-    if tags:
-        kinds = sorted({tag[2:] for tag in names if tag != "O"})
-        return ["O", *(f"{part}-{kind}" for kind in kinds for part in "BI")]
     try:
         return sorted(names, key=lambda name: (int(name), name))
     except ValueError:
         return sorted(names)
+
+
+def tag_names(tags: Iterable[str]) -> list[str]:
+    """The labels of a tagging task: O, then every role of every kind of entity, whether all were seen or not."""
+    names = set(tags)
+    scheme = find_scheme(names)
+    if scheme == PLAIN:
+        return label_names(names)
+    spelled = [name for name in names if name != OUTSIDE]
+    kinds = sorted({scheme.split(name)[1] for name in spelled})
+    if scheme.suffix:
+        endings = {name[-2:] for name in spelled}
+        return [OUTSIDE, *(kind + ending for kind in kinds for ending in sorted(endings))]
+    beginnings = {name[:2] for name in spelled}
+    if scheme == BIO and beginnings <= {"B-", "I-"}:
+        beginnings = {"B-", "I-"}
+    return [OUTSIDE, *(beginning + kind for kind in kinds for beginning in sorted(beginnings))]
 
 
 def label_ids(pairs: Iterable[tuple[str, str]], names: Sequence[str]) -> list[int]:
@@ -32,8 +44,8 @@ def label_ids(pairs: Iterable[tuple[str, str]], names: Sequence[str]) -> list[in
         if label not in index:
             known = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
             raise InputError(
-                f"{where}: label {label!r} was not seen in training (labels: {known}): "
-                "correct it, or add training examples of it"
+                f"{where}: label {label!r} is not in the training file, which has {known}. "
+                "Try: correct it, or add training examples with it"
             )
         ids.append(index[label])
     return ids
@@ -43,11 +55,11 @@ def class_weights(spec: Sequence[str], names: Sequence[str], counts: Sequence[in
     """Weights of the classes in the loss.
 
     Args:
-        spec: nothing: none; ["balanced"]: n / (classes × count), the rarer the heavier; or ["name=weight", …].
+        spec: empty for no weights; ["balanced"] for n / (classes × count); or ["name=weight", …].
         counts: training examples of each class.
 
     Raises:
-        InputError: an unknown label or a weight that is no positive number.
+        InputError: an unknown label, or a weight that is not a positive number.
     """
     if not spec:
         return None

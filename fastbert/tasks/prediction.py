@@ -14,6 +14,7 @@ from fastbert.system.errors import InputError
 from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample, tagged_text, word_spans
 from fastbert.tasks.features import Rows, SpanRows, TokenRows, span_rows, text_rows, token_rows
 from fastbert.tasks.model import TaskModel
+from fastbert.tasks.tag_schemes import find_scheme
 from fastbert.text import Tokenizer
 
 BATCH_TOKENS = 8192
@@ -111,24 +112,25 @@ def tags_of_rows(
 
 
 def entities(
-    text: str, spans: Sequence[tuple[int, int]], tags: Sequence[str], scores: Sequence[float]
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    tags: Sequence[str],
+    scores: Sequence[float],
+    labels: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Runs of B-kind I-kind … as ``{"entity", "text", "start", "end", "score"}``, characters of ``text``.
+    """Entities of a text as ``{"entity", "text", "start", "end", "score"}``, with characters of ``text``.
 
-    An I- without its B- begins an entity, as seqeval reads it; the score is the mean of the words'.
+    Args:
+        text: the text.
+        spans: characters of each word.
+        tags, scores: of each word; the score of an entity is the mean of its words'.
+        labels: all labels of the model, which decide the tagging scheme; without them the tags do.
     """
-    found: list[dict[str, Any]] = []
-    parts: list[float] = []
-    before = "O"
-    for (start, end), tag, score in zip(spans, tags, scores, strict=True):
-        kind = tag[2:] or (tag if tag != "O" else "")
-        if kind and tag.startswith("I-") and before[2:] == kind:
-            parts.append(score)
-            found[-1] |= {"end": end, "text": text[found[-1]["start"] : end], "score": float(np.mean(parts))}
-        elif kind:
-            parts = [score]
-            found.append({"entity": kind, "text": text[start:end], "start": start, "end": end, "score": score})
-        before = tag
+    found = []
+    for entity in find_scheme(labels or tags).entities(tags):
+        start, end = spans[entity.start][0], spans[entity.end - 1][1]
+        score = float(np.mean(scores[entity.start : entity.end]))
+        found.append({"entity": entity.kind, "text": text[start:end], "start": start, "end": end, "score": score})
     return found
 
 
@@ -136,7 +138,8 @@ def tag_texts(model: TaskModel, tokenizer: Tokenizer, texts: Sequence[str]) -> l
     """Entities of running texts, with character offsets; words are what :func:`word_spans` gives."""
     examples = [tagged_text(text) for text in texts]
     tags, scores = tag_words(model, tokenizer, examples)
-    return [entities(text, word_spans(text), a, b) for text, a, b in zip(texts, tags, scores, strict=True)]
+    labels = model.settings.labels
+    return [entities(text, word_spans(text), a, b, labels) for text, a, b in zip(texts, tags, scores, strict=True)]
 
 
 # ---- questions ----

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbert.system.errors import InputError
+from fastbert.tasks.tag_schemes import find_scheme
 
-# task -> (measures that are worked out, the one that chooses the best checkpoint)
+# task -> (its measures, the one that chooses the best checkpoint)
 MEASURES: dict[str, tuple[tuple[str, ...], str]] = {
     "classification": (("accuracy", "macro_f1", "f1", "mcc"), "accuracy"),
     "regression": (("pearson", "spearman", "mse"), "pearson"),
@@ -70,8 +71,15 @@ def _ranks(values: NDArray) -> NDArray:
     return (last - (counts - 1) / 2)[group]
 
 
-def tagging_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
+def tagging_scores(
+    true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], labels: Sequence[str] = ()
+) -> dict[str, float]:
     """Precision, recall and F1 of whole entities as seqeval (CoNLL-2003's rules) counts them, and token accuracy.
+
+    Args:
+        true, predicted: tags of each sentence.
+        labels: all labels of the task, which decide the tagging scheme; without them the tags do. With plain labels
+            (parts of speech) each word is an entity.
 
     Raises:
         InputError: seqeval is not installed.
@@ -79,9 +87,9 @@ def tagging_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
     require_seqeval()
     from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        [list(tags) for tags in true], [list(tags) for tags in predicted], average="micro", zero_division=0
-    )
+    scheme = find_scheme(labels or {tag for tags in (*true, *predicted) for tag in tags})
+    spelled = [[scheme.as_bio(tags) for tags in side] for side in (true, predicted)]
+    precision, recall, f1, _ = precision_recall_fscore_support(*spelled, average="micro", zero_division=0)
     flat = [(a, b) for x, y in zip(true, predicted, strict=True) for a, b in zip(x, y, strict=True)]
     return {
         "f1": float(f1),
@@ -92,13 +100,13 @@ def tagging_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
 
 
 def require_seqeval() -> None:
-    """Refuse to tag without the package that counts entities; asked before an hour of training, not after.
+    """Check for the package that scores entities before training, not after it.
 
     Raises:
         InputError: seqeval is not installed.
     """
     if importlib.util.find_spec("seqeval") is None:
-        raise InputError('entity F1 needs the package seqeval: `pip install "fastbert[tasks]"`')
+        raise InputError('--task tagging: needs the package seqeval. Try: pip install "fastbert[tasks]"')
 
 
 def answer_scores(predicted: Sequence[str], gold: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -117,15 +125,15 @@ def check_measure(task: str, measure: str | None, num_labels: int = 2) -> str:
     """The measure that chooses the best checkpoint.
 
     Raises:
-        InputError: one that the task has not.
+        InputError: not a measure of the task.
     """
     known, usual = MEASURES[task]
     if measure is None:
         return usual
     if measure == "f1" and task == "classification" and num_labels != 2:
-        raise InputError("--metric f1 is of two classes: take macro_f1")
+        raise InputError(f"--metric f1: needs two classes, and there are {num_labels}. Try: --metric macro_f1")
     if measure not in known:
-        raise InputError(f"--metric {measure}: {task} has {', '.join(known)}")
+        raise InputError(f"--metric {measure}: not a measure of {task}. Try: {', '.join(known)}")
     return measure
 
 

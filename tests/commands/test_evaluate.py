@@ -177,10 +177,11 @@ def test_coherence_is_the_gain_over_a_stranger():
 def test_measures_under_a_model_refuse_clearly(tmp_path):
     for call, expected in (
         (lambda: metrics.perplexity([], WordsOnceSeen()), "at least one text"),
-        (lambda: metrics.perplexity(["a", " "], WordsOnceSeen()), "text 2 is empty"),
+        (lambda: metrics.perplexity(["a", " "], WordsOnceSeen()), "text 2: is empty"),
         (lambda: metrics.coherence(["a b. c d."], WordsOnceSeen()), "three or more"),
-        (lambda: metrics.coherence(["a", "b", "c", "d"], WordsOnceSeen()), "several sentences"),
-        (lambda: metrics.perplexity(["a"], tmp_path / "nowhere"), "nowhere"),
+        (lambda: metrics.coherence(["a", "b", "c", "d"], WordsOnceSeen()), "two of them in one"),
+        (lambda: metrics.perplexity([None], WordsOnceSeen()), "text 1: is NoneType"),
+        (lambda: metrics.perplexity(["a"], str(tmp_path)), r"model: .*fastbert\.load"),
     ):
         with pytest.raises(InputError, match=expected):
             call()

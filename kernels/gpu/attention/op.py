@@ -141,8 +141,7 @@ def attention(
     scale: float | None = None,
     dropout_p: float = 0.0,
     seed: int | None = None,
-    return_lse: bool = False,
-):
+) -> Tensor:
     """Attention in Triton; arguments and semantics of :func:`fastbert.reference.attention`.
 
     Accumulates in float32. Every token must belong to a sequence (``cu_seqlens[-1] == T``, ``max_seqlen`` at least the
@@ -150,7 +149,7 @@ def attention(
     there the kernels cut lengths to fit: nothing outside is read or written, and rows of no sequence hold no result.
 
     Returns:
-        The shape of ``q``, contiguous; with ``return_lse`` also LSE (N, T) float32 in log2 units.
+        The shape of ``q``, contiguous.
     """
     shape = q.shape
     if cu_seqlens is None:
@@ -165,25 +164,5 @@ def attention(
     window = NO_WINDOW if window is None or window >= max_seqlen - 1 else window
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     draw = seed_tensor(seed, q.device) if dropout_p else None
-    o, lse = torch.ops.fastbert.attention(
-        q, k, v, cu_seqlens, key_mask, bias, draw, max_seqlen, window, scale, dropout_p
-    )
-    return (o.view(shape), lse) if return_lse else o.view(shape)
-
-
-def attention_probabilities(
-    q: Tensor, k: Tensor, lse: Tensor, head: int, *, scale: float | None = None, bias: Tensor | None = None
-) -> Tensor:
-    """The (length, length) probabilities of one head of one sequence, for pictures.
-
-    Args:
-        q, k: (length, N, H), one sequence's slice of what :func:`attention` was given, without window or mask.
-        lse: (N, length), the same slice of what it returned with ``return_lse``.
-        head: which head.
-        bias: (N, length, length), as given to :func:`attention`.
-    """
-    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-    scores = q[:, head].float() @ k[:, head].float().T * scale
-    if bias is not None:
-        scores = scores + bias[head]
-    return torch.exp2(scores * LOG2_E - lse[head][:, None])
+    o, _ = torch.ops.fastbert.attention(q, k, v, cu_seqlens, key_mask, bias, draw, max_seqlen, window, scale, dropout_p)
+    return o.view(shape)

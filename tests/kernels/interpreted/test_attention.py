@@ -7,7 +7,7 @@ import torch
 from harness import check_parity, fenced_allocations, guarded, shuffled_programs
 
 from fastbert import reference
-from fastbert.kernels.attention.op import attention, attention_probabilities
+from fastbert.kernels.attention.op import LOG2_E, NO_WINDOW, attention
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 NUM_HEADS = 2
@@ -204,8 +204,11 @@ def test_dropout_drops_its_share_and_depends_on_the_seed_alone():
 def test_probabilities_come_back_from_the_log_sum_exp():
     lengths = [13, 30]
     inputs = packed(lengths, 16, torch.float32)
-    _, lse = attention(**inputs, return_lse=True)
-    q, k = inputs["q"][13:], inputs["k"][13:]
-    probabilities = attention_probabilities(q, k, lse[:, 13:], head=1)
-    expected = (q[:, 1].double() @ k[:, 1].double().T / 4).softmax(-1)
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    _, lse = torch.ops.fastbert.attention(
+        q, k, v, inputs["cu_seqlens"], None, None, None, inputs["max_seqlen"], NO_WINDOW, 0.25, 0.0
+    )  # (N, T), log2 units
+    scores = q[13:, 1] @ k[13:, 1].T / 4
+    probabilities = torch.exp2(scores * LOG2_E - lse[1, 13:, None])
+    expected = (q[13:, 1].double() @ k[13:, 1].double().T / 4).softmax(-1)
     torch.testing.assert_close(probabilities.double(), expected, rtol=1e-5, atol=1e-6)
