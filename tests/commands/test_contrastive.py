@@ -14,9 +14,10 @@ from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.system.cli import run
 from fastbert.text import Tokenizer
+from support import SPECIAL
 
 LETTERS = "abcdefghijklmnop"
-VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *LETTERS.upper()]
+VOCAB = [*SPECIAL, *LETTERS, *LETTERS.upper()]
 # a text and the same text in capitals belong together
 PAIRS = [(" ".join(x), " ".join(x).upper()) for x in ("ab", "cde", "fgh", "ij", "kl", "mnop", "ag", "bh", "ci", "dj")]
 

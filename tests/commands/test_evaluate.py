@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,14 +11,14 @@ import fastbert
 from fastbert import metrics
 from fastbert.evaluate import main
 from fastbert.system.errors import InputError
+from support import command
 
 HYP = "O gato está na casa.\nA moça foi ao teatro.\n"
 REF = "O gato está em casa.\nA moça foi ao teatro.\n"
 
 
-def evaluate(*arguments, cwd, **options):
-    command = [sys.executable, "-m", "fastbert.evaluate", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, **options)
+def evaluate(*arguments, **options):
+    return command("fastbert.evaluate", *arguments, **options)
 
 
 @pytest.fixture

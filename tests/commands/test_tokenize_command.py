@@ -15,6 +15,7 @@ from fastbert.system.cli import run
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 from fastbert.tokenize import TokenizeOptions, main, parse_shard
+from support import SPECIAL
 
 WORDS = ["o", "gato", "dorme", "na", "casa", "do", "rei", ",", "e", "a", "rainha", "lê", "um", "livro", "."]
 
@@ -22,7 +23,7 @@ WORDS = ["o", "gato", "dorme", "na", "casa", "do", "rei", ",", "e", "a", "rainha
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory):
     directory = tmp_path_factory.mktemp("vocabulary")
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS), "[", "]", "sep", "##s"]
+    pieces = [*SPECIAL, *dict.fromkeys(WORDS), "[", "]", "sep", "##s"]
     (directory / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     return directory
 

@@ -1,7 +1,6 @@
 """The command as a person uses it: a whole run, stopping, resuming, and every kind of bad input."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import fastbert
+from support import SMALL, command, process, records, train, write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,37 +28,6 @@ DIALOGUE = [
     "Domingo costuma chover nesta época.",
     "Nesse caso, esperamos pelo sol.",
 ]
-
-WORDS = (
-    *("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão"),
-    *("com", "queijo", "no", "jardim", "grande", "do", "velho", "rei"),
-)
-
-
-def write_corpus(path: Path, documents: int = 40) -> Path:
-    """Text with something to learn: each line keeps the words' order from a random start."""
-    lines = []
-    for d in range(documents):
-        for s in range(6):
-            start = (7 * d + 3 * s) % len(WORDS)
-            lines.append(" ".join((WORDS * 2)[start : start + 12]) + ".")
-        lines.append("")
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
-
-
-def train(*arguments, cwd, timeout=240, **environment) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "fastbert.train", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-
-
-SMALL = ("--preset", "tiny", "--batch-tokens", 256, "--max-length", 32, "--threads", 1, "--precision", "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +53,7 @@ def test_a_run_leaves_everything_behind(finished_run):
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     facts = json.loads((run / "run.json").read_text())
     assert facts["options"]["steps"] == 60 and facts["hardware"]["cpu"] and facts["result"]["steps"] == 60
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    held = [r for r in records if r["kind"] == "heldout"]
+    held = records(run, "heldout")
     assert held[-1]["loss"] < held[0]["loss"] and held[-1]["masked_tokens"] > 0
     assert "unseen documents" in printed and "asked for 8,192" in printed
     assert "fastbert.predict" in printed
@@ -115,14 +83,14 @@ def test_predict_command_and_fill_mask_agree(finished_run):
     assert len(one) == 3 and one[0].keys() == {"score", "token", "token_str", "sequence"}
     assert one[0]["score"] >= one[1]["score"] and one[0]["token_str"] in one[0]["sequence"]
     assert len(two) == 2 and two[1][0]["sequence"].count("[MASK]") == 1
-    command = [sys.executable, "-m", "fastbert.predict", str(run), "--top-k", "3", "--json"]
-    done = subprocess.run(command, input="\n".join(texts), capture_output=True, text=True, timeout=120)
+    options = ("fastbert.predict", run, "--top-k", "3")
+    done = process(*options, "--json", input="\n".join(texts), cwd=run)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["text"] for line in lines] == texts
     assert lines[0]["masks"][0][0]["token"] == one[0]["token"]
     assert lines[0]["masks"][0][0]["score"] == pytest.approx(one[0]["score"], abs=1e-5)
-    shown = subprocess.run([*command[:-1], texts[0]], capture_output=True, text=True, timeout=120)
+    shown = command(*options, texts[0], cwd=run)
     assert one[0]["token_str"] in shown.stdout and "%" in shown.stdout
 
 
@@ -135,8 +103,7 @@ def test_predict_refuses_clearly(finished_run, tmp_path):
         ([run, "[MASK] " + "gato " * 600], "shorten it"),
         ([run, "a [MASK]", "--next", "b"], "next-sentence head"),
     ):
-        command = [sys.executable, "-m", "fastbert.predict", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = command("fastbert.predict", *arguments, cwd=tmp_path)
         assert done.returncode == 2 and expected in done.stderr, (done.stderr, expected)
         assert len(done.stderr.strip().splitlines()) == 1
 
@@ -163,24 +130,24 @@ def test_resume_is_bit_identical(tmp_path, extra):
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert different == []
-    steps = [json.loads(x)["step"] for x in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    steps = [record["step"] for record in records(tmp_path / "parts")]
     assert steps == sorted(steps)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     corpus = write_corpus(tmp_path / "corpus.txt")
     command = [sys.executable, "-m", "fastbert.train", "--data", str(corpus), "--output", "out", "--steps", "100000"]
-    process = subprocess.Popen(
+    running = subprocess.Popen(
         [*command, *map(str, SMALL)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     metrics = tmp_path / "out" / "metrics.jsonl"
-    for _ in range(600):
+    for _ in range(2400):
         if metrics.exists() and metrics.read_text():
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT, errors
+    running.send_signal(signal.SIGINT)
+    printed, errors = running.communicate(timeout=240)
+    assert running.returncode == 128 + signal.SIGINT, errors
     assert "everything is saved" in printed and "--resume --output out" in printed
     assert "Traceback" not in errors
     assert list((tmp_path / "out" / "checkpoints").glob("step-*"))
@@ -293,9 +260,7 @@ def test_own_heldout_text(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "on unseen documents" in done.stdout and "of 5 documents" in done.stdout
     run = tmp_path / "run"
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    held = [record for record in records if record["kind"] == "heldout"]
-    first, second, last = held
+    first, second, last = records(run, "heldout")
     assert first["evaluation_s"] == 0.0 < second["evaluation_s"] < last["evaluation_s"] < last["elapsed_s"]
     assert (
         first["elapsed_s"] < second["elapsed_s"] <= last["elapsed_s"] - (last["evaluation_s"] - second["evaluation_s"])

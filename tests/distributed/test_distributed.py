@@ -1,6 +1,5 @@
 """Ranks share the work and change nothing: parts of a batch, curves of 1, 2 and 4 ranks, their checkpoints."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,11 +11,11 @@ import torch
 
 from fastbert.batch import PackedBatch
 from fastbert.distributed.world import World, take
+from support import assert_same_curve, command, process, write_corpus
 
 TRAIN = ("--preset", "tiny", "--batch-tokens", 512, "--max-length", 32, "--threads", 1, "--precision", "fp32")
 # what a few dozen steps take by themselves is three times as much, and magnifies the rounding of sums with every step
 USUAL_RATES = ("--learning-rate", 0.002, "--muon-learning-rate", 0.02)
-WORDS = ("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão", "do", "rei")
 
 
 def batch_of(lengths: list[int], labels_every: int = 3) -> PackedBatch:
@@ -62,37 +61,12 @@ def test_alone_everything_is_its_own():
     )
 
 
-def write_corpus(path: Path) -> Path:
-    documents = []
-    for d in range(120):
-        documents += [" ".join((WORDS * 3)[(7 * d + 5 * s) % len(WORDS) :][:14]) + "." for s in range(6)] + [""]
-    path.write_text("\n".join(documents), encoding="utf-8")
-    return path
-
-
-def train(
-    folder: Path, ranks: int, *arguments, fails: bool = False, torchrun: tuple = ()
-) -> subprocess.CompletedProcess:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", ranks] if ranks else []
-    done = subprocess.run(
-        [sys.executable, *map(str, [*launcher, "-m", "fastbert.train", *arguments])],
-        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+def train(folder: Path, ranks: int, *arguments, fails: bool = False) -> subprocess.CompletedProcess:
+    """By torchrun, or in this process without ``ranks``."""
+    run, options = (process, {"ranks": ranks}) if ranks else (command, {})
+    done = run("fastbert.train", *arguments, cwd=folder, **options)
     assert bool(done.returncode) == fails, done.stderr[-3000:]
     return done
-
-
-def losses(run: Path) -> dict[tuple, float]:
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {(r["kind"], r["step"]): r["loss"] for r in records if "loss" in r}
-
-
-def assert_same_curve(one: Path, other: Path, tolerance: float = 1e-5):
-    a, b = losses(one), losses(other)
-    assert a.keys() == b.keys() and len(a) > 5
-    worst = max(abs(a[key] - b[key]) / a[key] for key in a)
-    print(f"{other.name}: largest relative difference {worst:.1e}")
-    assert worst <= tolerance
 
 
 def test_a_second_start_does_not_look_for_the_first_in_the_store_of_both():
@@ -122,7 +96,7 @@ def test_a_second_start_does_not_look_for_the_first_in_the_store_of_both():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    write_corpus(folder / "corpus.txt")
+    write_corpus(folder / "corpus.txt", 120)
     return folder
 
 
@@ -167,7 +141,7 @@ ARCHS = {"classic": ("--arch", "classic"), "classic+nsp": ("--objective", "mlm+n
 @pytest.mark.parametrize("arch", ARCHS)
 def test_a_hundred_steps_on_many_ranks(tmp_path, arch, way):
     """1, 2 and 4 ranks draw one curve; ``pytest -m slow -s`` prints how far they part."""
-    write_corpus(tmp_path / "corpus.txt")
+    write_corpus(tmp_path / "corpus.txt", 120)
     common = ("--data", "corpus.txt", "--steps", 100, "--evaluations", 4, *TRAIN, *USUAL_RATES, *ARCHS[arch])
     train(tmp_path, 0, *common, "--output", "one")
     for ranks in (2, 4):
@@ -180,7 +154,7 @@ def test_a_hundred_steps_on_many_ranks(tmp_path, arch, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("arch", ["classic", "modern"])
 def test_a_checkpoint_of_two_ranks_goes_on_with_one_with_two_and_with_four(tmp_path, arch, way):
-    write_corpus(tmp_path / "corpus.txt")
+    write_corpus(tmp_path / "corpus.txt", 120)
     common = ("--data", "corpus.txt", "--steps", 60, "--evaluations", 3, *TRAIN, *ARCHS[arch])
     train(tmp_path, 2, *common, *WAYS[way], "--output", "whole")
     train(tmp_path, 2, *common, *WAYS[way], "--output", "half", "--stop-after", 30)
@@ -233,7 +207,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_torchrun_starts_again_where_the_run_died(tmp_path, way):
     """One rank kills itself in the middle; torchrun restarts both, which go on by themselves."""
-    write_corpus(tmp_path / "corpus.txt")
+    write_corpus(tmp_path / "corpus.txt", 120)
     train(tmp_path, 2, *FORTY, *WAYS[way], "--output", "whole")
     death = "first and world.rank == 1 and os.kill(os.getpid(), signal.SIGKILL)"
     done = run_with(tmp_path, death, *FORTY, *WAYS[way], "--output", "died", restarts=1)
@@ -247,7 +221,7 @@ def test_torchrun_starts_again_where_the_run_died(tmp_path, way):
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_signal_to_one_rank_stops_all_of_them_saved(tmp_path, way):
-    write_corpus(tmp_path / "corpus.txt")
+    write_corpus(tmp_path / "corpus.txt", 120)
     train(tmp_path, 2, *FORTY, *WAYS[way], "--output", "whole")
     done = run_with(tmp_path, "world.rank == 1 and os.kill(os.getpid(), signal.SIGTERM)", *FORTY, *WAYS[way],
                     "--output", "stopped")  # fmt: skip
@@ -258,7 +232,7 @@ def test_a_signal_to_one_rank_stops_all_of_them_saved(tmp_path, way):
 
 @pytest.mark.slow
 def test_a_rank_that_falls_silent_is_given_up(tmp_path):
-    write_corpus(tmp_path / "corpus.txt")
+    write_corpus(tmp_path / "corpus.txt", 120)
     silence = "distributed._set_pg_timeout(timedelta(seconds=4)); world.rank == 1 and time.sleep(30)"
     done = run_with(tmp_path, silence, *FORTY, "--parallel", "ddp", "--output", "silent")
     assert done.returncode and "another process of this run has died or cannot be reached" in done.stderr
@@ -267,7 +241,7 @@ def test_a_rank_that_falls_silent_is_given_up(tmp_path):
 
 
 def test_ranks_that_diverge_or_find_no_data_say_so_once(tmp_path):
-    write_corpus(tmp_path / "corpus.txt")
+    write_corpus(tmp_path / "corpus.txt", 120)
     done = train(tmp_path, 2, *FORTY, "--learning-rate", 1e18, "--warmup", 0, "--output", "out", fails=True)
     assert done.stderr.count("diverged") == 1 and "another process" not in done.stderr
     done = train(tmp_path, 2, "--data", "missing.txt", "--output", "out2", fails=True)

@@ -18,6 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from support import assert_same_curve, process, write_corpus
+
 ADDRESSES = ("10.77.0.1", "10.77.0.2")  # of the first and the second host, in their namespaces only
 STEPS = 50
 # torchrun takes a silent host for dead after 3 s, not 15, and begins 2 s after there are enough hosts, not 30
@@ -27,7 +29,6 @@ TRAIN = (
     "--batch-tokens", 512, "--max-length", 32, "--threads", 1, "--precision", "fp32", "--device", "cpu",
     "--learning-rate", 0.002, "--muon-learning-rate", 0.02,  # those of so few steps magnify rounding
 )  # fmt: skip
-WORDS = ("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão", "do", "rei")
 # a run of n ranks stands still before a step as long as there is a file hold-STEP-n, or until it is asked to stop
 HOLDING = """
 import os, sys, time
@@ -134,15 +135,9 @@ def unbroken(tmp_path_factory):
     if not shutil.which("ip"):
         pytest.skip("network namespaces need the program ip (iproute2)")
     folder = tmp_path_factory.mktemp("one-host")
-    documents = []
-    for d in range(120):
-        documents += [" ".join((WORDS * 3)[(7 * d + 5 * s) % len(WORDS) :][:14]) + "." for s in range(6)] + [""]
-    (folder / "corpus.txt").write_text("\n".join(documents), encoding="utf-8")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "fastbert.train", *TRAIN]
-    done = subprocess.run(
-        [sys.executable, *map(str, command), "--parallel", "ddp", "--output", "unbroken"],
-        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    write_corpus(folder / "corpus.txt", 120)
+    arguments = (*TRAIN, "--parallel", "ddp", "--output", "unbroken")
+    done = process("fastbert.train", *arguments, cwd=folder, ranks=2, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "unbroken"
 
@@ -305,13 +300,4 @@ def test_one_host_goes_on_alone_and_the_other_joins_again(hosts, unbroken):
     other.torchrun(endpoint=endpoint, nodes="1:2")
     assert_ended_well(hosts)
     assert continued(one) == ["25", "36"]  # asked to stop, it ends the step it is in
-
-    def losses(run: Path) -> dict:
-        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        return {(r["kind"], r["step"]): r["loss"] for r in records if "loss" in r}
-
-    a, b = losses(folder / "run"), losses(unbroken)
-    assert a.keys() == b.keys()
-    worst = max(abs(a[key] - b[key]) / b[key] for key in b)
-    print(f"alone and together again: largest relative difference {worst:.1e}")
-    assert worst <= 1e-5
+    assert_same_curve(unbroken, folder / "run")

@@ -4,23 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from fastbert.bert import Bert
-from fastbert.config import BertConfig
-from fastbert.model import BertForPreTraining
+import support
 from fastbert.system.errors import InputError
-from fastbert.text import Tokenizer
+from support import SPECIAL
 
-VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij"]
+VOCAB = [*SPECIAL, *"abcdefghij"]
 TEXT = "a b c d e f g [MASK] i"
 
 
 def make_bert(arch, **changes):
-    torch.manual_seed(0)
-    model = BertForPreTraining(BertConfig.preset("tiny", arch, vocab_size=len(VOCAB), **changes))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.add_(torch.randn(parameter.shape) * (0.1 if "embeddings.position" not in name else 1.0))
-    return Bert(model, Tokenizer(VOCAB))
+    bert = support.make_bert(VOCAB, arch, **changes)
+    if (table := getattr(bert.model.embeddings, "position", None)) is not None:
+        with torch.no_grad():  # maps that depend on the place
+            table.weight.mul_(10)
+    return bert
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Vectors equal sentence-transformers', and its directories are read and written."""
 
+import functools
 import json
 
 import numpy as np
@@ -7,24 +8,16 @@ import pytest
 import torch
 
 import fastbert
-from fastbert.bert import Bert
-from fastbert.config import BertConfig
+import support
 from fastbert.inference.embedding import EmbeddingSettings, embed_texts
-from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
-from fastbert.text import Tokenizer
+from support import SPECIAL
 
-VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnop", "##s", "##z"]
+VOCAB = [*SPECIAL, *"abcdefghijklmnop", "##s", "##z"]
 TEXTS = ["a b c", "", "a", "ps ps o n m l k j i h g f e d c b a", "as bz", "b a c"]
 
 
-def make_bert(arch="classic", settings=None):
-    torch.manual_seed(0)
-    model = BertForPreTraining(BertConfig.preset("tiny", arch, vocab_size=len(VOCAB), max_position_embeddings=16))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.1)
-    return Bert(model, Tokenizer(VOCAB), settings, precision="fp32")
+make_bert = functools.partial(support.make_bert, VOCAB, precision="fp32", max_position_embeddings=16)
 
 
 @pytest.fixture(scope="module")

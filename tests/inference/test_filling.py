@@ -1,32 +1,30 @@
 """Joint filling against every filling there is, on a vocabulary small enough to try them all."""
 
+import functools
 import itertools
 import math
 
 import pytest
 import torch
 
-from fastbert.bert import Bert
-from fastbert.config import BertConfig
+import support
 from fastbert.inference import fill_mask
-from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
-from fastbert.text import Tokenizer
 from fastbert.text.tokenizer_files import TokenizerOptions
+from support import SPECIAL
 
-VOCAB = "[PAD] [UNK] [CLS] [SEP] [MASK] o mar casa ##inho ##s é azul"
+VOCAB = [*SPECIAL, "o", "mar", "casa", "##inho", "##s", "é", "azul"]
 WORDS = range(5, 12)
 TEXT = "o [MASK] é [MASK] [MASK]"
 
 
-def make_bert(arch="classic", seed=0):
-    torch.manual_seed(seed)
-    tokenizer = Tokenizer(VOCAB.split(), TokenizerOptions(strip_accents=False))
-    model = BertForPreTraining(BertConfig.preset("tiny", arch, vocab_size=len(tokenizer), max_position_embeddings=24))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.2)
-    return Bert(model, tokenizer)
+make_bert = functools.partial(
+    support.make_bert,
+    VOCAB,
+    tokenizer_options=TokenizerOptions(strip_accents=False),
+    max_position_embeddings=24,
+    noise=0.2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,7 @@ def joint_score(bert, ids, wanted):
 def test_the_joint_probabilities_of_all_fillings_sum_to_one(arch):
     bert = make_bert(arch)
     ids = bert.tokenizer.encode("o [MASK] é [MASK]").ids
-    every = list(itertools.product(range(len(VOCAB.split())), repeat=2))
+    every = list(itertools.product(range(len(VOCAB)), repeat=2))
     scores = fill_mask.joint_log_scores(bert.model, bert.tokenizer, [ids] * len(every), every)
     assert sum(map(math.exp, scores)) == pytest.approx(1, abs=1e-4)
     for pair in every[::29]:
@@ -73,7 +71,7 @@ def test_a_wide_beam_finds_the_best_of_all_fillings(bert):
     assert [answer["log_score"] for answer in found] == pytest.approx([score for score, _ in best], abs=1e-4)
     top = found[0]
     assert top["score"] == pytest.approx(math.exp(top["log_score"]))
-    assert top["token_strs"] == [VOCAB.split()[token] for token in top["tokens"]]
+    assert top["token_strs"] == [VOCAB[token] for token in top["tokens"]]
     filled = list(ids)
     for place, token in zip(places, top["tokens"], strict=True):
         filled[place] = token

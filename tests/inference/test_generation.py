@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+import support
 from fastbert import generate
 from fastbert.bert import Bert
 from fastbert.config import BertConfig
@@ -15,21 +16,18 @@ from fastbert.model import BertForPreTraining
 from fastbert.system.cli import run
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
+from support import SPECIAL
 
-VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]", *"abcdefghijklmnop", "##s", "##z"]
+VOCAB = [*SPECIAL, "[unused0]", "[unused1]", *"abcdefghijklmnop", "##s", "##z"]
 MASK = 4
 
 
 def make_bert(peaked=False):
-    torch.manual_seed(1)
-    tokenizer = Tokenizer(VOCAB)
-    model = BertForPreTraining(BertConfig.preset("tiny", "modern", vocab_size=len(VOCAB), max_position_embeddings=40))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.15)
-        if peaked:  # specials, unused entries and pieces of words are what it likes best
-            model.head.bias[[0, 1, 2, 3, 4, 5, 6, 23, 24]] += 50.0
-    return Bert(model, tokenizer)
+    bert = support.make_bert(VOCAB, "modern", seed=1, noise=0.15, max_position_embeddings=40)
+    if peaked:  # specials, unused entries and pieces of words are what it likes best
+        with torch.no_grad():
+            bert.model.head.bias[[0, 1, 2, 3, 4, 5, 6, 23, 24]] += 50.0
+    return bert
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +138,7 @@ def test_the_prompt_stays_and_its_masks_are_filled(bert):
 
 
 def test_a_vocabulary_in_which_everything_repeats_comes_to_an_end():
-    tokenizer = Tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"])
+    tokenizer = Tokenizer([*SPECIAL, "a", "b"])
     model = BertForPreTraining(BertConfig.preset("tiny", vocab_size=7, max_position_embeddings=32))
     assert len(Bert(model, tokenizer).generate("a", 12).split()) == 13
 

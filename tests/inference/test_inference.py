@@ -11,17 +11,18 @@ import torch
 import torch.nn.functional as F
 
 import fastbert
+import support
 from fastbert import ops
 from fastbert.batch import pack_rows
 from fastbert.bert import Bert
-from fastbert.config import BertConfig
 from fastbert.inference.frozen_model import Reader, choose_dtype
 from fastbert.model import BertForPreTraining
 from fastbert.system import native
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
+from support import SPECIAL
 
-VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnop"]
+VOCAB = [*SPECIAL, *"abcdefghijklmnop"]
 SHAPES = {
     "classic": {},
     "roformer": {},
@@ -35,14 +36,8 @@ needs_kernels = pytest.mark.skipif(not PREPARED, reason="no C++ kernels on this 
 
 
 def make_model(shape="classic", scale=0.1):
-    torch.manual_seed(0)
-    arch = shape.partition(",")[0]
     changes = {"vocab_size": len(VOCAB), "max_position_embeddings": 64} | SHAPES[shape]
-    model = BertForPreTraining(BertConfig.preset("tiny", arch, **changes)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape) * scale)
-    return model
+    return support.make_model(shape.partition(",")[0], noise=scale, **changes)
 
 
 def make_batch(*lengths):

@@ -1,30 +1,22 @@
 """ONNX Runtime gives the model's own numbers, for any batch and length."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 
-from fastbert.bert import Bert
-from fastbert.config import BertConfig
+import support
 from fastbert.inference import onnx_export
 from fastbert.inference.embedding import EmbeddingSettings
-from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
-from fastbert.text import Tokenizer
+from support import SPECIAL
 
-VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnop"]
+VOCAB = [*SPECIAL, *"abcdefghijklmnop"]
 TEXTS = ["a b c", "p", "a b c d e f g h i j k l"]
 
 
-def make_bert(arch="classic", settings=None, **changes):
-    torch.manual_seed(0)
-    model = BertForPreTraining(
-        BertConfig.preset("tiny", arch, vocab_size=len(VOCAB), max_position_embeddings=32, **changes)
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.1)
-    return Bert(model, Tokenizer(VOCAB), settings, precision="fp32")
+make_bert = functools.partial(support.make_bert, VOCAB, precision="fp32", max_position_embeddings=32)
 
 
 def run(path, ids, mask):

@@ -1,20 +1,19 @@
 """Pseudo-log-likelihoods equal a loop that hides one token at a time; texts are packed, order is kept."""
 
+import functools
 import itertools
 import math
 
 import pytest
 import torch
 
-from fastbert.bert import Bert
-from fastbert.config import BertConfig
+import support
 from fastbert.inference.scoring import TextScore, pseudo_perplexity, score_texts
-from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
-from fastbert.text import Tokenizer
 from fastbert.text.tokenizer_files import TokenizerOptions
+from support import SPECIAL
 
-VOCAB = "[PAD] [UNK] [CLS] [SEP] [MASK] o a casa mar ##inho ##es é azul . , não"
+VOCAB = [*SPECIAL, "o", "a", "casa", "mar", "##inho", "##es", "é", "azul", ".", ",", "não"]
 TEXTS = [
     "o mar é azul .",
     "a",
@@ -26,16 +25,13 @@ TEXTS = [
 ]
 
 
-def make_bert(arch="classic", **changes):
-    torch.manual_seed(0)
-    tokenizer = Tokenizer(VOCAB.split(), TokenizerOptions(strip_accents=False))
-    model = BertForPreTraining(
-        BertConfig.preset("tiny", arch, vocab_size=len(tokenizer), max_position_embeddings=32, **changes)
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.2)
-    return Bert(model, tokenizer)
+make_bert = functools.partial(
+    support.make_bert,
+    VOCAB,
+    tokenizer_options=TokenizerOptions(strip_accents=False),
+    max_position_embeddings=32,
+    noise=0.2,
+)
 
 
 @pytest.fixture(scope="module")

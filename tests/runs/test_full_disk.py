@@ -20,9 +20,7 @@ from fastbert.system import cli
 from fastbert.text import Tokenizer
 from fastbert.training import prepare_data
 from fastbert.training.options import TrainOptions
-
-WORDS = ("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão", "do", "rei")
-SMALL = ("--preset", "tiny", "--batch-tokens", 256, "--max-length", 32, "--threads", 1, "--precision", "fp32")
+from support import SMALL, WORDS
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import pytest
 
 from fastbert.system import native
 from fastbert.text import Tokenizer
+from support import SPECIAL
 
-VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bom", "dia"]
+VOCAB = [*SPECIAL, "bom", "dia"]
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ import fastbert
 from fastbert.system import native
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer, TokenizerOptions
+from support import SPECIAL
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = json.loads((ROOT / "tests" / "data" / "upstream_cases.json").read_text(encoding="utf-8"))
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCAB = [
     *SPECIAL,
     "hello",

@@ -7,8 +7,8 @@ import pytest
 
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer, TokenizerOptions
+from support import SPECIAL
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZáéíóúãõçßẽ漢字.,!?'[]"
 VOCAB = [*SPECIAL, *LETTERS, *("##" + c for c in LETTERS), "hello", "world", "##ing", "não", "nao", "ação"]
 TEXTS = [

@@ -14,6 +14,7 @@ from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer, TokenizerOptions
 from fastbert.text.encoding import TruncationRule
 from fastbert.text.tokenizer_files import read_vocab
+from support import SPECIAL
 
 tokenizers = pytest.importorskip("tokenizers", reason="the reference, tokenizers, is not installed")
 hypothesis = pytest.importorskip("hypothesis")
@@ -21,7 +22,6 @@ st = hypothesis.strategies
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FASTBERT_SHARED", ROOT.parent / "shared")) / "data"
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = string.ascii_letters + string.digits + string.punctuation + "áéíóúãõçÁÉçßİıσςΣΩжЖ漢字가ᄀ\u0301\u0302\u1b44"
 FRAGMENTS = [
     *[

@@ -1,11 +1,6 @@
 """A step of several batches is the step of their union; the ramp reads, grows and refuses as it says."""
 
-import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +11,7 @@ from fastbert.model import BertForPreTraining
 from fastbert.optim.optimizers import BatchRamp
 from fastbert.system.errors import InputError
 from fastbert.training.trainer import share_of_loss
-
-WORDS = ("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão", "do", "rei")
+from support import assert_same_curve, command, process, records, write_corpus
 
 
 def test_it_grows_evenly_to_the_whole_batch():
@@ -88,37 +82,18 @@ def test_several_batches_have_the_gradient_of_their_union(arch):
         torch.testing.assert_close(apart[name], together[name], rtol=1e-4, atol=1e-6)
 
 
-def write_corpus(path: Path) -> None:
-    documents = []
-    for d in range(60):
-        documents += [" ".join((WORDS * 3)[(7 * d + 5 * s) % len(WORDS) :][:14]) + "." for s in range(6)] + [""]
-    path.write_text("\n".join(documents), encoding="utf-8")
-
-
-def train(folder: Path, *arguments: object, ranks: int = 0) -> subprocess.CompletedProcess:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", ranks] if ranks else []
-    command = [sys.executable, *map(str, [*launcher, "-m", "fastbert.train", *arguments])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def records(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_steps_grow_and_ranks_draw_the_same_curve(tmp_path):
-    write_corpus(tmp_path / "corpus.txt")
+    write_corpus(tmp_path / "corpus.txt", 60)
     common = (
         "--data", "corpus.txt", "--steps", 40, "--evaluations", 2, "--preset", "tiny", "--batch-tokens", 512,
         "--batch-ramp", "128:0.75", "--max-length", 32, "--threads", 1, "--precision", "fp32",
         "--learning-rate", 0.002, "--muon-learning-rate", 0.02,  # those of so few steps magnify rounding
     )  # fmt: skip
     for name, ranks in (("one", 0), ("two", 2)):
-        done = train(tmp_path, *common, "--output", name, ranks=ranks)
+        run = process if ranks else command
+        options = {"ranks": ranks} if ranks else {}
+        done = run("fastbert.train", *common, "--output", name, cwd=tmp_path, **options)
         assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (records(tmp_path / name) for name in ("one", "two"))
-    tokens = {r["step"]: r["tokens"] for r in one if r["kind"] == "train"}
+    tokens = {r["step"]: r["tokens"] for r in records(tmp_path / "one", "train")}
     assert tokens[10] < 0.4 * (tokens[40] - tokens[30])  # 128 to 256 a step, then 512
-    a, b = ({(r["kind"], r["step"]): r["loss"] for r in run if "loss" in r} for run in (one, two))
-    assert a.keys() == b.keys() and len(a) > 5
-    assert max(abs(a[key] - b[key]) / a[key] for key in a) <= 1e-5
+    assert_same_curve(tmp_path / "one", tmp_path / "two")

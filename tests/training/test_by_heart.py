@@ -4,8 +4,9 @@ import pytest
 
 from fastbert.text import Tokenizer
 from fastbert.training import memorization
+from support import SPECIAL
 
-VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bom", "dia", "va", "##mos", "sim"]
+VOCAB = [*SPECIAL, "bom", "dia", "va", "##mos", "sim"]
 DOCUMENT = [[5, 6], [7, 8, 5], [9]]
 
 

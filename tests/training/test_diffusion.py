@@ -1,17 +1,14 @@
 """--objective diffusion: a model that writes from nothing, and the bound it is measured by."""
 
 import dataclasses
-import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 import fastbert
+import support
 from fastbert.batch import pack_rows
 from fastbert.config import BertConfig
 from fastbert.evaluation.examples import evaluate
@@ -26,9 +23,8 @@ SENTENCES = [
 
 
 def train(*arguments, cwd):
-    command = [sys.executable, "-m", "fastbert.train", "--objective", "diffusion", "--threads", "1", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "FASTBERT_IMPL": "reference"}  # the same on every machine
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
+    options = ("--objective", "diffusion", "--threads", 1, *arguments)
+    return support.train(*options, cwd=cwd, FASTBERT_IMPL="reference")  # the same on every machine
 
 
 def test_a_model_that_knows_a_text_by_heart_writes_it_from_nothing(tmp_path):
@@ -55,7 +51,7 @@ def test_evaluation_reports_the_bound_beside_bert_s_questions(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "diffusion bound" in done.stdout
-    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    records = support.records(tmp_path / "run")
     heldout = [record for record in records if "diffusion_bound" in record]
     assert heldout and all(0 < record["diffusion_bound"] < 10 and record["masked_tokens"] > 0 for record in heldout)
     span = train("--data", "text.txt", "--mask-unit", "span", "--output", "none", cwd=tmp_path)

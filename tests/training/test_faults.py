@@ -6,7 +6,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -16,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import support
 from fastbert import train as training
 from fastbert.data import TokenStore
 from fastbert.runs import checkpoint
@@ -23,26 +23,15 @@ from fastbert.system import cli
 from fastbert.system.background import Background, HostCopy
 from fastbert.training.divergence import Diverged, Watch
 from fastbert.training.options import TrainOptions
-
-WORDS = ("o", "gato", "preto", "dorme", "na", "cama", "azul", "e", "a", "menina", "feliz", "come", "pão", "do", "rei")
-
-
-SMALL = ("--preset", "tiny", "--batch-tokens", 256, "--max-length", 32, "--threads", 1, "--precision", "fp32")
-
-
-def write_corpus(folder: Path) -> Path:
-    corpus = folder / "corpus.txt"
-    if not corpus.exists():
-        lines = [" ".join((WORDS * 3)[i % 15 :][:14]) + "." + "\n" * (1 + (i % 6 == 5)) for i in range(300)]
-        corpus.write_text("".join(lines), encoding="utf-8")
-    return corpus
+from support import SMALL, write_corpus
 
 
 def train(folder: Path, *arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "fastbert.train", *map(str, ("--data", write_corpus(folder), *SMALL, *arguments))],
-        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    return support.train("--data", corpus_of(folder), *SMALL, *arguments, cwd=folder)
+
+
+def corpus_of(folder: Path) -> Path:
+    return write_corpus(folder / "corpus.txt", 50)
 
 
 # ---- divergence ----
@@ -120,10 +109,7 @@ def test_changed_options_vocabulary_and_tokens_are_noticed_on_resume(tmp_path):
     run = tmp_path / "out"
 
     def resumed(expected: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "fastbert.train", "--resume", "--output", "out"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+        done = support.train("--resume", "--output", "out", cwd=tmp_path)
         assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr, done.stderr
 
     path = run / "run.json"
@@ -152,7 +138,7 @@ def test_changed_options_vocabulary_and_tokens_are_noticed_on_resume(tmp_path):
 def in_process(tmp_path, monkeypatch, capsys):
     """``in_process("out", …)`` trains in this process; returns exit code, lines on standard error, the weights."""
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command line sets its own
-    corpus = write_corpus(tmp_path)
+    corpus = corpus_of(tmp_path)
 
     def run(output: str, *arguments) -> tuple[int, list[str], dict[str, torch.Tensor] | None]:
         given = () if "--resume" in arguments else ("--data", corpus, *SMALL, "--steps", 16, "--checkpoint-every", 4)

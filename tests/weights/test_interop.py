@@ -12,6 +12,7 @@ from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 from fastbert.weights.huggingface import config_from_hf, config_to_hf
+from support import SPECIAL
 
 transformers = pytest.importorskip("transformers", reason="transformers is the peer compared with")
 
@@ -194,7 +195,7 @@ def test_old_names_and_bare_encoders_are_read(tmp_path):
     batch, _ = pack(padded_inputs()[0])
     with torch.no_grad():
         np.testing.assert_array_equal(loaded.encode(batch).numpy(), model.encode(batch).numpy())
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(97, 123))]
+    pieces = [*SPECIAL, *map(chr, range(97, 123))]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces))
     with pytest.raises(InputError, match="no masked-LM head"):
         fastbert.load(tmp_path).fill_mask("a [MASK]")
