@@ -35,7 +35,8 @@ def budget(target):
     return json.loads(BUDGETS.read_text()).get(VERSION, {}).get(target, {})
 
 
-@pytest.mark.parametrize("target", BUDGETED)
+# a compilation takes seconds: the ordinary run does the one target and kernel that all others resemble
+@pytest.mark.parametrize("target", [pytest.param("sm_80", marks=pytest.mark.slow), "sm_90"])
 def test_attention_keeps_its_budget(target):
     for name, launch in plain_attention(target).items():
         report = audit(launch, target)
@@ -55,6 +56,7 @@ def test_attention_keeps_its_budget(target):
         assert max(loop.instructions for loop in forward.loops) <= 480
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", BUDGETED)
 def test_row_kernels_move_16_bytes_and_do_not_spill(target):
     for launch in row_launches(target):
@@ -67,6 +69,7 @@ def test_row_kernels_move_16_bytes_and_do_not_spill(target):
         assert "store 16" in report.widths, f"{launch.name}: {report.widths}"
 
 
+@pytest.mark.slow
 def test_layer_norm_is_no_heavier_than_liger():
     """Liger's LayerNorm on sm_90 (1024 wide, 4 warps): forward 31 registers and 16 blocks an SM, backward 64 and 8."""
     reports = {launch.name: audit(launch, "sm_90") for launch in row_launches("sm_90")[:2]}
@@ -75,6 +78,7 @@ def test_layer_norm_is_no_heavier_than_liger():
     assert backward.registers <= 64 and backward.resident_blocks >= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", BUDGETED)
 def test_row_kernels_are_no_worse_than_ligers(target):
     """The table of ``python kernels/audit/liger.py``, both sides compiled here and now."""
@@ -89,6 +93,7 @@ def test_row_kernels_are_no_worse_than_ligers(target):
         assert ours.registers <= theirs.registers + slack, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", BUDGETED)
 def test_float32_at_head_128_does_not_spill(target):
     for options in ("", "mask"):

@@ -1,14 +1,11 @@
 """The model's own way to the kernels: ``FASTBERT_IMPL=triton`` and impl="auto" all through, no op called by name."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from fastbert import layers, ops
 from fastbert.kernels import public
+from support import command
 
 
 @pytest.fixture(autouse=True)
@@ -61,17 +58,10 @@ def test_ops_without_a_kernel_take_pytorchs():
         ops.choose("masked_lm_loss", "triton", weighted)
 
 
-def run(*arguments):
-    environment = {**os.environ, "FASTBERT_IMPL": "triton", "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_a_training_step_and_a_prediction(tmp_path):
-    text, directory = tmp_path / "text.txt", tmp_path / "run"
-    text.write_text("Bom dia.\nBoa noite.\n", encoding="utf-8")
-    options = f"--data {text} --output {directory} --steps 1 --evaluations 1 --precision fp32 --threads 1"
-    assert "trained 1 step" in run("fastbert.train", *options.split())
-    assert "Bom" in run("fastbert.predict", str(directory), "Bom [MASK].")
+    (tmp_path / "text.txt").write_text("Bom dia.\nBoa noite.\n", encoding="utf-8")
+    options = ("--steps", 1, "--evaluations", 1, "--precision", "fp32", "--threads", 1)
+    trained = command("fastbert.train", "--data", "text.txt", "--output", "run", *options, cwd=tmp_path)
+    assert trained.returncode == 0 and "trained 1 step" in trained.stdout, trained.stderr
+    predicted = command("fastbert.predict", "run", "Bom [MASK].", cwd=tmp_path)
+    assert predicted.returncode == 0 and "Bom" in predicted.stdout, predicted.stderr
