@@ -2,11 +2,12 @@
 
 import importlib.util
 import re
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 
 import pytest
+
+from support import command
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "docs" / "guide"
@@ -35,10 +36,24 @@ def test_every_block_that_prints_has_its_output(guide):
         assert printing == ("```text" in match[0]), match[2]
 
 
-def test_every_block_runs():
+def test_every_block_runs(guide, tmp_path, monkeypatch):
     """All of it, with a training of a few steps."""
-    done = subprocess.run([sys.executable, GUIDE / "run.py", "--quick"], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    monkeypatch.chdir(tmp_path)
+
+    def run_bash(code: str) -> str:
+        printed = ""
+        for line in code.splitlines():
+            python, option, module, *arguments = shlex.split(line, comments=True)
+            few = ("--preset", "tiny", "--batch-tokens", 1024, "--steps", 3) if module == "fastbert.train" else ()
+            done = command(module, *arguments, *few, cwd=tmp_path)
+            assert (python, option, done.returncode) == ("python", "-m", 0), f"{line}\n{done.stderr}"
+            printed += done.stdout
+        return printed
+
+    monkeypatch.setattr(guide, "run_bash", run_bash)
+    code = guide.blocks((GUIDE / guide.PAGES[0]).read_text(encoding="utf-8"))
+    assert len(guide.run_all(code, quick=True)) == len(code)
+    assert (tmp_path / "run" / "curves.png").is_file()
 
 
 def test_pictures_are_there():
