@@ -3,8 +3,8 @@
     python docs/tasks/run.py --model runs/001            # rewrites the pages
     python docs/tasks/run.py --model runs/001 --check    # only runs the blocks
 
-The blocks run in a temporary directory, with links to the given model as runs/001 and to the repository's tests. A block
-that is on several pages runs once.
+The blocks run in a temporary directory, with links to the given model as runs/001 and to the repository's tests. A
+block that is on several pages runs once.
 """
 
 import argparse
