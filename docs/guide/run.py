@@ -1,10 +1,10 @@
-"""Run the guide: every block of code in order, its output written under it, its pictures beside it.
+"""Run the guide: every code block in order, writing its output under it and its plots next to the page.
 
-    python docs/guide/run.py            # some four minutes; rewrites README.md and LEIAME.md
-    python docs/guide/run.py --quick    # seconds of training, writes nothing: what the test does
+    python docs/guide/run.py            # about four minutes; rewrites README.md and LEIAME.md
+    python docs/guide/run.py --quick    # trains for seconds, writes nothing; the test does this
 
-The code is the same in both languages (``tests/test_guide.py``), so it is run once; each page has its own words.
-Blocks of Python share one interpreter, blocks of bash run in its directory.
+The code is the same in both languages (``tests/test_guide.py``), so it runs once. Python blocks share one interpreter;
+bash blocks run in its directory.
 """
 
 import argparse
@@ -22,19 +22,19 @@ HERE = Path(__file__).resolve().parent
 PAGES = ("README.md", "LEIAME.md")
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```\n(?:\n```text\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
 PICTURES = ("attention.png",)
-MOST_LINES = 24  # of the output of a block; more is cut in the middle
+MAX_LINES = 24  # of a block's output; longer output is cut in the middle
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
-    """(language, code) of every block that is run."""
+    """(language, code) of every block."""
     return [(match[1], match[2]) for match in BLOCK.finditer(page)]
 
 
 def run_python(code: str, names: dict) -> str:
-    heard = io.StringIO()
-    with contextlib.redirect_stdout(heard):
+    captured = io.StringIO()
+    with contextlib.redirect_stdout(captured):
         exec(compile(code, "guide", "exec"), names)
-    return heard.getvalue()
+    return captured.getvalue()
 
 
 def run_bash(code: str) -> str:
@@ -47,14 +47,14 @@ def run_bash(code: str) -> str:
 
 def shown(output: str) -> str:
     lines = [line.rstrip() for line in output.strip("\n").split("\n")]
-    if len(lines) > MOST_LINES:
-        half = MOST_LINES // 2
+    if len(lines) > MAX_LINES:
+        half = MAX_LINES // 2
         lines = [*lines[:half], "…", *lines[-half:]]
     return "\n".join(lines)
 
 
 def run_all(code: list[tuple[str, str]], quick: bool) -> list[str]:
-    """The output of every block, run in the current directory."""
+    """Run every block in the current directory and return the outputs."""
     names: dict = {"__name__": "guide"}
     outputs = []
     for language, text in code:

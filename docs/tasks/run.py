@@ -1,10 +1,10 @@
-"""Run the commands of the pages here and write their output under them.
+"""Run the code blocks of the task pages and write their output under them.
 
     python docs/tasks/run.py --model runs/001            # rewrites the pages
-    python docs/tasks/run.py --model runs/001 --check    # only runs everything
+    python docs/tasks/run.py --model runs/001 --check    # only runs the blocks
 
-The blocks run in a temporary directory, where runs/001 is the model given and tests is the repository's. A block that
-stands in pages of several languages runs once.
+The blocks run in a temporary directory, with links to the given model as runs/001 and to the repository's tests. A
+block that is on several pages runs once.
 """
 
 import argparse
@@ -20,7 +20,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```\n(?:\n```text\n.*?^```\n)?", r
 
 
 def output_of(language: str, code: str, folder: Path) -> str:
-    """What a block prints; a failure ends the program."""
+    """Run a block and return what it prints; exit if it fails."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-ec", code] if language == "bash" else [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path})
@@ -42,16 +42,16 @@ def main() -> None:
         (folder / "runs").mkdir()
         (folder / "runs" / "001").symlink_to(Path(arguments.model).resolve())
         (folder / "tests").symlink_to(HERE.parents[1] / "tests")
-        said: dict[tuple[str, str], str] = {}  # of the blocks so far
+        outputs: dict[tuple[str, str], str] = {}  # of the blocks so far
         for page in [HERE / p for p in arguments.pages] or sorted(HERE.glob("*.md")):
             print(page.name, flush=True)
             text = page.read_text(encoding="utf-8")
 
             def with_output(match: re.Match) -> str:
                 block = match[1], match[2]
-                if block not in said:
-                    said[block] = output_of(*block, folder)
-                return f"```{match[1]}\n{match[2]}```\n\n```text\n{said[block]}\n```\n"
+                if block not in outputs:
+                    outputs[block] = output_of(*block, folder)
+                return f"```{match[1]}\n{match[2]}```\n\n```text\n{outputs[block]}\n```\n"
 
             text = BLOCK.sub(with_output, text)
             if not arguments.check:
