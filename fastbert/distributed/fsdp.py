@@ -91,7 +91,8 @@ def whole_update(direction: Tensor, count: int, steps: int, dtype: torch.dtype) 
     parts = torch.stack(direction.chunk(count))
     rows, columns = parts.shape[1:]
     flat = orthogonalise(parts.mT, steps, dtype).mT if rows > columns else orthogonalise(parts, steps, dtype)
-    return flat.reshape(direction.shape) * max(1.0, rows / columns) ** 0.5
+    # scaled in the gradient's dtype, as Muon does: in bfloat16 the factor would round once more
+    return flat.reshape(direction.shape).to(direction.dtype) * max(1.0, rows / columns) ** 0.5
 
 
 class ShardedOptimizers(Optimizers):
