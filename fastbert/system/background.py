@@ -50,8 +50,8 @@ class Background:
             raise error
 
     @contextmanager
-    def to_blame(self) -> Iterator[None]:
-        """When the block fails, what this work has found explains it better: that is raised instead."""
+    def explain_failures(self) -> Iterator[None]:
+        """If the block fails, raise the error of this work instead, if it has one: it explains the failure better."""
         try:
             yield
         except Exception:

@@ -21,6 +21,7 @@ Exit codes: 0 done, 2 bad input or bad option, 130 interrupted. Anything else is
 
 import ast
 import contextlib
+import dataclasses
 import errno
 import functools
 import inspect
@@ -72,6 +73,23 @@ def _join_lines_of_help(options_type: type) -> None:
                     cls.__annotations__[name] = Annotated[cls.__annotations__[name], Doc(running)]
 
 
+def in_sections(options_type: Any) -> Any:
+    """The same options nested by ``help_sections`` (section -> its first option), which --help then shows apart."""
+    if not (sections := getattr(options_type, "help_sections", None)):
+        return options_type
+    first = {option: section for section, option in sections.items()}
+    nested: dict[str, list[Any]] = {}
+    for option in dataclasses.fields(options_type):
+        section = nested.setdefault(first.get(option.name) or list(nested)[-1], [])
+        default = dataclasses.field(default=option.default, default_factory=option.default_factory)
+        section.append((option.name, options_type.__annotations__[option.name], default))
+    types = [(name, dataclasses.make_dataclass(name, options)) for name, options in nested.items()]
+    sections_of = [(name, section, dataclasses.field(default_factory=section)) for name, section in types]
+    whole = dataclasses.make_dataclass(options_type.__name__, sections_of)
+    whole.__doc__ = options_type.__doc__
+    return whole
+
+
 def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Options:
     """Read ``argv`` into ``options_type``; ``--help`` prints and raises SystemExit(0).
 
@@ -85,6 +103,8 @@ def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Opt
         markers.append(named)  # newer tyro only: RUN in the usage line in place of its type, STR
     if {"-h", "--help"} & set(argv):
         _join_lines_of_help(options_type)  # type: ignore[arg-type]
+        options_type = in_sections(options_type)
+        markers.append(tyro.conf.OmitArgPrefixes)
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):

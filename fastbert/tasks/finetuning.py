@@ -47,17 +47,9 @@ class TaskData:
     scale: tuple[float, float] = (0.0, 1.0)  # mean and deviation of the training numbers
 
 
-def weights_directory(directory: str | Path) -> Path:
-    """Where the weights of a run are: in itself, or of one that was stopped before its end in its newest checkpoint."""
-    directory = Path(directory)
-    if not (directory / "config.json").is_file() and (steps := checkpoint.list_steps(directory)):
-        return checkpoint.folder(directory) / f"step-{steps[-1]}"
-    return directory
-
-
 def load_backbone(directory: str | Path, dropout: float, impl: str = "auto") -> BertForPreTraining:
     """A pretrained encoder with this dropout everywhere."""
-    model = BertForPreTraining.from_pretrained(weights_directory(directory), impl=impl)
+    model = BertForPreTraining.from_pretrained(checkpoint.resolve(Path(directory)), impl=impl)
     model.config = model.config.replace(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     for module in model.modules():
         if hasattr(module, "dropout_p"):
@@ -248,7 +240,7 @@ def choose_pooling(directory: str | Path, asked: str) -> str:
     Raises:
         InputError: "mean" for one of those.
     """
-    hf = read_object(weights_directory(directory) / "config.json", "give a directory with a model")
+    hf = read_object(checkpoint.resolve(Path(directory)) / "config.json", "give a directory with a model")
     modern = hf.get("model_type") == "modernbert"
     if asked == "mean" and not modern:
         raise InputError("--pooling mean: heads of this architecture read [CLS]: leave it out, or use a modern model")

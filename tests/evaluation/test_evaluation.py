@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from fastbert.batch import pack
 from fastbert.bert import Bert
 from fastbert.config import BertConfig
-from fastbert.evaluation.examples import Evaluation, evaluate, fill_examples, readable
+from fastbert.evaluation.examples import fill_examples, readable
 from fastbert.model import BertForPreTraining
 from fastbert.text import Tokenizer
+from fastbert.training.validation import Evaluation, evaluate
 
 
 def batches(model, count=3):

@@ -13,9 +13,7 @@ Sahoo et al., "Simple and Effective Masked Diffusion Language Models", 2024 (a r
 """
 
 import functools
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -374,46 +372,3 @@ def _choose_spans(word, starts, breaks, span_below, run_below) -> NDArray[np.int
         after_break = False
         span_start[row] = current
     return span_start
-
-
-@dataclass(frozen=True)
-class RateSchedule:
-    """Part of the tokens to mask as a function of a run's progress: constant, or from ``start`` to ``end``.
-
-    Reference: Ankner et al., "Dynamic Masking Rate Schedules for MLM Pretraining", 2024 (linear, high to low).
-    """
-
-    start: float = 0.15
-    end: float | None = None  # None: constant
-    shape: Literal["linear", "cosine"] = "linear"
-
-    def __post_init__(self) -> None:
-        for rate in (self.start, self.end):
-            if rate is not None and not 0 < rate <= 1:
-                raise InputError(f"mask rate {rate}: expected a part of the tokens, above 0 and at most 1")
-        if self.shape not in ("linear", "cosine"):
-            raise InputError(f"mask rate schedule {self.shape!r}: expected linear or cosine")
-
-    @classmethod
-    def parse(cls, text: str) -> "RateSchedule":
-        """Read "0.15" (constant), "0.3:0.15" or "0.3:0.15:cosine".
-
-        Raises:
-            InputError: anything else.
-        """
-        first, *rest = str(text).split(":")
-        try:
-            start, end = float(first), float(rest[0]) if rest else None
-        except ValueError:
-            start, rest = math.nan, ["", "", ""]
-        if len(rest) > 2:
-            raise InputError(f"mask rate {text!r}: expected RATE, START:END or START:END:cosine, such as 0.3:0.15")
-        return cls(start, end, *rest[1:])  # type: ignore[arg-type]
-
-    def rate(self, progress: float) -> float:
-        """Return the rate at ``progress`` through the run, 0 … 1 (values outside are clipped)."""
-        if self.end is None:
-            return self.start
-        progress = min(max(progress, 0.0), 1.0)
-        done = progress if self.shape == "linear" else (1 - math.cos(math.pi * progress)) / 2
-        return self.start + (self.end - self.start) * done
