@@ -96,7 +96,6 @@ void bind_vocab(py::module_& m) {
         py::gil_scoped_release release;
         counter.add_word(view, count);
       }, py::arg("word"), py::arg("count"))
-      .def("merge", &Counter::merge, py::arg("other"), py::call_guard<py::gil_scoped_release>())
       .def("items", &count_items)
       .def("__len__", [](Counter& counter) {
         py::gil_scoped_release release;

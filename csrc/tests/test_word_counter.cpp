@@ -139,17 +139,6 @@ TEST_CASE("word counter: the first ill-formed byte is reported for any number of
   CHECK_NOTHROW(add(counter, "\xEF\xBF\xBD"));
 }
 
-TEST_CASE("word counter: merging, also with itself") {
-  WordCounter a(NormalizerOptions{}, kSpecial, 2), b(NormalizerOptions{}, kSpecial, 1);
-  add(a, "x y");
-  add(b, "y z");
-  b.add_word("é", 1LL << 40);
-  a.merge(b);
-  CHECK(contents(a) == Counts{{"x", 1}, {"y", 2}, {"z", 1}, {"é", 1LL << 40}});
-  a.merge(a);
-  CHECK(contents(a) == Counts{{"x", 2}, {"y", 4}, {"z", 2}, {"é", 1LL << 41}});
-}
-
 TEST_CASE("word counter: may be filled from several threads at once") {
   const std::string text = random_text(20000, 5);
   WordCounter expected(NormalizerOptions{}, kSpecial, 1), shared(NormalizerOptions{}, kSpecial, 2);

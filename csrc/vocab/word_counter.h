@@ -52,7 +52,6 @@ class WordCounter {
   // the rest, at most a longest run, is to come again with what follows.
   size_t add_bytes(const uint8_t* data, size_t size, bool final);
   void add_word(std::string_view word, int64_t count);
-  void merge(WordCounter& other);
 
   // Calls body(const CountTable&) with the counts as they are now. body must not call back into this counter.
   template <class Body>

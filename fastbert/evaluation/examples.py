@@ -5,7 +5,6 @@ Legend: B sequences, V vocabulary, M masked positions.
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 from fastbert.batch import PackedBatch
 from fastbert.bert import Bert
 from fastbert.model import BertForPreTraining
+from fastbert.text.detokenize import detokenize
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,7 @@ class FilledMask:
     def __str__(self) -> str:
         guesses = ", ".join(f"{token} {score:.0%}" for token, score in self.guesses)
         mark = "✓" if self.guesses and self.guesses[0][0] == self.word else "·"
-        return f"{mark} {readable(self.text)}\n    was: {self.word}   guesses: {guesses}"
-
-
-def readable(text: str) -> str:
-    """Decoded text with its punctuation set as a person would: "deixemo - nos , pois ; ( sim )"."""
-    text = re.sub(r"\s+([,.;:!?…»)\]}])(?!\w)", r"\1", text)
-    text = re.sub(r"([«(\[{])\s+(?!MASK)", r"\1", text)
-    return re.sub(r"(\w|\]) ([-'’]) (\w|\[)", r"\1\2\3", text)
+        return f"{mark} {detokenize(self.text)}\n    was: {self.word}   guesses: {guesses}"
 
 
 def fill_examples(bert: Bert, sentences: Sequence[Sequence[int]], count: int = 6, top_k: int = 3) -> list[FilledMask]:

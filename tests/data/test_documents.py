@@ -15,8 +15,8 @@ from itertools import chain
 
 import pytest
 
-from fastbert.data import Corpus, Document, read_documents
-from fastbert.data.corpus import formats
+from fastbert.data import Corpus, Document
+from fastbert.data.corpus import records
 from fastbert.data.corpus.formats import PART_CHARS
 from fastbert.data.corpus.text_blocks import BLOCK_BYTES, MAX_LINE_BYTES
 from fastbert.system.errors import InputError
@@ -34,7 +34,7 @@ COMPRESS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.c
 def read(*sources, text_field=None):
     """The documents' lines, the parts of a document joined."""
     documents = []
-    for document in read_documents([str(s) for s in sources], text_field=text_field):
+    for document in Corpus([str(s) for s in sources], text_field).documents():
         if document.continues:
             documents[-1] += document.lines
         else:
@@ -115,7 +115,7 @@ def test_blocks_cut_nothing(tmp_path, shift, newline):
 def test_document_without_an_end_comes_in_parts(tmp_path):
     line = "O rato roeu a roupa do rei de Roma. " * 3
     path = write(tmp_path / "a.txt", f"{line}\n" * (4 * PART_CHARS // len(line)) + "\nfim\n")
-    parts = list(read_documents([str(path)]))
+    parts = list(Corpus([str(path)]).documents())
     assert [part.continues for part in parts] == [False] + [True] * (len(parts) - 2) + [False] and len(parts) >= 4
     assert all(sum(map(len, part.lines)) <= PART_CHARS + BLOCK_BYTES for part in parts)
     assert sum(len(part.lines) for part in parts[:-1]) == 4 * PART_CHARS // len(line)
@@ -139,7 +139,7 @@ def test_line_without_white_space_is_cut_between_characters(tmp_path):
 
 def peak_memory(path):
     tracemalloc.start()
-    for document in read_documents([str(path)]):
+    for document in Corpus([str(path)]).documents():
         del document
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -216,7 +216,7 @@ def test_text_field_and_its_absence(tmp_path, ending):
 def test_long_record_comes_in_parts(tmp_path, ending):
     text = "palavra " * (MAX_LINE_BYTES // 4) + "\n" + "linha\n" * 10
     path = write(tmp_path / f"a{ending}", RECORDS[ending]([{"text": text}, {"text": "fim"}]))
-    parts = list(read_documents([str(path)]))
+    parts = list(Corpus([str(path)]).documents())
     assert [part.continues for part in parts] == [False] + [True] * (len(parts) - 2) + [False] and len(parts) > 2
     assert words_of(path) == (text + " fim").split() and len(read(path)) == 2
 
@@ -237,14 +237,59 @@ def test_parquet_dictionary_and_large_strings(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "field", "documents"),
+    [
+        ("a.csv", "text;label\nRuim, demais;0\n\nMuito bom;1\n", None, [["Ruim, demais"], ["Muito bom"]]),
+        ("a.csv", "text\tlabel\nRuim, demais\t0\n", None, [["Ruim, demais"]]),
+        ("a.json", '[\n {\n  "text": "a"\n },\n {\n  "text": "b"\n }\n]', None, [["a"], ["b"]]),
+        ("a.json", "[]", None, []),
+        ("a.jsonl", '[{"text": "a"},{"text": "b"}]', None, [["a"], ["b"]]),
+        ("a.jsonl", '{"text": "a"}\n\ufeff{"text": "b"}\n', None, [["a"], ["b"]]),
+        ("a.jsonl", '{"text": ["a", "b"]}\n{"text": []}\n', None, [["a", "b"]]),
+        ("a.jsonl", '{"doc": {"text": "a"}}\n', "doc.text", [["a"]]),
+        ("a.jsonl", '{"doc.text": "a", "doc": {"text": "b"}}\n', "doc.text", [["a"]]),
+        ("a.jsonl", '{"title": "t", "doc": {"text": "a"}}\n{"title": null, "doc": {"text": "b"}}', "title,doc.text",
+         [["t", "a"], ["b"]]),
+        ("a.csv", "title,body\nt,a\n", "title, body", [["t", "a"]]),
+    ],
+)  # fmt: skip
+def test_layouts_of_records(tmp_path, name, content, field, documents):
+    path = write(tmp_path / name, content)
+    if documents:
+        assert read(path, text_field=field) == documents
+    else:
+        assert "no text" in fault(path)
+
+
+def test_nested_and_listed_text_in_parquet(tmp_path):
+    rows = [{"doc": {"text": ["a", "b"]}, "title": "t"}, {"doc": None, "title": "u"}]
+    pa = pytest.importorskip("pyarrow", reason="writes the Parquet file of this test")
+    table = pa.Table.from_pylist(rows)
+    path = write(tmp_path / "a.parquet", parquet_bytes({name: table.column(name) for name in table.column_names}))
+    assert read(path, text_field="title") == [["t"], ["u"]]
+    assert "row 2" in fault(path, text_field="doc.text") and "'doc.text'" in fault(path, text_field="doc.text")
+
+
+def test_an_array_is_read_in_pieces(tmp_path):
+    records = [{"text": "palavra " * (i * 997 % 5000)} for i in range(1, 300)]
+    path = write(tmp_path / "a.json", json.dumps(records, indent=1))
+    assert [document.lines[0] for document in Corpus([str(path)]).documents()] == [r["text"] for r in records]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("a.jsonl", '{"text": "a"}\n\n{"text": \n', ["line 3", "JSON"]),
-        ("a.json", '[\n{"text": "a"}\n]', ["line 1", "one object a line"]),
+        ("a.json", '[\n{"text": "a"},\n{"text": ]', ["record 2", "JSON"]),
+        ("a.json", '[{"text": "a"}', ["after record 1", "not closed"]),
+        ("a.json", '[{"text": "a"} {"text": "b"}]', ["after record 1", "','"]),
+        ("a.json", '[{"text": "a"}]\n{"text": "b"}', ["after the end of the array"]),
+        ("a.json", '[{"text": "a"}, 3]', ["record 2", "int", "object"]),
         ("a.jsonl", '"só texto"\n', ["line 1", "object", "str"]),
         ("a.jsonl", '{"text": "a"}\n{"text": 3}\n', ["line 2", "'text'", "int", "--text-field"]),
         ("a.jsonl", '{"text": "\\ud800"}\n', ["line 1", "surrogate"]),
-        ("a.jsonl", "[" * 200_000, ["line 1", "JSON"]),
+        ("a.jsonl", "[" * 200_000, ["record 1", "JSON"]),
+        ("a.jsonl", '{"text": "a"}\n{"title": "b"}\n', ["line 2", "'text'", "'title'", "--text-field"]),
         ("a.csv", "id,text\n1,a\n\n2,b,c\n", ["line 4", "3 fields", "header 2"]),
         ("a.csv", "id,text\n1\n", ["line 2", "1 fields"]),
         ("a.csv", 'id,text\n1,"a\nb\n', ["line 2", "quote"]),
@@ -264,7 +309,7 @@ def test_bad_records(tmp_path, name, content, words):
 
 def test_csv_field_beyond_the_limit(tmp_path, monkeypatch):
     path = write(tmp_path / "a.csv", 'text\n"' + "a\n" * 1000)
-    monkeypatch.setattr(formats, "MAX_FIELD_CHARS", 1000)
+    monkeypatch.setattr(records, "MAX_FIELD_CHARS", 1000)
     before = csv.field_size_limit(1000)
     try:
         assert "field limit (1000)" in fault(path) and "quote" in fault(path) and "line 2" in fault(path)
@@ -284,7 +329,30 @@ def test_parquet_of_numbers_and_cut_short(tmp_path):
 
 def test_not_utf8_names_the_byte(tmp_path):
     message = fault(write(tmp_path / "a.txt", "ação ".encode() + "coração".encode("latin-1")))
-    assert f"{tmp_path / 'a.txt'}: byte 11 (0xe7)" in message and "iconv -f latin1" in message
+    assert f"{tmp_path / 'a.txt'}: line 1: byte 11 (0xe7)" in message and "iconv" in message
+
+
+PROSE = "“Não”, disse — e saiu…\nOlá, café!\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "repaired"),
+    [
+        ((PROSE * 20).encode("windows-1252"), PROSE * 20),
+        ("é uma só".encode("latin-1"), "é uma só"),
+        (PROSE.encode() + b"a\x93b\n" + PROSE.encode(), PROSE + "ab\n" + PROSE),
+        (b"a log\n" * 3 + b"sta\0rt\n", "a log\n" * 3 + "start\n"),
+    ],
+)
+def test_the_printed_remedy_leaves_the_text_whole(tmp_path, content, repaired):
+    path = write(tmp_path / "a.txt", content)
+    message = fault(path)
+    assert f"line {content[: int(re.search(r'byte ([0-9]+)', message)[1])].count(10) + 1}:" in message
+    command = re.search(r"Try: (.*? OLD > NEW)", message)[1]
+    command = command.replace("OLD", f"'{path}'").replace("NEW", f"'{tmp_path / 'b.txt'}'")
+    subprocess.run(command, shell=True, stderr=subprocess.DEVNULL)  # iconv -c reports what it drops
+    assert (tmp_path / "b.txt").read_text(encoding="utf-8") == repaired
+    assert words_of(tmp_path / "b.txt") == repaired.split()
 
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".xz", ".zst"])
@@ -311,7 +379,7 @@ def test_character_cut_short_at_the_end(tmp_path):
         (b"PK\x03\x04\x14\x00\x00\x00", "zip"),
         ("olá\n".encode("utf-16"), "utf-16"),
         (b"%PDF-1.7\n%\xe2\xe3", "PDF"),
-        (b"\x7fELF\x02\x01\x01\x00\x00", "binary"),
+        (b"\x7fELF\x02\x01\x01\x00\x00", "NUL"),
         ("olá".encode("utf-16-le"), "NUL"),
     ],
 )
@@ -443,8 +511,8 @@ def test_pipe_is_read_twice():
 
 
 def test_standard_input_empty_or_twice():
-    done = run_python("from fastbert.data import read_documents\nfor d in read_documents(['-']): pass", input="")
-    assert "InputError: standard input: holds no text" in done.stderr
+    done = run_python("from fastbert.data import Corpus\nfor d in Corpus(['-']).documents(): pass", input="")
+    assert "InputError: standard input: contains no text" in done.stderr
     with pytest.raises(InputError, match="twice"):
         Corpus(["-", "-"])
 
@@ -472,7 +540,7 @@ def test_urls(tmp_path):
 )
 def test_missing_optional_package_names_the_remedy(tmp_path, package, name):
     write(tmp_path / name, b"x") if "://" not in name else None
-    read_it = f"from fastbert.data import read_documents\nlist(read_documents([{name!r}]))"
+    read_it = f"from fastbert.data import Corpus\nlist(Corpus([{name!r}]).documents())"
     code = f"import sys; sys.modules[{package!r}] = None\n{read_it}"
     done = run_python(code, cwd=tmp_path)
     assert "InputError" in done.stderr and package in done.stderr and 'pip install "fastbert[data]"' in done.stderr

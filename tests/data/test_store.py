@@ -356,12 +356,12 @@ def test_foreign_and_newer_manifests(store_path, tmp_path):
     good = json.loads(path.read_text())
     for content in ([], {"format": "something else"}, "text", good | {"format": FORMAT + " 2"}):
         path.write_text(json.dumps(content))
-        with pytest.raises(InputError, match=r"no manifest of a|a JSON object is expected"):
+        with pytest.raises(InputError, match=r"not the manifest of a|expected a JSON object"):
             TokenStore.open(store_path)
     path.write_text(json.dumps(good | {"version": 2}))
     with pytest.raises(InputError, match=r"version 2.*update fastbert"):
         TokenStore.open(store_path)
-    with pytest.raises(InputError, match="no token store"):
+    with pytest.raises(InputError, match="not a token store"):
         TokenStore.open(tmp_path)
     with pytest.raises(InputError, match="no such directory"):
         TokenStore.open(tmp_path / "none")
@@ -395,7 +395,7 @@ def test_part_without_documents_and_merge_of_strangers(tmp_path):
         merge_stores([one.directory, two.directory], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
     merge_stores([one.directory], tmp_path / "merged")
-    with pytest.raises(InputError, match="holds a store already"):
+    with pytest.raises(InputError, match="already contains a store"):
         merge_stores([one.directory], tmp_path / "merged")
     with pytest.raises(InputError, match="name at least one"):
         merge_stores([], tmp_path / "x")
