@@ -52,9 +52,8 @@ KeptLengths kept_lengths(size_t num_first, int64_t num_second, const BatchOption
   const size_t target = first ? num_first : n2;
   if (target <= to_remove)
     throw InputError("the " + std::string(first ? "first" : "second") + " text has " + std::to_string(target) +
-                     " tokens, too few to remove " + std::to_string(to_remove) +
-                     " for max_length=" + std::to_string(options.max_length) +
-                     ". Try: truncation='longest_first' or a larger max_length");
+                     " tokens, too few to remove " + std::to_string(to_remove) + " for max_length=" +
+                     std::to_string(options.max_length) + ". Try: truncation='longest_first' or a larger max_length");
   return first ? KeptLengths{num_first - to_remove, n2} : KeptLengths{num_first, n2 - to_remove};
 }
 
