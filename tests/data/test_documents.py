@@ -319,7 +319,7 @@ def test_csv_field_beyond_the_limit(tmp_path, monkeypatch):
 
 def test_parquet_of_numbers_and_cut_short(tmp_path):
     message = fault(write(tmp_path / "n.parquet", parquet_bytes({"text": [1, 2]})))
-    assert "int64" in message and "--text-field" in message
+    assert "int" in message and "--text-field" in message
     whole = parquet_bytes({"text": ["a" * 1000] * 1000})
     assert "damaged" in fault(write(tmp_path / "c.parquet", whole[:-100]))
 
@@ -528,7 +528,7 @@ def test_urls(tmp_path):
         assert read("memory://u") == [["1"], ["2"]]
         assert read("file://" + str(write(tmp_path / "f.txt", "f"))) == [["f"]]
         assert "no such file" in fault("memory://u/none.txt")
-        assert "no file there" in fault("memory://u/*.none")
+        assert "no file found" in fault("memory://u/*.none")
         assert "byte 0 " in fault("memory://u/x.bin")
         assert "nosuchprotocol" in fault("nosuchprotocol://u/x.txt")
     finally:

@@ -379,7 +379,7 @@ def test_a_forked_child_goes_on():
         ({"spans": np.zeros((0, 2), np.int64)}, "no tokens"),
         ({"objective": "clm"}, "mlm, mlm\\+nsp"),
         ({"mask_unit": "letter"}, "token, word, span"),
-        ({"objective": "diffusion", "mask_unit": "span"}, "diffusion takes"),
+        ({"objective": "diffusion", "mask_unit": "span"}, "diffusion"),
     ],
 )
 def test_bad_options(options, message):

@@ -152,7 +152,7 @@ def _split_largest(store: TokenOffsets, whole: DocumentSpans, document: int, tar
     cut = int(np.searchsorted(store.sentence_offsets[first : last + 1], end - target)) + first
     cut = min(max(cut, first + 1), last - 1)
     if end - int(store.sentence_offsets[cut]) > max(MAX_HELDOUT_SHARE * store.num_tokens, MAX_OVERSHOOT * target):
-        return Split(whole, NO_SPANS, "the lines of the text are too long to hold one out")
+        return Split(whole, NO_SPANS, "the lines of the text are too large to hold one out")
     what = "the text is one document" if len(whole) == 1 else "the documents are too large"
     reason = f"{what}: the last {last - cut:,} lines of the {'text' if len(whole) == 1 else 'largest'} are held out"
     return Split(DocumentSpans(store, shortened=(document, cut)), np.array([[cut, last]], np.int64), reason)
