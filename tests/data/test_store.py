@@ -397,7 +397,7 @@ def test_part_without_documents_and_merge_of_strangers(tmp_path):
     merge_stores([one.directory], tmp_path / "merged")
     with pytest.raises(InputError, match="already contains a store"):
         merge_stores([one.directory], tmp_path / "merged")
-    with pytest.raises(InputError, match="name at least one"):
+    with pytest.raises(InputError, match="at least one"):
         merge_stores([], tmp_path / "x")
 
 
