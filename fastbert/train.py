@@ -164,10 +164,12 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
 def finish(run: "RunDirectory", setup: "TrainingSetup", monitor: "Monitor", result: "Evaluation") -> None:
     """Save the model, log the final metrics, draw the curves, and show what the model can do."""
     from fastbert.bert import Bert
+    from fastbert.data.store.token_store import token_counts
     from fastbert.evaluation import probes
-    from fastbert.evaluation.examples import fill_examples, readable
+    from fastbert.evaluation.examples import fill_examples
     from fastbert.runs.metrics_log import clock, draw_curves
     from fastbert.text import Tokenizer
+    from fastbert.text.detokenize import detokenize
     from fastbert.training.trainer import PERFECT_STREAK_TO_STOP
 
     trainer = setup.trainer
@@ -188,14 +190,14 @@ def finish(run: "RunDirectory", setup: "TrainingSetup", monitor: "Monitor", resu
         bert,
         setup.final_batches(min(probes.SHARE, trainer.evaluations.final_share)),
         setup.sentences,
-        probes.token_counts(setup.text.store, len(bert.tokenizer)),
+        token_counts(setup.text.store, len(bert.tokenizer)),
         ends_in_s=trainer.budget.ends_in_s,
         autocast=trainer.autocast(),
     )
     monitor.record("probe", trainer.step, tokens=trainer.tokens, **found.scalars())
     run.write_description(probes=found.record(), examples=[asdict(example) for example in examples])
     monitor.log(f"\n{found}" if str(found) else "")
-    to_try = readable(examples[0].text) if examples else "[MASK]"
+    to_try = detokenize(examples[0].text) if examples else "[MASK]"
     monitor.log(
         f"\nsaved in {run.path} (Hugging Face layout; curves: {curves}). Try it:\n"
         f"  python -m fastbert.predict {run.path} {shlex.quote(to_try)}"

@@ -20,6 +20,7 @@ FLOORS = {
     "fastbert.text": 1,
     "fastbert.ops": 1,
     "fastbert.metrics": 1,
+    "fastbert.data.types": 0,
     "fastbert.data.corpus": 1,
     "fastbert.data.batches": 1,
     "fastbert.data.store": 2,

@@ -3,13 +3,13 @@
 Legend: B sequences, V vocabulary, M masked positions.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastbert.bert import Bert
+from fastbert.text.detokenize import detokenize
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,7 @@ class FilledMask:
     def __str__(self) -> str:
         guesses = ", ".join(f"{token} {score:.0%}" for token, score in self.guesses)
         mark = "✓" if self.guesses and self.guesses[0][0] == self.word else "·"
-        return f"{mark} {readable(self.text)}\n    was: {self.word}   guesses: {guesses}"
-
-
-def readable(text: str) -> str:
-    """Decoded text with its punctuation set as a person would: "deixemo - nos , pois ; ( sim )"."""
-    text = re.sub(r"\s+([,.;:!?…»)\]}])(?!\w)", r"\1", text)
-    text = re.sub(r"([«(\[{])\s+(?!MASK)", r"\1", text)
-    return re.sub(r"(\w|\]) ([-'’]) (\w|\[)", r"\1\2\3", text)
+        return f"{mark} {detokenize(self.text)}\n    was: {self.word}   guesses: {guesses}"
 
 
 def fill_examples(bert: Bert, sentences: Sequence[Sequence[int]], count: int = 6, top_k: int = 3) -> list[FilledMask]:

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from fastbert.batch import PackedBatch
 from fastbert.bert import Bert
-from fastbert.data import TokenStore
 
 RANK_BANDS = (100, 1_000, 4_000)  # pieces by frequency: the 100 most frequent, to the 1,000th …
 PARTS = ("whole", "first", "continuation")
@@ -33,8 +32,6 @@ SECONDS = 3.0  # for the minimal pairs of a run without a budget of minutes
 EXIT_S = 0.8  # for what the command still prints, and the end of the process
 GROUP = 5  # pairs scored between looks at the clock
 SHARE = 1 / 8  # of the last evaluation's tokens, for the masked accuracies
-COUNTED_TOKENS = 5_000_000  # of the corpus, to rank its pieces
-COUNTED_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def probe(
         bert: the model.
         batches: masked, with labels, of unseen text.
         sentences: of unseen text, as token ids without special tokens.
-        counts: (V,) how often each piece is in the corpus: :func:`token_counts`.
+        counts: (V,) how often each piece is in the corpus: :func:`fastbert.data.store.token_store.token_counts`.
         ends_in_s: seconds until the command should be over, asked when the minimal pairs begin: as many are scored as
             that time allows, so that the command neither ends early nor late; None: :data:`PAIRS` in :data:`SECONDS`.
         autocast: arithmetic for the batches.
@@ -110,16 +107,6 @@ def probe(
         return Probes(by_frequency, by_part, minimal_pairs(bert, sentences))
     pairs = minimal_pairs(bert, sentences, count=MOST_PAIRS, seconds=left_s - EXIT_S)
     return Probes(by_frequency, by_part, pairs)
-
-
-def token_counts(store: TokenStore, vocab_size: int) -> NDArray[np.int64]:
-    """(V,) occurrences of each piece in the first tokens of a corpus."""
-    counts = np.zeros(vocab_size, np.int64)
-    counted = min(store.num_tokens, COUNTED_TOKENS)
-    for start in range(0, counted, COUNTED_AT_ONCE):
-        tokens = store.gather([start], [min(COUNTED_AT_ONCE, counted - start)])
-        counts += np.bincount(tokens, minlength=vocab_size)[:vocab_size]
-    return counts
 
 
 @torch.no_grad()

@@ -98,7 +98,7 @@ def word_map(bert: Bert, run: Path, most: int = MAP_WORDS) -> WordMap | None:
 
 def piece_counts(bert: Bert, run: Path) -> NDArray[np.int64]:
     """(V,) occurrences in the run's tokens; without them the vocabulary's order stands for frequency."""
-    from fastbert.evaluation.probes import token_counts
+    from fastbert.data.store.token_store import token_counts
 
     try:
         return token_counts(TokenStore.open(run / "tokens"), len(bert.tokenizer))

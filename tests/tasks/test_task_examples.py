@@ -134,18 +134,18 @@ def test_words_of_running_text():
 
 # ---- faults ----
 FAULTS = [
-    ("classification", ['{"text": "a"'], r"line 1: is no JSON .* write one object a line"),
-    ("classification", [{"text": "a", "label": "x"}, '{"text": "a" 1}'], r"line 2: is no JSON \(.* at character 14\)"),
+    ("classification", ['{"text": "a"'], r"line 1: .*JSON .*one object per line"),
+    ("classification", [{"text": "a", "label": "x"}, '{"text": "a" 1}'], r"line 2: .*JSON \(.* at character 14\)"),
     ("classification", [{"text": "é", "label": "x"}, '{"text": "\udce9", "label": "x"}'],
-     r"line 2: byte 43 \(0xe9\) is not UTF-8 text: re-save"),
-    ("classification", [{"text": "a", "label": "x"}, [1]], r"line 2: expected a JSON object"),
+     r"line 2: byte 43 \(0xe9\) is not UTF-8"),
+    ("classification", [{"text": "a", "label": "x"}, [1]], r"line 2: .*JSON object"),
     ("classification", [{"texto": "a", "label": "x"}], r"line 1: has no field 'text', but 'texto', 'l.*--text-field"),
     ("classification", [{"text": "a", "classe": "x"}], r"line 1: has no field 'label', but .*--label-field"),
     ("classification", [{"text": "a", "label": 3.5}], r"line 1: label 3\.5 .*--task regression"),
     ("classification", [{"text": "a", "label": None}], r"line 1: label None: expected the name"),
     ("classification", [{"text": 7, "label": "x"}], r"line 1: the text is 7, expected a string"),
     ("classification", [{"text_a": "a", "label": "x"}], r"line 1: has no field 'text_b'"),
-    ("classification", ['{"text": "\\ud800", "label": "x"}'], r"line 1: holds half a surrogate pair"),
+    ("classification", ['{"text": "\\ud800", "label": "x"}'], r"line 1: .*surrogate pair"),
     ("regression", [{"text": "a", "label": "muito"}], r"line 1: label 'muito' is no number"),
     ("regression", ['{"text": "a", "label": NaN}'], r"line 1: label nan: expected a finite number"),
     ("tagging", [{"tokens": ["a", "b"], "tags": ["B-PER", "O"]}, {"tokens": ["a", "b"], "tags": ["O", "I-PER"]}],
@@ -161,7 +161,7 @@ FAULTS = [
     ("qa", [{"context": "o rio", "question": "q", "answers": {"text": "rio", "answer_start": "x"}}], r"start is"),
     ("qa", [{"context": "o rio", "question": "q", "answers": "rio"}], r"line 1: answers is 'rio', expected"),
     ("qa", [{"context": "o rio", "question": "q", "answers": {"text": ["rio"], "answer_start": [1, 2]}}], r"pair them"),
-    ("qa", [{"data": [{"paragraphs": [{"qas": [{"question": "q"}]}]}]}], r"not SQuAD's layout"),
+    ("qa", [{"data": [{"paragraphs": [{"qas": [{"question": "q"}]}]}]}], r"layout of SQuAD"),
 ]  # fmt: skip
 
 
@@ -179,11 +179,11 @@ def test_files_that_are_not_there_or_empty(tmp_path):
     with pytest.raises(InputError, match="is empty"):
         read_examples(write(tmp_path, name="empty.jsonl"), "qa")
     (tmp_path / "blank.jsonl").write_text("\n\n")
-    with pytest.raises(InputError, match="holds no record"):
+    with pytest.raises(InputError, match="no records"):
         read_examples(str(tmp_path / "blank.jsonl"), "qa")
-    with pytest.raises(InputError, match="names no table of records"):
+    with pytest.raises(InputError, match="like a table"):
         read_examples(write(tmp_path, "some text", name="data.txt"), "classification")
-    with pytest.raises(InputError, match=r"bad\.csv: line 3: has 1 fields and the header 2"):
+    with pytest.raises(InputError, match=r"bad\.csv: line 3: has 1 fields, the header 2"):
         read_examples(write(tmp_path, "text,label", "a,b", "c", name="bad.csv"), "classification")
 
 
