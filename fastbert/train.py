@@ -191,7 +191,7 @@ def finish(run: "RunDirectory", parts: "Parts", monitor: "Monitor", result: "Eva
         monitor.say(str(example))
     found = probes.probe(
         bert,
-        parts.final_batches(min(probes.SHARE, trainer.final_evaluation_share)),
+        parts.final_batches(min(probes.MAX_PROBE_TOKENS_SHARE, trainer.final_evaluation_share)),
         parts.sentences,
         probes.token_counts(parts.store, len(bert.tokenizer)),
         ends_in_s=trainer.budget.ends_in_s,
