@@ -67,8 +67,8 @@ def test_bad_input_is_one_line_with_the_remedy(folder, monkeypatch, capsys):
     (folder / "latin1.txt").write_bytes("a\nação\n".encode("latin-1"))
     pair = ["--hyp", "hyp.txt", "--ref", "ref.txt"]
     for arguments, expected in (
-        (["--hyp", "hyp.txt", "--ref", "short.txt"], "short.txt has 1 lines and hyp.txt 2"),
-        ([*pair, "--ref", "short.txt"], "short.txt has 1 lines and hyp.txt 2"),
+        (["--hyp", "hyp.txt", "--ref", "short.txt"], "short.txt: has 1 lines"),
+        ([*pair, "--ref", "short.txt"], "short.txt: has 1 lines"),
         (["--hyp", "hyp.txt", "--ref", "nowhere.txt"], "nowhere.txt: cannot be read"),
         (["--hyp", "empty.txt", "--ref", "ref.txt"], "empty.txt"),
         (["--hyp", "gap.txt", "--ref", "ref.txt"], "gap.txt, line 2"),
