@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fastbert.system.errors import InputError
-from fastbert.tasks.methods import TaskMethods, read_head
+from fastbert.tasks.methods import TaskMethods, listed_texts, read_head
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,11 @@ def load(
             f"{directory}: the vocabulary has {len(tokenizer)} pieces and the model {model.config.vocab_size}: "
             "vocabulary and weights do not belong together"
         )
-    bert = Bert(model.to(device) if device else model, tokenizer, embedding.read_settings(directory), precision)
+    try:
+        model = model.to(device) if device else model
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r}: not usable ({str(error).splitlines()[0]}). Try: cpu") from None
+    bert = Bert(model, tokenizer, embedding.read_settings(directory), precision)
     bert.task_model = read_head(weights, model)
     return bert
 
@@ -245,7 +249,7 @@ class Bert(TaskMethods):
             length: tokens to add at the end (default: 32; none where the prompt holds ``[MASK]``).
             samples: texts to write; None: one.
             sampling: ``steps, temperature, top_p, order, remask, block, gibbs, repetition_penalty, no_repeat_ngram,
-                seed``: see :class:`fastbert.inference.generation.Sampling`.
+                seed``: see :class:`fastbert.inference.sampling.Sampling`.
 
         Returns:
             The whole text, prompt included, as its tokens spell it; a list of texts if ``samples`` is given.
@@ -297,7 +301,7 @@ class Bert(TaskMethods):
             settings = dataclasses.replace(settings, pooling=pooling)
         if normalize is not None:
             settings = dataclasses.replace(settings, normalize=normalize)
-        listed = [texts] if isinstance(texts, str) else list(texts)
+        listed = listed_texts(texts)
         vectors = embed_texts(self.model, self.tokenizer, listed, settings, reader=self._reader)
         return vectors[0] if isinstance(texts, str) else vectors
 
@@ -347,6 +351,8 @@ class Bert(TaskMethods):
         if self.model.next_sentence is None or any(n.startswith("next_sentence") for n in self.model.fresh):
             raise InputError("this model has no next-sentence head: train one with --objective mlm+nsp")
         encoded = self.tokenizer.encode(first, second)
+        if len(encoded.ids) > self._limit:
+            raise InputError(f"both texts: {len(encoded.ids)} tokens, the model takes {self._limit}. Try: shorter ones")
         with torch.inference_mode():
             logits = self.model(self._batch([encoded.ids], [0], [encoded.type_ids])).seq_relationship_logits
         return logits.float().softmax(-1)[0, 0].item()
@@ -361,7 +367,7 @@ class Bert(TaskMethods):
         from fastbert.inference import embedding
 
         directory = Path(directory)
-        self.model.save_pretrained(directory)
+        (self.task_model or self.model).save_pretrained(directory)
         self.tokenizer.save(directory, token_type_ids=self.model.config.type_vocab_size > 0)
         if self.embedding is not None:
             embedding.write_settings(directory, self.embedding, self.model.config.hidden_size, self._limit)
@@ -385,7 +391,7 @@ class Bert(TaskMethods):
         return self.model.config.max_position_embeddings
 
     def _rows(self, texts: str | Sequence[str]) -> tuple[list[str], list[list[int]]]:
-        listed = [texts] if isinstance(texts, str) else list(texts)
+        listed = listed_texts(texts)
         return listed, [self._ids(text) for text in listed]
 
     def _ids(self, text: str) -> list[int]:

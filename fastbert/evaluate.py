@@ -1,5 +1,6 @@
-"""``python -m fastbert.evaluate text | human make | human score``: measure texts, by programs and by people."""
+"""``python -m fastbert.evaluate text | human make | human score``: evaluate texts, automatically and by people."""
 
+import functools
 import json
 import math
 import sys
@@ -19,34 +20,34 @@ if TYPE_CHECKING:
 USAGE = """usage: python -m fastbert.evaluate COMMAND …   (COMMAND --help lists its options)
 
   text          BLEU, chrF, ROUGE, METEOR, CIDEr, exact match, F1, perplexity of texts
-  human make    a blind, shuffled sheet on which people rate the texts of several systems
-  human score   means, confidence intervals and agreement of their ratings"""
+  human make    a blind, shuffled rating sheet for the texts of several systems
+  human score   means, confidence intervals and agreement of the ratings"""
 BY_REFERENCE = ("bleu", "chrf", "rouge", "meteor", "cider", "cider_d", "exact_match", "token_f1")
 BY_MODEL = ("perplexity", "coherence")
-ON_REQUEST = ("caption",)  # not of "all": other conventions for the same names
+ON_REQUEST = ("caption",)  # not in "all": other conventions under the same names
 KNOWN = BY_REFERENCE + BY_MODEL + ON_REQUEST
 
 
 @dataclass(frozen=True)
 class TextOptions:
-    """Measure texts against references, and under a model.
+    """Score texts against references, and under a model.
 
-    Files are UTF-8 with one text a line; line n of --ref is a reference of line n of --hyp.
+    Files are UTF-8 with one text per line; line n of --ref is a reference for line n of --hyp.
     """
 
     hyp: str
-    """File of the texts to be measured ("-" reads standard input)."""
+    """File of the texts to score ("-" reads standard input)."""
     ref: UseAppendAction[list[str]] = field(default_factory=list)
-    """File of references; give the option once for each reference that a text has."""
+    """File of references; repeat the option for several references per text."""
     metrics: list[str] = field(default_factory=lambda: ["all"])
-    """all, or some of bleu chrf rouge meteor cider cider_d exact_match token_f1 perplexity coherence; besides them
-    caption: the COCO caption tools' Bleu, METEOR, ROUGE_L and CIDEr."""
+    """all, or any of bleu chrf rouge meteor cider cider_d exact_match token_f1 perplexity coherence; also caption:
+    Bleu, METEOR, ROUGE_L and CIDEr as the COCO caption tools compute them."""
     language: Literal["en", "pt"] = "en"
-    """Language of the texts: its words, stems, articles and synonyms."""
+    """Language of the texts, for words, stems, articles and synonyms."""
     model: Annotated[str | None, unset("RUN")] = None
     """Directory of a model, for perplexity (fluency) and coherence."""
     lowercase: bool = False
-    """Compare in lower case in BLEU and chrF too; the others always do."""
+    """Lowercase the texts for BLEU and chrF; the other measures always do."""
     tokenize: str = "13a"
     """BLEU's tokenizer: 13a, intl, char, none …"""
     stem: bool = False
@@ -54,20 +55,21 @@ class TextOptions:
     stop_words: Literal["keep", "drop"] = "keep"
     """Function words in ROUGE."""
     allow_empty: bool = False
-    """An empty text scores 0; without this it is refused."""
+    """Score empty texts 0 instead of rejecting them."""
     json: bool = False
-    """Print one JSON object, with the score of each text."""
+    """Print one JSON object with the score of each text."""
 
 
 def evaluate_text(options: TextOptions) -> int:
-    """Print the figures asked for."""
-    asked = asked_metrics(options)
-    hypotheses = read_lines(options.hyp, options.allow_empty or set(asked) <= {"exact_match", "token_f1"})
-    references = read_references(options, len(hypotheses), set(asked) <= {"exact_match", "token_f1"})
+    """Print the requested scores."""
+    requested = requested_metrics(options)
+    answers_only = set(requested) <= {"exact_match", "token_f1"}
+    hypotheses = read_lines(options.hyp, options.allow_empty or answers_only)
+    references = read_references(options, len(hypotheses), answers_only)
     scores: dict[str, Score] = {}
     skipped: dict[str, str] = {}
     for name, measure in measures(options, hypotheses, references).items():
-        if name not in asked:
+        if name not in requested:
             continue
         try:
             result = measure()
@@ -78,45 +80,43 @@ def evaluate_text(options: TextOptions) -> int:
             continue
         scores |= result if isinstance(result, dict) else {name: result}
     if "all" in options.metrics and not options.model:
-        skipped["perplexity"] = "give --model RUN for perplexity and coherence"
+        skipped["perplexity"] = "needs --model RUN, as coherence does"
     if options.json:
         print(json.dumps(record(options, hypotheses, scores, skipped), ensure_ascii=False, indent=2))
     else:
-        show(options, hypotheses, scores, skipped)
+        print_scores(options, hypotheses, scores, skipped)
     return 0
 
 
-def asked_metrics(options: TextOptions) -> list[str]:
-    """The names asked for, checked; "all" is what the files and the model given allow."""
+def requested_metrics(options: TextOptions) -> list[str]:
+    """The requested names, checked; "all" depends on whether there are references and a model."""
     names = [name for given in options.metrics for name in given.replace(",", " ").split()]
     if "all" in names:
         return [*(BY_REFERENCE if options.ref else ()), *(BY_MODEL if options.model else ())]
     for name in names:
         if name not in KNOWN:
-            raise InputError(f"--metrics {name}: expected all, or some of {', '.join(KNOWN)}")
+            raise InputError(f"--metrics {name}: expected all, or any of {', '.join(KNOWN)}")
         if name not in BY_MODEL and not options.ref:
-            raise InputError(f"--metrics {name} needs references: give --ref FILE")
+            raise InputError(f"--metrics {name}: needs references. Try: --ref FILE")
         if name in BY_MODEL and not options.model:
-            raise InputError(f"--metrics {name} needs a model: give --model RUN")
+            raise InputError(f"--metrics {name}: needs a model. Try: --model RUN")
     if not names:
-        raise InputError("--metrics: name at least one")
+        raise InputError("--metrics: no name given. Try: all")
     return names
 
 
 def measures(options: TextOptions, hypotheses: list[str], references: list[list[str]]) -> dict[str, Callable[[], Any]]:
-    """Every measure by its name, with the settings of the options."""
+    """Every measure by name, with its settings from the options."""
     from fastbert import metrics
 
     empty, language, lowercase = options.allow_empty, options.language, options.lowercase
-    opened: list[Any] = []
 
+    @functools.cache
     def model() -> Any:
         from fastbert.bert import load
 
-        if not opened:
-            assert options.model is not None
-            opened.append(load(options.model))
-        return opened[0]
+        assert options.model is not None
+        return load(options.model)
 
     def both(measure: Callable, **settings: Any) -> Callable[[], Any]:
         return lambda: measure(hypotheses, references, **settings)
@@ -143,35 +143,35 @@ def read_lines(path: str, allow_empty: bool) -> list[str]:
     """The lines of a file.
 
     Raises:
-        InputError: it cannot be read, is not UTF-8, has no line or an empty one.
+        InputError: it cannot be read, is not UTF-8, has no lines or an empty one.
     """
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): give a file with one text a line") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Try: a file with one text per line") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line}: not UTF-8 (byte {error.start}): re-encode the file") from None
-    # only line feeds end a text: str.splitlines would cut at rarer marks inside one
+        raise InputError(f"{path}, line {line}: not UTF-8 (byte {error.start}). Try: save it as UTF-8") from None
+    # only line feeds end a text; str.splitlines would also split at rarer characters
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
     if not lines:
-        raise InputError(f"{path}: is empty: give a file with one text a line")
+        raise InputError(f"{path}: is empty. Try: a file with one text per line")
     for number, line in enumerate(lines, start=1):
         if not line.strip() and not allow_empty:
-            raise InputError(f"{path}, line {number}: empty text: fill it in, or give --allow-empty to score it 0")
+            raise InputError(f"{path}, line {number}: empty text. Try: --allow-empty, which scores it 0")
     return lines
 
 
 def read_references(options: TextOptions, count: int, allow_empty: bool) -> list[list[str]]:
-    """For each text its references, one from each file."""
+    """The references of each text, one from each file."""
     streams = []
     for path in options.ref:
         lines = read_lines(path, allow_empty)
         if len(lines) != count:
             raise InputError(
-                f"{path} has {len(lines)} lines and {options.hyp} {count}: line n must be a reference of text n"
+                f"{path}: has {len(lines)} lines, {options.hyp} {count}. Try: a reference for text n in line n"
             )
         streams.append(lines)
     return [list(texts) for texts in zip(*streams, strict=True)]
@@ -185,7 +185,7 @@ def record(options: TextOptions, hypotheses: list[str], scores: "dict[str, Score
 
 
 def without_nan(value: Any) -> Any:
-    """JSON knows no nan."""
+    """The value with None for numbers that JSON does not have."""
     if isinstance(value, dict):
         return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -193,34 +193,36 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show(options: TextOptions, hypotheses: list[str], scores: "dict[str, Score]", skipped: dict[str, str]) -> None:
-    """A figure a line, with its signature; then what a reader must know."""
-    print(f"{len(hypotheses):,} texts, {len(options.ref)} references each, language {options.language}")
+def print_scores(
+    options: TextOptions, hypotheses: list[str], scores: "dict[str, Score]", skipped: dict[str, str]
+) -> None:
+    """Print a score per line with its signature, then the notes."""
+    print(f"{len(hypotheses):,} texts, references per text: {len(options.ref)}, language {options.language}")
     for score in scores.values():
         best = f"of {score.scale:g}" if math.isfinite(score.scale) else ""
         print(f"  {score.name:<12} {score.score:10.4f} {best:<7} {score.signature}")
     for note in dict.fromkeys(note for score in scores.values() for note in score.notes):
         print(f"  note: {note}")
     for name, reason in skipped.items():
-        print(f"  {name}: not measured: {reason}")
+        print(f"  {name}: skipped: {reason}")
 
 
 @dataclass(frozen=True)
 class MakeOptions:
-    """Make a blind, shuffled sheet on which people rate the texts of several systems.
+    """Make a blind, shuffled rating sheet for the texts of several systems.
 
-    Writes sheet.html (for a browser, no network needed), sheet.csv (the same for a spreadsheet) and key.json (which
-    text is whose: keep it from the raters).
+    Writes sheet.html (for a browser, works offline), sheet.csv (for a spreadsheet) and key.json (the system of each
+    text; do not show it to the raters).
     """
 
     system: UseAppendAction[list[str]]
-    """NAME=FILE of a system's texts, one a line; give the option once for each system."""
+    """NAME=FILE with a system's texts, one per line; repeat the option for each system."""
     output: Annotated[str, unset("DIR")]
-    """Directory for the three files."""
+    """Output directory."""
     source: Annotated[str | None, unset("FILE")] = None
-    """File of the inputs, one a line, shown above the texts."""
+    """File of the inputs, one per line, shown above the texts."""
     criteria: list[str] = field(default_factory=lambda: ["relevance", "coherence", "fluency", "grammar"])
-    """What is rated."""
+    """Criteria to rate."""
     points: int = 5
     """Ratings go from 1 to this (2 to 9)."""
     language: Literal["en", "pt"] = "en"
@@ -228,7 +230,7 @@ class MakeOptions:
     title: Annotated[str | None, unset("TEXT")] = None
     """Title of the page."""
     sample: Annotated[int | None, unset("N")] = None
-    """Rate so many inputs, drawn at random (default: all)."""
+    """Number of inputs to rate, chosen at random (default: all)."""
     seed: int = 0
     """Seed of the order and of the sample."""
 
@@ -243,7 +245,7 @@ def human_make(options: MakeOptions) -> int:
         if not equals or not name or not path:
             raise InputError(f"--system {given}: expected NAME=FILE")
         if name in systems:
-            raise InputError(f"--system {name}: given twice: each system needs a name of its own")
+            raise InputError(f"--system {name}: given twice. Try: a different name for each system")
         systems[name] = read_lines(path, allow_empty=False)
     sheet = make_sheet(
         systems, read_lines(options.source, allow_empty=True) if options.source else None, criteria=options.criteria,
@@ -254,27 +256,27 @@ def human_make(options: MakeOptions) -> int:
         f"{len(sheet.items)} texts of {len(systems)} systems, {len(sheet.criteria)} criteria, 1 to {sheet.points}\n"
         f"  for the raters: {html} (a browser) or {html.with_suffix('.csv')} (a spreadsheet)\n"
         f"  for you alone:  {html.with_name('key.json')}\n"
-        f"afterwards: python -m fastbert.evaluate human score {options.output} answers-*.json"
+        f"then: python -m fastbert.evaluate human score {options.output} answers-*.json"
     )
     return 0
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Means with confidence intervals, agreement of the raters, and which systems differ."""
+    """Means with confidence intervals, inter-rater agreement, and differences between systems."""
 
     key: Positional[str]
     """Directory of the sheet, or its key.json."""
     answers: Positional[list[str]]
-    """Files that the raters saved (.json), or sheets they filled in (.csv)."""
+    """Files saved by the raters (.json), or completed sheets (.csv)."""
     seed: int = 0
-    """Seed of the resampling."""
+    """Seed of the bootstrap."""
     json: bool = False
     """Print one JSON object."""
 
 
 def human_score(options: ScoreOptions) -> int:
-    """Print what the ratings say."""
+    """Print a summary of the ratings."""
     from fastbert.evaluation.human import read_answers, read_key, summarize
 
     key = read_key(options.key)
@@ -287,7 +289,7 @@ def human_score(options: ScoreOptions) -> int:
         f"({', '.join(summary.raters)})"
     )
     for mean in summary.means:
-        interval = f"[{mean.low:.2f}, {mean.high:.2f}]" if math.isfinite(mean.low) else "[one input: none]"
+        interval = f"[{mean.low:.2f}, {mean.high:.2f}]" if math.isfinite(mean.low) else "[needs two inputs]"
         print(f"  {mean.criterion:<12} {mean.system:<16} {mean.mean:.2f}  {interval}  {mean.ratings} ratings")
     print("agreement (Krippendorff's alpha)")
     for agreement in summary.agreements:
@@ -295,7 +297,7 @@ def human_score(options: ScoreOptions) -> int:
     if summary.differences:
         print("differences")
     for d in summary.differences:
-        verdict = "differ" if d.significant else "no difference shown"
+        verdict = "differ" if d.significant else "no significant difference"
         print(
             f"  {d.criterion:<12} {d.first} − {d.second} = {d.difference:+.2f}  [{d.low:+.2f}, {d.high:+.2f}]  "
             f"p = {d.p:.4f}  {verdict}"
@@ -312,7 +314,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], int], type]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Find the command and run it with the rest of the line."""
+    """Run the command named by the first arguments with the rest."""
     words = 2 if argv[:1] == ["human"] else 1
     name = " ".join(argv[:words])
     if name in ("-h", "--help"):
@@ -321,7 +323,7 @@ def main(argv: list[str]) -> int:
     if name == "--version":
         return run(evaluate_text, TextOptions, [name])
     if name not in COMMANDS:
-        print(f"error: {name or 'no command'}: expected text, human make or human score", file=sys.stderr)
+        print(f"error: {name or 'no command'}: expected text, human make, or human score", file=sys.stderr)
         return 2
     command, options = COMMANDS[name]
     return run(command, options, argv[words:], prog=f"python -m fastbert.evaluate {name}")

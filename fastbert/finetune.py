@@ -1,4 +1,4 @@
-"""``python -m fastbert.finetune MODEL --task classification --train F --eval F``: teach a pretrained encoder a task."""
+"""``python -m fastbert.finetune MODEL --task classification --train F --eval F``: fine-tune an encoder for a task."""
 
 import json
 import sys
@@ -22,55 +22,36 @@ DEFAULT_OUTPUT = Path("finetuned")
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """Fine-tune a run of yours, or any BERT, RoFormer or ModernBERT directory, for a task.
+    """Fine-tune a pretrained model for a task: a run of fastbert, or any BERT, RoFormer or ModernBERT directory.
 
-    The files are JSON lines or CSV. classification and regression: {"text", "label"} or {"text_a", "text_b", "label"};
-    pairs: the latter, classes or numbers; tagging: {"tokens", "tags"} in BIO; qa: {"context", "question", "answers":
-    {"text", "answer_start"}}, SQuAD's JSON too.
+    Files are JSON lines or CSV. classification and regression: {"text", "label"} or {"text_a", "text_b", "label"};
+    pairs: the latter, with classes or numbers; tagging: {"tokens", "tags"}; qa: {"context", "question", "answers":
+    {"text", "answer_start"}} or SQuAD's JSON.
     """
 
     model: Positional[str]
-    """Directory of the pretrained model."""
+    """Directory of the pretrained model. If it is fine-tuned for the same task and labels, its head is kept."""
     task: Literal["classification", "regression", "tagging", "qa", "pairs"]
-    """What to learn."""
+    """The task to learn."""
     train: Annotated[str, unset("FILE")]
     """Training examples."""
     eval: Annotated[str | None, unset("FILE")] = None
     """Examples that choose the best checkpoint (default: a tenth of --train is held out)."""
     test: Annotated[str | None, unset("FILE")] = None
-    """Examples that only the final model is measured on."""
+    """Examples for the final figures only."""
     output: Annotated[str | None, unset("DIR")] = None
-    """Where the model goes (default: the next free of finetuned/001, finetuned/002 …)."""
+    """Output directory (default: the next free of finetuned/001, finetuned/002 …)."""
 
-    epochs: float = 3.0
-    """Times that the training examples are seen."""
-    batch_size: Annotated[int | None, unset("N")] = None
-    """Examples in a step, on average: batches are cut at equal token counts (default: 32; qa: 16 windows)."""
-    learning_rate: Annotated[float | None, unset("X")] = None
-    """Peak of AdamW (default: 5e-5 at width 768, more for narrower models in proportion; beside Muon 1e-3)."""
-    optimizer: Literal["auto", "adamw", "muon"] = "auto"
-    """muon: Muon for the matrices of the layers, AdamW for the rest (auto: what the model was pretrained with)."""
-    muon_learning_rate: float = 0.01
-    """Peak of Muon."""
-    warmup: float = 0.1
-    """Share of the steps in which the learning rate rises; then it falls linearly."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay of the matrices."""
-    dropout: float = 0.1
-    """Dropout of hidden states, attention weights and the head."""
-    class_weights: list[str] = field(default_factory=list)
-    """balanced (rare classes count more), or LABEL=WEIGHT for some labels."""
-
-    pooling: Literal["auto", "cls", "mean"] = "auto"
-    """What the head of a text reads of a modern model: its first token, or the mean (auto: what config.json says, else
-    the mean). The heads of the other architectures read the first token."""
+    # ---- data ----
     max_length: Annotated[int | None, unset("N")] = None
-    """Tokens of the longest row (default: 256; qa: 384). Longer texts are cut, sentences and contexts go on in further
-    rows."""
+    """Maximum tokens per row (default: 256; qa: 384). Longer texts are truncated, which is reported; longer sentences
+    and contexts are split over several rows."""
     stride: int = 128
     """qa: tokens by which two windows of a context overlap."""
+    max_answer_tokens: int = 60
+    """qa: the longest answer that the model gives, in tokens."""
     limit: Annotated[int | None, unset("N")] = None
-    """Use no more training examples than this, chosen at random."""
+    """Maximum number of training examples, chosen at random."""
     text_field: Annotated[str | None, unset("NAME")] = None
     """Field of the text, tokens or context (default: text, text_a, tokens, context …)."""
     pair_field: Annotated[str | None, unset("NAME")] = None
@@ -78,55 +59,74 @@ class FinetuneOptions:
     label_field: Annotated[str | None, unset("NAME")] = None
     """Field of the label or tags (default: label, score, tags)."""
 
-    metric: Annotated[str | None, unset("NAME")] = None
-    """Chooses the best checkpoint; the first of each is the default. Classes: accuracy, macro_f1, f1 (of two), mcc;
-    numbers: pearson, spearman, mse; entities: f1, precision, recall, token_accuracy; answers: f1, exact_match."""
-    evaluations: int = 1
-    """Evaluations in an epoch; 0: only at the end, with the last weights."""
-    patience: int = 0
-    """Stop after so many evaluations without a better one (0: never)."""
+    # ---- training ----
+    epochs: float = 3.0
+    """Passes over the training examples."""
+    batch_size: Annotated[int | None, unset("N")] = None
+    """Mean number of examples per step; batches are cut at equal token counts (default: 32; qa: 16 windows)."""
+    learning_rate: Annotated[float | None, unset("X")] = None
+    """Peak learning rate of AdamW (default: 5e-5 at width 768, more for narrower models; 1e-3 with Muon)."""
+    optimizer: Literal["auto", "adamw", "muon"] = "auto"
+    """muon: Muon for the matrices of the layers, AdamW for the rest (auto: the optimizer of the pretraining)."""
+    muon_learning_rate: float = 0.01
+    """Peak learning rate of Muon."""
+    warmup: float = 0.1
+    """Fraction of the steps with a rising learning rate; then it falls linearly."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of the matrices."""
+    dropout: float = 0.1
+    """Dropout of hidden states, attention weights and the head."""
+    class_weights: list[str] = field(default_factory=list)
+    """balanced (rare classes count more), or LABEL=WEIGHT for some labels."""
+    pooling: Literal["auto", "cls", "mean"] = "auto"
+    """Modern models only: what a sequence head reads, the first token or the mean of all (auto: as in config.json, or
+    the mean). Heads of other architectures read the first token."""
     seed: int = 0
     """Seed of the head, the order and the dropout."""
     seeds: int = 1
-    """Train with so many seeds, from --seed on; the best is kept, mean and spread are told."""
+    """Number of trainings with consecutive seeds; the best is kept, and mean and deviation are printed."""
+
+    # ---- evaluation ----
+    metric: Annotated[str | None, unset("NAME")] = None
+    """Measure that chooses the best checkpoint; the default is the first. Classes: accuracy, macro_f1, f1 (two
+    classes), mcc; numbers: pearson, spearman, mse; entities: f1, precision, recall, token_accuracy; answers: f1,
+    exact_match."""
+    evaluations: int = 1
+    """Evaluations per epoch; 0: only at the end, with the last weights."""
+    patience: int = 0
+    """Stop after this many evaluations without improvement (0: never)."""
+
+    # ---- machine ----
     threads: Annotated[int | None, unset("N")] = None
     """CPU threads (default: all cores)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the training (auto: bf16 where the device is quick at it); figures and predictions are fp32."""
+    """Precision of training (auto: bf16 where the device is fast at it). Final figures are computed in fp32."""
     device: Annotated[str | None, unset("NAME")] = None
-    """cpu, cuda, cuda:1 … (default: a GPU if there is one)."""
+    """cpu, cuda, cuda:1 … (default: a GPU if available)."""
     impl: Literal["auto", "reference", "triton", "cpp"] = "auto"
     """Implementation of the ops; see `python -m fastbert.info`."""
 
 
 def check(options: FinetuneOptions) -> None:
-    """Refuse what can be seen to be wrong before anything is read."""
-    positive = (
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "muon_learning_rate",
-        "max_length",
-        "limit",
-        "threads",
-        "seeds",
-    )
+    """Reject bad options before reading anything."""
+    positive = ("epochs", "batch_size", "learning_rate", "muon_learning_rate", "max_length", "max_answer_tokens",
+                "limit", "threads", "seeds")  # fmt: skip
     for name in positive:
         value = getattr(options, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name.replace('_', '-')} {value}: expected a positive number")
     for name in ("evaluations", "patience", "stride", "seed", "weight_decay"):
-        if getattr(options, name) < 0:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 0 or more")
+        if not 0 <= getattr(options, name) < 2**63:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 0 or more, below 2^63")
     for name in ("warmup", "dropout"):
         if not 0.0 <= getattr(options, name) < 1.0:
-            raise InputError(f"--{name} {getattr(options, name)}: expected a share from 0, below 1")
+            raise InputError(f"--{name} {getattr(options, name)}: expected a fraction from 0, below 1")
     if options.max_length is not None and options.max_length < 8:
         raise InputError(f"--max-length {options.max_length}: expected at least 8 tokens")
     if options.class_weights and options.task not in ("classification", "tagging", "pairs"):
-        raise InputError(f"--class-weights: {options.task} has no classes: leave it out")
+        raise InputError(f"--class-weights: {options.task} has no classes. Try: leave it out")
     if options.patience and not options.evaluations:
-        raise InputError("--patience needs evaluations on the way: leave out --evaluations 0")
+        raise InputError("--patience: needs evaluations during training. Try: leave out --evaluations 0")
 
 
 def main(options: FinetuneOptions) -> int:
@@ -134,20 +134,20 @@ def main(options: FinetuneOptions) -> int:
     from fastbert.runs.directory import output_directory
 
     with output_directory(options.output, DEFAULT_OUTPUT) as (partial, final):
-        tell_all = finetune(options, partial, final)
-    tell_all()  # it is saved now
-    return 0
+        finish = finetune(options, partial, final)
+    return finish()  # saved by now
 
 
-def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[], None]:
-    """Read, train with every seed, measure and save the best; returns what tells the user about it."""
+def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[], int]:
+    """Read, train with every seed, measure and save the best; returns what prints the summary and the exit code."""
     import torch
     from rich.console import Console
 
     from fastbert.runs import checkpoint
     from fastbert.tasks.examples import FieldNames
-    from fastbert.tasks.finetuning import choose_pooling, read_data
-    from fastbert.tasks.report import introduce, tell
+    from fastbert.tasks.finetuning import choose_pooling, previous_settings, read_data
+    from fastbert.tasks.model import require_token_types
+    from fastbert.tasks.report import print_header, print_summary
     from fastbert.tasks.training import Vocabulary
     from fastbert.text import Tokenizer
     from fastbert.weights.huggingface import read_config
@@ -155,13 +155,12 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
     if options.threads:
         torch.set_num_threads(options.threads)
     console = Console(highlight=False, soft_wrap=True)
-    say = lambda line: console.print(line, markup=False)  # noqa: E731
     tokenizer = Tokenizer.load(options.model)
     config = read_config(checkpoint.resolve(Path(options.model)))
     if len(tokenizer) > config.padded_vocab_size:
         raise InputError(
-            f"{options.model}: the vocabulary has {len(tokenizer)} pieces and the model {config.vocab_size}: "
-            "vocabulary and weights do not belong together"
+            f"{options.model}: the vocabulary has {len(tokenizer)} tokens and the model {config.vocab_size}: they do "
+            "not belong together. Try: the vocabulary that the model was trained with"
         )
     pooling = choose_pooling(options.model, options.pooling)
     data = read_data(
@@ -175,12 +174,16 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
         stride=options.stride,
         positions=config.max_position_embeddings,
         limit=options.limit,
-        say=say,
+        max_answer_tokens=options.max_answer_tokens,
+        previous=previous_settings(options.model),
+        log=lambda line: console.print(line, markup=False),
     )
+    if data.settings.pairs or data.settings.task == "qa":
+        require_token_types(config)
     recipe = recipe_of(options, data, config.hidden_size)
     sets = [s for s in (data.train, data.eval, data.test) if s is not None]
     vocabulary = Vocabulary(*(s.rows for s in sets))
-    introduce(console, options.model, data, recipe, held_out=options.eval is None)
+    print_header(console, options.model, data, recipe, held_out=options.eval is None)
     outcomes: list[dict[str, Any]] = []
     best: dict[str, Any] | None = None
     for seed in range(options.seed, options.seed + options.seeds):
@@ -189,10 +192,17 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
         if best is None or _beats(recipe.measure, outcome, best["outcome"]):
             best = {"outcome": outcome, "result": result}
             model.save_pretrained(partial)
+        if outcome["interrupted"]:
+            break
     assert best is not None
     tokenizer.save(partial, token_type_ids=config.arch != "modern")
     write_results(partial, options, data, recipe, outcomes, best)
-    return lambda: tell(console, data, outcomes, best, final)
+
+    def finish() -> int:
+        print_summary(console, data, outcomes, best, final)
+        return 130 if outcomes[-1]["interrupted"] else 2 if all(outcome["diverged"] for outcome in outcomes) else 0
+
+    return finish
 
 
 def recipe_of(options: FinetuneOptions, data: "TaskData", hidden_size: int) -> "Recipe":
@@ -231,13 +241,13 @@ def one_seed(
     seed: int,
     console: "Console",
 ) -> tuple[dict[str, Any], "TaskModel", "Result"]:
-    """Train from the pretrained weights with one seed; the model that comes back is whole and measured in fp32."""
+    """Train from the pretrained weights with one seed; returns its figures in fp32, the whole model and its result."""
     from dataclasses import replace
 
     import torch
 
     from fastbert.system.devices import choose_device
-    from fastbert.tasks.finetuning import fold_scale, load_backbone, measure, new_model
+    from fastbert.tasks.finetuning import fold_scale, load_backbone, measure, new_model, restore_head
     from fastbert.tasks.labels import class_weights
     from fastbert.tasks.report import shown
     from fastbert.tasks.training import train
@@ -246,19 +256,21 @@ def one_seed(
     torch.manual_seed(seed)
     backbone = load_backbone(options.model, options.dropout, options.impl)
     model = new_model(backbone, data.settings, options.dropout, pooling)
+    if data.keeps_head:
+        restore_head(model, options.model, data.scale)
     model.to(device)
     whole = vocabulary.shrink(model)
     listed = class_weights(options.class_weights, data.settings.labels, data.class_counts)
     weights = None if listed is None else torch.tensor(listed, device=device)
     recipe = replace(recipe, seed=seed)
-    with shown(console, f"seed {seed}" if options.seeds > 1 else "", recipe.measure) as say:
+    with shown(console, f"seed {seed}" if options.seeds > 1 else "", recipe.measure) as report:
         progress = train(
             model,
             data.train.rows,
             recipe,
             lambda m: measure(m, data.eval, data.scale).scores,
             weights=weights,
-            say=say,
+            report=report,
         )
     fold_scale(model, data.scale)
     results = {s.name: measure(model, s) for s in (data.eval, data.test) if s is not None}
@@ -281,7 +293,7 @@ def write_results(
     outcomes: list[dict[str, Any]],
     best: dict[str, Any],
 ) -> None:
-    """``predictions.jsonl`` of the test (or evaluation) set, and ``finetune.json`` with everything else."""
+    """Write ``predictions.jsonl`` of the test (or evaluation) set, and ``finetune.json`` with everything else."""
     from fastbert.system.environment import describe
     from fastbert.tasks.report import summary
 

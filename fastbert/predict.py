@@ -1,4 +1,4 @@
-"""``python -m fastbert.predict MODEL "O [MASK] é azul."``: ask a trained model."""
+"""``python -m fastbert.predict MODEL "O [MASK] é azul."``: predictions of a trained model."""
 
 import json
 import os
@@ -20,11 +20,11 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Ask a model what it was trained for: fill the [MASK]s of texts, or give classes, numbers, entities or answers.
+    """Fill the [MASK]s of texts, or predict classes, numbers, entities or answers with a fine-tuned model.
 
     MODEL is a trained or fine-tuned run or a Hugging Face directory (BERT, RoFormer or ModernBERT); its head decides.
-    Without a text, lines are read from standard input. A single text that names a file stands for what is in it: lines
-    of a .txt, or JSON lines and CSV with the fields of fine-tuning, without labels.
+    Without a text, lines are read from standard input. A single text that is the name of a file stands for its content:
+    lines of a .txt, or JSON lines and CSV with the fields of fine-tuning, without labels.
     """
 
     model: Positional[str]
@@ -32,24 +32,27 @@ class PredictOptions:
     texts: Positional[list[str]] = field(default_factory=list)
     """Texts, or one file; "-" reads lines from standard input. A tab separates the two texts of a pair."""
     top_k: Annotated[int | None, unset("N")] = None
-    """Guesses for each [MASK] (default: 5), answers to each question (default: 1)."""
+    """Predictions for each [MASK] (default: 5), answers to each question (default: 1)."""
     next: Annotated[str | None, unset("SENTENCE")] = None
     """A sentence: print the probability that it follows each text (models trained with mlm+nsp)."""
     pair: Annotated[str | None, unset("TEXT")] = None
     """The second text of a pair, for models fine-tuned on pairs."""
     question: Annotated[str | None, unset("TEXT")] = None
     """The question; the texts are its contexts (models fine-tuned on questions)."""
+    max_answer_tokens: Annotated[int | None, unset("N")] = None
+    """The longest answer to a question (default: as fine-tuned, 60)."""
     output: Annotated[str | None, unset("FILE")] = None
-    """Write JSON lines to this file, when all is done."""
+    """Write JSON lines to this file, complete or not at all."""
     json: bool = False
-    """One JSON object a line instead of text."""
+    """One JSON object per line instead of text."""
     device: Annotated[str | None, unset("NAME")] = None
     """cpu, cuda … (default: cpu)."""
 
 
 def main(options: PredictOptions) -> int:
-    if options.top_k is not None and options.top_k < 1:
-        raise InputError(f"--top-k {options.top_k}: expected at least 1")
+    for name in ("top_k", "max_answer_tokens"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected at least 1")
     from fastbert.bert import load
 
     bert = load(options.model, device=options.device)
@@ -58,40 +61,40 @@ def main(options: PredictOptions) -> int:
     if options.next is not None:
         records = (follow(bert, text, options.next) for text in texts_of(options))
     elif head is None:
-        refuse_extras(options, "fills masks")
-        records = (fill(bert, text, options.top_k or 5) for text in texts_of(options))
+        reject_extras(options, "fills masks")
+        records = fill_all(bert, texts_of(options), options.top_k or 5)
     else:
-        records = ask(bert, options)
+        records = predict(bert, options)
     if options.output is not None:
         write(Path(options.output), records)
         return 0
     for record in records:
-        print(json.dumps(record, ensure_ascii=False) if options.json else readable(record), flush=True)
+        print(json.dumps(record, ensure_ascii=False) if options.json else as_text(record), flush=True)
     return 0
 
 
 def write(path: Path, records: Iterator[Record]) -> None:
-    """JSON lines, through a temporary name; nothing is left of a failure."""
+    """Write JSON lines through a temporary file; a failure leaves nothing."""
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def refuse_extras(options: PredictOptions, what: str, *allowed: str) -> None:
-    for name in ("pair", "question"):
+def reject_extras(options: PredictOptions, what: str, *allowed: str) -> None:
+    for name in ("pair", "question", "max_answer_tokens"):
         if getattr(options, name) is not None and name not in allowed:
-            raise InputError(f"--{name}: this model {what}: leave it out, or give a model fine-tuned for it")
+            raise InputError(f"--{name.replace('_', '-')}: this model {what}. Try: a model fine-tuned for it")
 
 
-# ---- what is asked ----
+# ---- inputs ----
 def file_of(options: PredictOptions) -> str | None:
-    """The file that a single argument names."""
+    """The file, if a single text is the name of one."""
     single = options.texts[0] if len(options.texts) == 1 else ""
     return single if single != "-" and single and len(single) < 4096 and os.path.isfile(single) else None
 
 
 def texts_of(options: PredictOptions) -> Iterator[str]:
-    """The texts given, those of the file, or the non-empty lines of standard input."""
+    """The given texts, those of the file, or the non-empty lines of standard input."""
     if path := file_of(options):
         from fastbert.tasks.examples import read_examples
 
@@ -104,29 +107,30 @@ def texts_of(options: PredictOptions) -> Iterator[str]:
                 if line.strip():
                     yield line.rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise InputError(f"standard input is not UTF-8 (byte {error.start} of a block): re-encode it") from None
+            raise InputError(f"standard input: not UTF-8 (byte {error.start} of a block). Try: iconv") from None
 
 
-def ask(bert: "Bert", options: PredictOptions) -> Iterator[Record]:
-    """The answers of a fine-tuned model, in the order of the questions."""
+def predict(bert: "Bert", options: PredictOptions) -> Iterator[Record]:
+    """The predictions of a fine-tuned model, in the order of the inputs."""
     from fastbert.tasks.examples import QuestionExample, TextExample, plain_example, read_examples
 
     assert bert.task_model is not None
     task = bert.task_model.settings.task
-    refuse_extras(options, f"was fine-tuned for {task}", *{"qa": ["question"], "tagging": []}.get(task, ["pair"]))
+    allowed = {"qa": ["question", "max_answer_tokens"], "tagging": []}.get(task, ["pair"])
+    reject_extras(options, f"was fine-tuned for {task}", *allowed)
     examples: list[Any]
     if (path := file_of(options)) and not (task == "qa" and options.question is not None):
         examples = read_examples(path, task, labelled=False)  # type: ignore[arg-type]
     elif task == "qa":
         if options.question is None:
-            raise InputError("this model answers questions: give --question and the context, or a file of both")
+            raise InputError("--question: is missing, this model answers questions. Try: it and a context, or a file")
         examples = [QuestionExample("", str(i), options.question, t) for i, t in enumerate(contexts(options), start=1)]
     elif options.pair is not None:
         examples = [TextExample("", text, options.pair) for text in texts_of(options)]
     else:
         examples = [plain_example(text, "", task) for text in texts_of(options)]  # type: ignore[arg-type]
     if task == "qa":
-        yield from answer(bert, examples, options.top_k or 1)
+        yield from answer(bert, examples, options.top_k or 1, options.max_answer_tokens)
     elif task == "tagging":
         yield from tag(bert, examples)
     else:
@@ -139,15 +143,27 @@ def contexts(options: PredictOptions) -> Iterator[str]:
         try:
             yield Path(path).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: byte {error.start} is not UTF-8 text: re-save the file as UTF-8") from None
+            raise InputError(f"{path}: not UTF-8 (byte {error.start}). Try: save it as UTF-8") from None
     else:
         yield from texts_of(options)
 
 
-# ---- the answers ----
-def fill(bert: "Bert", text: str, top_k: int) -> Record:
-    answer = bert.fill_mask(text, top_k=top_k)
-    return {"text": text, "masks": [answer] if isinstance(answer[0], dict) else answer}
+# ---- predictions ----
+def fill_all(bert: "Bert", texts: Iterator[str], top_k: int) -> Iterator[Record]:
+    """Predictions for the masks of each text; among several, one that does not fit is named and skipped."""
+    refused: list[tuple[int, InputError]] = []
+    number = 0
+    for number, text in enumerate(texts, start=1):
+        try:
+            answer = bert.fill_mask(text, top_k=top_k)
+        except InputError as error:
+            refused.append((number, error))
+            continue
+        yield {"text": text, "masks": [answer] if isinstance(answer[0], dict) else answer}
+    if len(refused) == number and refused:
+        raise refused[0][1]
+    for position, reason in refused:
+        print(f"warning: text {position} is skipped: {reason}", file=sys.stderr)
 
 
 def follow(bert: "Bert", text: str, sentence: str) -> Record:
@@ -159,12 +175,12 @@ def classify(bert: "Bert", examples: list[Any]) -> Iterator[Record]:
     for example in examples:
         if (example.pair is None) != (pairs[0] is None):
             where = f"{example.where}: " if example.where else ""
-            raise InputError(f"{where}one text among pairs, or a pair among texts: give all alike")
+            raise InputError(f"{where}single texts and pairs are mixed. Try: only one kind")
     listed = None if not pairs or pairs[0] is None else pairs
     answers = bert.classify([example.text for example in examples], listed)
     for example, given in zip(examples, answers, strict=True):
-        said = {"text": example.text} if example.pair is None else {"text_a": example.text, "text_b": example.pair}
-        yield said | (given if isinstance(given, dict) else {"predicted": given})
+        record = {"text": example.text} if example.pair is None else {"text_a": example.text, "text_b": example.pair}
+        yield record | (given if isinstance(given, dict) else {"predicted": given})
 
 
 def tag(bert: "Bert", examples: list[Any]) -> Iterator[Record]:
@@ -173,33 +189,33 @@ def tag(bert: "Bert", examples: list[Any]) -> Iterator[Record]:
 
     assert bert.task_model is not None
     tags, scores = prediction.tag_words(bert.task_model, bert.tokenizer, examples)
-    for example, mine, sure in zip(examples, tags, scores, strict=True):
+    for example, predicted, confidence in zip(examples, tags, scores, strict=True):
         if example.text is None:
-            yield {"tokens": example.tokens, "tags": mine, "scores": [round(score, 4) for score in sure]}
+            yield {"tokens": example.tokens, "tags": predicted, "scores": [round(score, 4) for score in confidence]}
         else:
             labels = bert.task_model.settings.labels
-            found = prediction.entities(example.text, word_spans(example.text), mine, sure, labels)
+            found = prediction.entities(example.text, word_spans(example.text), predicted, confidence, labels)
             yield {"text": example.text, "entities": found}
 
 
-def answer(bert: "Bert", examples: list[Any], top_k: int) -> Iterator[Record]:
+def answer(bert: "Bert", examples: list[Any], top_k: int, max_tokens: int | None) -> Iterator[Record]:
     from fastbert.tasks import prediction
 
     assert bert.task_model is not None
-    answers = prediction.answer(bert.task_model, bert.tokenizer, examples, top_k)
+    answers = prediction.answer(bert.task_model, bert.tokenizer, examples, top_k, max_tokens)
     for example, found in zip(examples, answers, strict=True):
         yield {"id": example.id, "question": example.question, "answers": found}
 
 
-def readable(record: Record) -> str:
-    """A record as lines for people."""
+def as_text(record: Record) -> str:
+    """A record as lines of text."""
     text = "\t".join(record[name] for name in ("text", "text_a", "text_b") if name in record)
     lines = [text] if text else []
     if "masks" in record:
-        for number, guesses in enumerate(record["masks"], start=1):
+        for number, predictions in enumerate(record["masks"], start=1):
             if len(record["masks"]) > 1:
                 lines.append(f"  [MASK] {number} of {len(record['masks'])}")
-            lines += [f"  {guess['score']:6.1%}  {guess['token_str']:<16}  {guess['sequence']}" for guess in guesses]
+            lines += [f"  {p['score']:6.1%}  {p['token_str']:<16}  {p['sequence']}" for p in predictions]
     elif "follows" in record:
         verdict = "follows" if record["follows"] > 0.5 else "does not follow"
         lines.append(f"  {record['follows']:6.1%}  {verdict}: {record['next']}")
@@ -212,14 +228,13 @@ def readable(record: Record) -> str:
         lines += [
             f"  {e['score']:6.1%}  {e['entity']:<16}  {e['text']}  ({e['start']}–{e['end']})"
             for e in record["entities"]
-        ] or ["  nothing found"]
+        ] or ["  (no entities)"]
     elif "tags" in record:
         lines.append("  ".join(f"{token}/{tag}" for token, tag in zip(record["tokens"], record["tags"], strict=True)))
     elif "answers" in record:
         lines.append(record["question"])
         lines += [
-            f"  {a['score']:6.1%}  {a['answer'] or 'the text does not say'}  ({a['start']}–{a['end']})"
-            for a in record["answers"]
+            f"  {a['score']:6.1%}  {a['answer'] or '(no answer)'}  ({a['start']}–{a['end']})" for a in record["answers"]
         ]
     return "\n".join(lines)
 

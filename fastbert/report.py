@@ -1,4 +1,4 @@
-"""``python -m fastbert.report RUN [RUN2 …]``: one self-contained page about one or several training runs."""
+"""``python -m fastbert.report RUN [RUN2 …]``: one self-contained page about one or more training runs."""
 
 import sys
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from fastbert.system.errors import InputError
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Write report.html: curves, what the model knows, its tokens, attention and words, machine and settings.
+    """Write report.html: curves, probes, example predictions, tokens, attention, word map, machine and settings.
 
-    Several runs are drawn together and compared; what is shown of a model is of the first.
+    Several runs are compared in the same charts; the sections about the model show the first.
     """
 
     runs: Positional[list[str]]
@@ -23,7 +23,7 @@ class ReportOptions:
     language: Literal["en", "pt"] = "en"
     """Language of titles and labels."""
     text: Annotated[str | None, unset("TEXT")] = None
-    """Text to be split into tokens, and whose attention is shown (default: an example of the run)."""
+    """Text whose tokens and attention are shown (default: an example of the run)."""
 
 
 def main(options: ReportOptions) -> int:
@@ -33,21 +33,21 @@ def main(options: ReportOptions) -> int:
 
     records = [read_run(path) for path in options.runs]
     if not records:
-        raise InputError("no run: give the directory of at least one")
+        raise InputError("no run given. Try: the directory of at least one")
     if options.text is not None and not options.text.strip():
-        raise InputError("--text: is empty: give a sentence, or leave the option out")
+        raise InputError("--text: is empty. Try: a sentence, or no --text")
     output = Path(options.output) if options.output else records[0].path / "report.html"
     if output.is_dir():
-        raise InputError(f"--output {output}: is a directory: give the name of a file in it")
+        raise InputError(f"--output {output}: is a directory. Try: the name of a file in it")
     bert, problem = None, ""
     try:
         bert = load(records[0].path)
     except InputError as error:
         problem = str(error)
     html = build(records, bert, language=options.language, text=options.text, problem=problem)
-    print(f"{html_page.write(output, html)}: {len(html.encode()) / 1e3:,.0f} kB, open it in a browser")
+    print(f"{html_page.write(output, html)}: {len(html.encode()) / 1e3:,.0f} kB; open it in a browser")
     if problem:
-        print(f"note: without the model's own sections: {problem}", file=sys.stderr)
+        print(f"note: the sections about the model are missing: {problem}", file=sys.stderr)
     return 0
 
 

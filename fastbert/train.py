@@ -188,7 +188,7 @@ def finish(run: "RunDirectory", setup: "TrainingSetup", monitor: "Monitor", resu
         monitor.log(str(example))
     found = probes.probe(
         bert,
-        setup.final_batches(min(probes.SHARE, trainer.evaluations.final_share)),
+        setup.final_batches(min(probes.MAX_PROBE_TOKENS_SHARE, trainer.evaluations.final_share)),
         setup.sentences,
         token_counts(setup.text.store, len(bert.tokenizer)),
         ends_in_s=trainer.budget.ends_in_s,

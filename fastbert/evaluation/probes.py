@@ -1,8 +1,8 @@
-"""Questions to a trained model about text it has not seen, beyond one number: which words does it know, which not?
+"""Probes of a trained model on unseen text: which words does it predict, and which sentences does it prefer?
 
-Three probes, quick enough for the end of every run: masked accuracy by how frequent a piece is and by its part of the
-word, and minimal pairs: does the model find a sentence likelier than the same sentence with two words exchanged, or
-with all its words in another order? (Pseudo-log-likelihoods of the same tokens; chance is 50 %.)
+Three probes, fast enough for the end of every run: masked accuracy by token frequency, masked accuracy by position in
+the word, and minimal pairs: is a sentence more probable than the same sentence with two words swapped, or with all
+words shuffled? (Pseudo-log-likelihoods of the same tokens; chance is 50 %.)
 
 References: Salazar et al., Masked Language Model Scoring, 2020; Kauf & Ivanova 2023; Warstadt et al., BLiMP, 2020.
 """
@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from fastbert.batch import PackedBatch
 from fastbert.bert import Bert
 
-RANK_BANDS = (100, 1_000, 4_000)  # pieces by frequency: the 100 most frequent, to the 1,000th …
-PARTS = ("whole", "first", "continuation")
-EXCHANGED, SHUFFLED = "two words exchanged", "all words shuffled"
-PAIRS = 100  # of each kind, where the time allows
-MOST_PAIRS = 500  # of each kind, where a budget of minutes has time left
-SECONDS = 3.0  # for the minimal pairs of a run without a budget of minutes
-EXIT_S = 0.8  # for what the command still prints, and the end of the process
-GROUP = 5  # pairs scored between looks at the clock
-SHARE = 1 / 8  # of the last evaluation's tokens, for the masked accuracies
+RANK_BANDS = (100, 1_000, 4_000)  # tokens by frequency: the 100 most frequent, up to the 1,000th …
+WORD_PARTS = ("whole", "first", "continuation")
+SWAPPED, SHUFFLED = "two words exchanged", "all words shuffled"  # as in metrics.jsonl and run.json
+NUM_PAIRS = 100  # of each kind, if time allows
+MAX_PAIRS = 500  # of each kind, if a budget of minutes has time left
+PAIRS_S = 3.0  # time for the minimal pairs of a run without a budget of minutes
+EXIT_S = 0.8  # reserved for the command's last output and the end of the process
+PAIRS_PER_GROUP = 5  # scored between looks at the clock
+MAX_PROBE_TOKENS_SHARE = 1 / 8  # of the last evaluation's tokens, for the masked accuracies
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Band:
 
     name: str
     tokens: int
-    accuracy: float  # guessed right at once
+    accuracy: float
     loss: float  # nats per token
 
 
@@ -50,12 +50,16 @@ class Pairs:
 
     name: str
     pairs: int
-    preferred: float  # share in which the real sentence is likelier
+    preferred: float  # share of pairs in which the original is more probable
+
+    @property
+    def shown(self) -> str:
+        return "two words swapped" if self.name == SWAPPED else self.name
 
 
 @dataclass(frozen=True)
 class Probes:
-    """What the probes found; empty lists where the text gave nothing to ask."""
+    """Results of the probes; empty lists where the text has nothing to probe."""
 
     by_frequency: list[Band]
     by_part: list[Band]
@@ -65,7 +69,7 @@ class Probes:
         return dataclasses.asdict(self)
 
     def scalars(self) -> dict[str, float]:
-        """Flat, for metrics.jsonl and TensorBoard."""
+        """Flat numbers for metrics.jsonl and TensorBoard."""
         bands = {f"accuracy_{_key(b.name)}": b.accuracy for b in (*self.by_frequency, *self.by_part)}
         return bands | {f"prefers_real_{_key(p.name)}": p.preferred for p in self.pairs}
 
@@ -76,8 +80,8 @@ class Probes:
                 found = "   ".join(f"{b.name} {b.accuracy:.1%}" for b in bands)
                 lines.append(f"masked accuracy {title}:  {found}")
         if self.pairs:
-            found = "   ".join(f"{p.name} {p.preferred:.0%} of {p.pairs}" for p in self.pairs)
-            lines.append(f"prefers the real sentence to one with:  {found}")
+            found = "   ".join(f"{p.shown} {p.preferred:.0%} (n = {p.pairs})" for p in self.pairs)
+            lines.append(f"prefers the original over:  {found}")
         return "\n".join(lines)
 
 
@@ -90,22 +94,22 @@ def probe(
     ends_in_s: Callable[[], float | None] = lambda: None,
     autocast: AbstractContextManager | None = None,
 ) -> Probes:
-    """Ask everything.
+    """Run all probes.
 
     Args:
         bert: the model.
         batches: masked, with labels, of unseen text.
         sentences: of unseen text, as token ids without special tokens.
-        counts: (V,) how often each piece is in the corpus: :func:`fastbert.data.store.token_store.token_counts`.
-        ends_in_s: seconds until the command should be over, asked when the minimal pairs begin: as many are scored as
-            that time allows, so that the command neither ends early nor late; None: :data:`PAIRS` in :data:`SECONDS`.
+        counts: (V,) occurrences of each token in the corpus: :func:`fastbert.data.store.token_store.token_counts`.
+        ends_in_s: seconds until the command should end, called before the minimal pairs: as many are scored as that
+            time allows, so that the command ends on time; None: :data:`NUM_PAIRS` in :data:`PAIRS_S`.
         autocast: arithmetic for the batches.
     """
     by_frequency, by_part = masked_accuracy(bert, batches, counts, autocast)
     left_s = ends_in_s()
     if left_s is None:
         return Probes(by_frequency, by_part, minimal_pairs(bert, sentences))
-    pairs = minimal_pairs(bert, sentences, count=MOST_PAIRS, seconds=left_s - EXIT_S)
+    pairs = minimal_pairs(bert, sentences, count=MAX_PAIRS, seconds=left_s - EXIT_S)
     return Probes(by_frequency, by_part, pairs)
 
 
@@ -116,7 +120,7 @@ def masked_accuracy(
     counts: NDArray[np.int64],
     autocast: AbstractContextManager | None = None,
 ) -> tuple[list[Band], list[Band]]:
-    """Accuracy and loss on masked tokens, by frequency band and by part of word."""
+    """Accuracy and loss on masked tokens, by frequency band and by part of the word."""
     device = next(bert.model.parameters()).device
     continues = np.asarray(bert.tokenizer.is_continuation).astype(bool)
     rank = np.empty(len(counts), np.int64)
@@ -144,7 +148,7 @@ def masked_accuracy(
     by_frequency = [
         _band(f"{low + 1:,}–{high:,}", (ranks >= low) & (ranks < high), right, loss) for low, high in pairwise(edges)
     ]
-    by_part = [_band(name, part == number, right, loss) for number, name in enumerate(PARTS)]
+    by_part = [_band(name, part == number, right, loss) for number, name in enumerate(WORD_PARTS)]
     return [b for b in by_frequency if b.tokens], [b for b in by_part if b.tokens]
 
 
@@ -155,7 +159,7 @@ def _band(name: str, chosen: NDArray, right: NDArray, loss: NDArray) -> Band:
 
 
 def _parts(batch: PackedBatch, continues: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each masked token 0 a whole word, 1 the first piece of one, 2 a later piece."""
+    """For each masked token: 0 a whole word, 1 the first token of a word, 2 a later one."""
     assert batch.masked_index is not None and batch.labels is not None
     original = batch.input_ids.cpu().numpy().copy()
     index, labels = batch.masked_index.cpu().numpy(), batch.labels.cpu().numpy()
@@ -166,27 +170,27 @@ def _parts(batch: PackedBatch, continues: NDArray[np.bool_]) -> NDArray[np.int64
 
 
 def minimal_pairs(
-    bert: Bert, sentences: Sequence[Sequence[int]], *, count: int = PAIRS, seconds: float = SECONDS, seed: int = 0
+    bert: Bert, sentences: Sequence[Sequence[int]], *, count: int = NUM_PAIRS, seconds: float = PAIRS_S, seed: int = 0
 ) -> list[Pairs]:
-    """Share of sentences that the model finds likelier than themselves with words out of place.
+    """Share of sentences that the model finds more probable than the same words out of order.
 
     Args:
         bert: the model.
         sentences: token ids without special tokens; those of 6 to 40 tokens are used.
         count: pairs of each kind.
-        seconds: no further pairs are scored after this time, within half a group (at least a group of each kind is).
+        seconds: time limit, to within half a group; at least one group of each kind is scored.
         seed: of the choice of sentences and words.
     """
     began_s, took_s = time.monotonic(), 0.0
     made = make_pairs(bert, sentences, count, seed)
     wins: dict[str, list[bool]] = {name: [] for name in made}
-    for start in range(0, count, GROUP):
+    for start in range(0, count, PAIRS_PER_GROUP):
         group_began_s = time.monotonic()
-        # a group is begun where half of it fits: the end is then half a group early or late
+        # a group is started if half of it fits, so the end is at most half a group early or late
         if start and group_began_s - began_s + took_s / 2 > seconds:
             break
         for name, pairs in made.items():
-            group = pairs[start : start + GROUP]
+            group = pairs[start : start + PAIRS_PER_GROUP]
             if group:
                 scores = bert.score([text for pair in group for text in pair])
                 wins[name] += [real > other for real, other in zip(scores[::2], scores[1::2], strict=True)]
@@ -197,11 +201,11 @@ def minimal_pairs(
 def make_pairs(
     bert: Bert, sentences: Sequence[Sequence[int]], count: int, seed: int = 0
 ) -> dict[str, list[tuple[str, str]]]:
-    """(real sentence, the same tokens out of place), ``count`` of each kind where there are so many sentences."""
+    """(original, the same tokens out of order), ``count`` of each kind if there are enough sentences."""
     tokenizer = bert.tokenizer
     continues = np.asarray(tokenizer.is_continuation).astype(bool)
     random = np.random.default_rng(seed)
-    pairs: dict[str, list[tuple[str, str]]] = {EXCHANGED: [], SHUFFLED: []}
+    pairs: dict[str, list[tuple[str, str]]] = {SWAPPED: [], SHUFFLED: []}
     longest = min(40, bert.model.config.max_position_embeddings - 2)
     for index in random.permutation(len(sentences)):
         ids = list(sentences[index])
@@ -212,7 +216,7 @@ def make_pairs(
         if len({tuple(words[i]) for i in movable}) < 4:
             continue
         for name, changed in (
-            (EXCHANGED, _exchange(words, movable, random)),
+            (SWAPPED, _swap(words, movable, random)),
             (SHUFFLED, _shuffle(words, movable, random)),
         ):
             if len(pairs[name]) < count:
@@ -233,8 +237,8 @@ def _words(ids: Sequence[int], continues: NDArray[np.bool_]) -> list[list[int]]:
     return words
 
 
-def _exchange(words: list[list[int]], movable: list[int], random: np.random.Generator) -> list[list[int]]:
-    """Two different words change places; punctuation stays where it is."""
+def _swap(words: list[list[int]], movable: list[int], random: np.random.Generator) -> list[list[int]]:
+    """Swap two different words; punctuation stays in place."""
     while True:
         first, second = (movable[i] for i in random.choice(len(movable), size=2, replace=False))
         if words[first] != words[second]:
@@ -244,12 +248,12 @@ def _exchange(words: list[list[int]], movable: list[int], random: np.random.Gene
 
 
 def _shuffle(words: list[list[int]], movable: list[int], random: np.random.Generator) -> list[list[int]]:
-    """The words in another order; punctuation stays where it is."""
+    """Shuffle the words; punctuation stays in place."""
     while True:
         order = random.permutation(movable)
         changed = list(words)
-        for place, source in zip(movable, order, strict=True):
-            changed[place] = words[source]
+        for position, source in zip(movable, order, strict=True):
+            changed[position] = words[source]
         if changed != words:
             return changed
 

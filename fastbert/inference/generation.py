@@ -14,66 +14,15 @@ Case of Neural Text Degeneration, 2020 (top-p); Keskar et al., CTRL, 2019 (repet
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fastbert.batch import pack_rows
+from fastbert.inference.sampling import Sampling
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
-
-Order = Literal["confidence", "random", "left-to-right"]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How texts are drawn."""
-
-    steps: int | None = None
-    """Steps from all masks to none; None: one for each mask."""
-    temperature: float = 0.7
-    """Of the draws: below 1 surer, 0 always the likeliest token."""
-    top_p: float = 0.9
-    """Draw from the likeliest tokens that together have this probability."""
-    order: Order = "confidence"
-    """Which proposals a step keeps: the likeliest, any, or the leftmost."""
-    remask: bool = False
-    """Let later steps hide again what earlier ones kept, where the proposal was least sure."""
-    block: int | None = None
-    """Finish this many masks, from the left, before the next ones begin; None: all at once."""
-    gibbs: int = 0
-    """Sweeps over the finished text, each token drawn anew."""
-    repetition_penalty: float = 1.2
-    """Divides (times, where negative) the logits of tokens that the text already has; 1: no penalty."""
-    no_repeat_ngram: int = 3
-    """No sequence of this many tokens twice, and no token twice in a row; 0: no limit."""
-    seed: int = 0
-
-    def check(self) -> None:
-        def refuse(name: str, expected: str) -> None:
-            raise InputError(f"{name}={getattr(self, name)!r}: expected {expected}")
-
-        if self.steps is not None and self.steps < 1:
-            refuse("steps", "at least 1, or None for one a mask")
-        if not self.temperature >= 0:
-            refuse("temperature", "0 or more")
-        if not 0 < self.top_p <= 1:
-            refuse("top_p", "a probability above 0, at most 1")
-        if self.order not in get_args(Order):
-            refuse("order", f"one of {', '.join(get_args(Order))}")
-        if self.block is not None and self.block < 1:
-            refuse("block", "at least 1 token, or None")
-        if self.gibbs < 0:
-            refuse("gibbs", "0 or more sweeps")
-        if not self.repetition_penalty > 0:
-            refuse("repetition_penalty", "a positive number")
-        if self.no_repeat_ngram < 0:
-            refuse("no_repeat_ngram", "0 or more tokens")
-        if not 0 <= self.seed < 2**63:
-            refuse("seed", "0 or more, below 2^63")
 
 
 def generate(

@@ -1,12 +1,12 @@
-"""Measures of texts against references, and of texts under a model; each with the signature of its settings.
+"""Scores of texts against references, and of texts under a model; each with the signature of its settings.
 
     from fastbert import metrics
     metrics.bleu(["the cat sat"], ["the cat sat down"]).score
     metrics.meteor(hypotheses, [[first, second] for …], language="pt")
 
-Every function takes the hypotheses (a list of texts) and, in the same order, their references: one text each, or a
-list of as many texts for each. All return a :class:`Score`, but :func:`rouge` and :func:`caption_scores`, which return
-one for each name. The libraries behind them (sacrebleu, rouge-score, nltk, snowballstemmer) come with
+Every function takes the hypotheses (a list of texts) and their references in the same order: one text each, or a list
+of texts each, all of the same length. All return a :class:`Score`, except :func:`rouge` and :func:`caption_scores`,
+which return one for each name. The libraries behind them (sacrebleu, rouge-score, nltk, snowballstemmer) come with
 ``pip install "fastbert[metrics]"``.
 """
 

@@ -109,7 +109,7 @@ def meteor(
     hypotheses, lists = paired(hypotheses, references, allow_empty=allow_empty)
     kind = stem or (PORTER if variant == "nltk" and language == "en" else SNOWBALL)
     stem_of = stemmer(language, kind)
-    related, said = synonyms(language) if use_synonyms else (None, "")
+    related, note = synonyms(language) if use_synonyms else (None, "")
     parameters = LAVIE_AGARWAL if variant == "nltk" else METEOR_15[language]
     if variant == "nltk":
         small = frozenset[str]()
@@ -137,7 +137,7 @@ def meteor(
     else:
         total, average = sum(best[1:], best[0]).score(parameters, True), "summed counts"
         settings |= {"delta": parameters.delta, "function": "fastbert" if function_words is None else "given"}
-    notes = (said,) if use_synonyms and related is None else ()
+    notes = (note,) if use_synonyms and related is None else ()
     return Score("METEOR", total, 1.0, signature(**settings, average=average), per_text, notes=notes)
 
 

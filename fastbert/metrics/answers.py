@@ -70,5 +70,5 @@ def _score(
         100.0 * max(compare(normal(text), normal(reference)) for reference in listed)
         for text, listed in zip(hypotheses, lists, strict=True)
     ]
-    said = signature(refs=len(lists[0]), lang=language, norm="squad", accents=keep_accents, multi="best")
-    return Score(name, mean(per_text), 100.0, said, per_text)
+    settings = signature(refs=len(lists[0]), lang=language, norm="squad", accents=keep_accents, multi="best")
+    return Score(name, mean(per_text), 100.0, settings, per_text)

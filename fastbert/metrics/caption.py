@@ -24,11 +24,11 @@ def caption_scores(hypotheses: Sequence[str], references: References) -> dict[st
     hypotheses, lists = paired(hypotheses, references)
     pairs = zip(hypotheses, lists, strict=True)
     rouge_l = [_rouge_l(text.split(), [r.split() for r in listed]) for text, listed in pairs]
-    said = signature(refs=len(lists[0]), tok="none", beta=BETA, multi="best P, best R")
+    settings = signature(refs=len(lists[0]), tok="none", beta=BETA, multi="best P, best R")
     return {
         **_bleus(hypotheses, lists),
         "METEOR": meteor(hypotheses, lists, variant="1.5"),
-        "ROUGE_L": Score("ROUGE_L", mean(rouge_l), 1.0, said, rouge_l),
+        "ROUGE_L": Score("ROUGE_L", mean(rouge_l), 1.0, settings, rouge_l),
         "CIDEr": cider_d(hypotheses, lists, tokenize="none"),
     }
 
@@ -51,8 +51,8 @@ def _bleus(hypotheses: list[str], lists: list[list[str]], longest: int = 4) -> d
     scores, product = {}, 1.0
     for n, counts in enumerate(total, start=1):
         product *= (counts["correct"] + TINY) / (counts["guess"] + SMALL)
-        said = signature(refs=len(lists[0]), tok="none", n=n, constants=f"{TINY},{SMALL}")
-        scores[f"Bleu_{n}"] = Score(f"Bleu_{n}", product ** (1 / n) * penalty, 1.0, said)
+        settings = signature(refs=len(lists[0]), tok="none", n=n, constants=f"{TINY},{SMALL}")
+        scores[f"Bleu_{n}"] = Score(f"Bleu_{n}", product ** (1 / n) * penalty, 1.0, settings)
     return scores
 
 

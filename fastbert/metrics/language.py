@@ -80,7 +80,7 @@ def stemmer(language: Language, kind: str) -> Callable[[str], str]:
     check_language(language)
     if kind == PORTER:
         if language != "en":
-            raise InputError(f"Porter's stemmer is for English, not {language!r}: use snowball")
+            raise InputError(f"Porter's stemmer is for English, not {language!r}. Try: snowball")
         return library("nltk.stem.porter", "nltk").PorterStemmer().stem
     if kind != SNOWBALL:
         raise InputError(f"stemmer {kind!r}: expected {PORTER} or {SNOWBALL}")

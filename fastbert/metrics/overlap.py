@@ -31,7 +31,7 @@ def bleu(
         smooth_method, smooth_value: exp, floor, add-k or none, and the value of floor and add-k.
         max_order: longest n-gram.
         effective_order: n-grams longer than a text do not count; ``per_text`` always has it.
-        allow_empty: empty hypotheses score 0 instead of being refused.
+        allow_empty: empty hypotheses score 0 instead of being rejected.
 
     Raises:
         InputError: texts that do not belong together, or a setting that sacrebleu does not know.
@@ -141,7 +141,7 @@ def rouge(
     results = [scorer.score_multi(listed, text) for text, listed in zip(hypotheses, lists, strict=True)]
     import importlib.metadata
 
-    said = signature(
+    settings = signature(
         refs=len(lists[0]), lang=language, tok="rouge-score" if own else "words",
         stem={True: "porter" if own else SNOWBALL, False: "no"}[stem], stop="kept" if stop_words else "dropped",
         average="mean of texts", multi="best F", version=importlib.metadata.version("rouge-score"),
@@ -153,7 +153,7 @@ def rouge(
             name=kind.replace("rouge", "ROUGE-"),
             score=mean([r.fmeasure for r in of_kind]),
             scale=1.0,
-            signature=said,
+            signature=settings,
             per_text=[float(r.fmeasure) for r in of_kind],
             details={"precision": mean([r.precision for r in of_kind]), "recall": mean([r.recall for r in of_kind])},
         )

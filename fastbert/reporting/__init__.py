@@ -1,6 +1,6 @@
-"""The parts of ``report.html``: what a run recorded, what its model shows, and how both are drawn.
+"""The parts of ``report.html``: the records of a run, views of its model, and charts.
 
-:func:`build` puts them together; ``python -m fastbert.report`` is its command.
+:func:`build` assembles them; ``python -m fastbert.report`` is its command.
 """
 
 from fastbert.reporting.build import build

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TEXTS = {"en": "The old man opened the door of the house and left without a word.",
                  "pt": "O velho abriu a porta da casa e saiu sem dizer palavra."}  # fmt: skip
-PLACES = ("output", "resume", "stop_after")  # options that say nothing about what was trained
+UNRELATED_OPTIONS = ("output", "resume", "stop_after")  # that do not affect what was trained
 
 
 def build(
@@ -36,8 +36,8 @@ def build(
     """The page as HTML.
 
     Args:
-        runs: one or more; the model's own sections are of the first.
-        bert: the first run's model; None leaves those sections out.
+        runs: one or more; the sections about the model show the first.
+        bert: the first run's model; None omits those sections.
         language: of titles and labels.
         text: for the tokens and the attention; default: an example of the run, or a sentence.
         problem: why there is no model.
@@ -91,7 +91,7 @@ class _Report:
         )
 
     def _example_text(self) -> str:
-        """The first example with its word put back: a sentence that the model has not seen."""
+        """The first example without its mask: a sentence that the model has not seen."""
         for example in self.first.description.get("examples") or []:
             if isinstance(example, dict) and isinstance(example.get("text"), str):
                 return detokenize(example["text"].replace("[MASK]", str(example.get("word", "")), 1))
@@ -101,7 +101,7 @@ class _Report:
         ]
 
     def section(self, name: str, content: str, **values: Any) -> str:
-        """A titled section; its text is the word ``<name>_text``."""
+        """A titled section; its text is ``words["<name>_text"]``."""
         if not content:
             return ""
         template = self.words.get(f"{name}_text", "")
@@ -143,7 +143,7 @@ class _Report:
             return [Series(run.name, points(run), i, dots=dots) for i, run in enumerate(self.runs)]
 
         loss = lines(lambda r: r.points(r.heldout, "loss"), dots=True)
-        # beside several runs the training text's pale lines would only tangle
+        # the training loss of several runs would be hard to read
         pale = [] if several else [Series(words["training"], self.first.smoothed_loss(), 0, faint=True)]
         charts: list[tuple[str, str, list[Series], dict[str, Any]]] = [
             ("loss", words["loss_note"], pale + loss, {"format_y": lambda v: numbers.plain(v, 2)}),
@@ -190,8 +190,8 @@ class _Report:
                 groups.append(f"<div><h3>{escape(words[name])}</h3>{bars(rows)}</div>")
         rows = []
         for pair in found.get("pairs") or []:
-            said = f"{numbers.percent(pair['preferred'])} {words['of']} {pair['pairs']}"
-            rows.append((words.get(pair["name"], pair["name"]), pair["preferred"], said))
+            shown = f"{numbers.percent(pair['preferred'])} {words['of']} {pair['pairs']}"
+            rows.append((words.get(pair["name"], pair["name"]), pair["preferred"], shown))
         if rows:
             groups.append(f"<div><h3>{escape(words['pairs'])}</h3>{bars(rows, chance=0.5)}</div>")
         return self.section("knows", f'<div class="probes">{"".join(groups)}</div>' if groups else "")
@@ -201,11 +201,11 @@ class _Report:
         for example in self.first.description.get("examples") or []:
             guesses = [(str(token), float(share)) for token, share in example["guesses"]]
             right = bool(guesses) and guesses[0][0] == example["word"]
-            # the hidden word is put back, marked
+            # the masked word, highlighted
             before, _, after = detokenize(example["text"]).partition("[MASK]")
             word = f'<mark class="{"right" if right else "wrong"}">{escape(example["word"])}</mark>'
-            said = bars([(token, share, self.numbers.percent(share)) for token, share in guesses])
-            rows.append(f"<li><p>{escape(before)}{word}{escape(after)}</p>{said}</li>")
+            predictions = bars([(token, share, self.numbers.percent(share)) for token, share in guesses])
+            rows.append(f"<li><p>{escape(before)}{word}{escape(after)}</p>{predictions}</li>")
         return self.section("guesses", f'<ul class="guesses">{"".join(rows)}</ul>' if rows else "")
 
     # ---- the model ----
@@ -244,7 +244,7 @@ class _Report:
         names = dict.fromkeys(name for run in self.runs for name in run.options)
         for name in names:
             values = [run.options.get(name) for run in self.runs]
-            if name not in PLACES and any(value != values[0] for value in values):
+            if name not in UNRELATED_OPTIONS and any(value != values[0] for value in values):
                 columns.append((_option(name), partial(_setting, name)))
         head = "".join(f"<th>{escape(title)}</th>" for title, _ in columns)
         rows = "".join(
@@ -294,15 +294,15 @@ def _pairs(values: dict[str, Any], strong: Collection[str] = ()) -> str:
     parts = []
     for name, value in values.items():
         kind = " class=strong" if name in strong else ""
-        parts.append(f"<div{kind}><dt>{escape(name)}</dt><dd>{escape(_said(value))}</dd></div>")
+        parts.append(f"<div{kind}><dt>{escape(name)}</dt><dd>{escape(_shown(value))}</dd></div>")
     return f'<dl class="pairs">{"".join(parts)}</dl>'
 
 
 def _setting(name: str, run: RunRecord) -> str:
-    return _said(run.options.get(name))
+    return _shown(run.options.get(name))
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     if value is None or value is False:
         return "–"
     if value is True:
@@ -313,7 +313,7 @@ def _said(value: Any) -> str:
 def _given(name: str, value: Any) -> bool:
     """Whether an option differs from its default."""
     for option in fields(TrainOptions):
-        if option.name == name and name not in PLACES:
+        if option.name == name and name not in UNRELATED_OPTIONS:
             default = option.default_factory() if option.default_factory is not MISSING else option.default
             return value != default
     return False

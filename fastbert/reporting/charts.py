@@ -1,4 +1,8 @@
-"""Charts as inline SVG: small code, no script needed, colours from the page's style so that dark mode is one rule."""
+"""Charts as inline SVG, written by hand.
+
+matplotlib draws ``curves.png``. It cannot draw these: the page's style sheet sets their colours (dark mode is one CSS
+rule), their text is selectable text in the page's font, and lines have titles for screen readers.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,8 +21,8 @@ class Series:
 
     name: str
     points: Sequence[tuple[float, float]]
-    colour: int = 0  # number of a colour, from 0
-    faint: bool = False  # drawn thin and pale, behind
+    colour: int = 0  # index of a colour
+    faint: bool = False  # thin and pale, behind the others
     dots: bool = False
 
 
@@ -32,7 +36,7 @@ def line_chart(
     from_zero: bool = False,
     note: str = "",
 ) -> str:
-    """A figure: title, newest value of each line, lines over a quiet grid; empty where nothing is to be drawn."""
+    """A figure with title, last value of each line, and lines over a grid; empty if there is nothing to draw."""
     drawn = [s for s in series if len(s.points) > 1 or (s.points and s.dots)]
     if not drawn:
         return ""
@@ -44,13 +48,13 @@ def line_chart(
     margin = (y_high - y_low) * 0.06 or abs(y_high) * 0.1 or 1.0
     y_low, y_high = (y_low if from_zero else y_low - margin), y_high + margin
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def position(x: float, y: float) -> tuple[float, float]:
         across = LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
         return across, TOP + (y_high - y) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
 
-    parts = [_grid(y_low, y_high, place, format_y, logarithmic), _x_axis(x_high, place, format_x)]
+    parts = [_grid(y_low, y_high, position, format_y, logarithmic), _x_axis(x_high, position, format_x)]
     for s in sorted(drawn, key=lambda s: not s.faint):
-        points = [place(x, scale(y)) for x, y in thin(s.points) if y > 0 or not logarithmic]
+        points = [position(x, scale(y)) for x, y in thin(s.points) if y > 0 or not logarithmic]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         colour = f"var(--s{s.colour % COLOURS + 1})"
         kind = "faint" if s.faint else "line"
@@ -72,20 +76,20 @@ def line_chart(
     )
 
 
-def _grid(y_low: float, y_high: float, place, format_y: Callable[[float], str], logarithmic: bool) -> str:
+def _grid(y_low: float, y_high: float, position, format_y: Callable[[float], str], logarithmic: bool) -> str:
     parts = []
     for value in log_ticks(y_low, y_high) if logarithmic else ticks(y_low, y_high, 4):
-        _, y = place(0.0, value)
+        _, y = position(0.0, value)
         shown = format_y(10**value if logarithmic else value)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text class="y" x="{LEFT - 6}" y="{y + 3.5:.1f}">{escape(shown)}</text>')
     return "".join(parts)
 
 
-def _x_axis(x_high: float, place, format_x: Callable[[float], str]) -> str:
+def _x_axis(x_high: float, position, format_x: Callable[[float], str]) -> str:
     parts = []
     for value in ticks(0.0, x_high, 4):
-        x, _ = place(value, 0.0)
+        x, _ = position(value, 0.0)
         anchor = "start" if value == 0 else "end" if x > WIDTH - RIGHT - 12 else "middle"
         shown = escape(f"{format_x(value)} M" if value else "0")
         parts.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - 8}" style="text-anchor:{anchor}">{shown}</text>')
@@ -114,7 +118,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
-    """At most about ``most`` points, the last kept: more cannot be seen."""
+    """At most about ``most`` points, including the last."""
     if len(points) <= most:
         return list(points)
     step = len(points) / most
@@ -123,10 +127,10 @@ def thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[f
 
 
 def bars(rows: Sequence[tuple[str, float, str]], *, chance: float | None = None) -> str:
-    """Label, share of 1, and what to write after the bar; ``chance`` is marked on each."""
+    """Bars of (label, share of 1, text after the bar); ``chance`` is marked on each."""
     mark = f'<i class="chance" style="left:{100 * chance:.1f}%"></i>' if chance is not None else ""
     parts = []
-    for label, share, said in rows:
+    for label, share, shown in rows:
         bar = f'<span class="bar"><b style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></b>{mark}</span>'
-        parts.append(f"<dt>{escape(label)}</dt><dd>{bar}<span>{escape(said)}</span></dd>")
+        parts.append(f"<dt>{escape(label)}</dt><dd>{bar}<span>{escape(shown)}</span></dd>")
     return f'<dl class="bars">{"".join(parts)}</dl>'

@@ -1,4 +1,4 @@
-"""Tokens as boxes, and words in the plane."""
+"""Tokens as boxes, and the word map."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ LETTER = 0.56  # width of an average letter, in font sizes
 
 
 def token_boxes(pieces: Sequence[Piece], unknown: str) -> str:
-    """Pieces in reading order; the number under each is its place in the vocabulary."""
+    """Tokens in reading order, each with its id."""
     boxes = []
     for piece in pieces:
         kind = "special" if piece.special else "unknown" if piece.unknown else "joined" if piece.continues else ""
@@ -20,7 +20,7 @@ def token_boxes(pieces: Sequence[Piece], unknown: str) -> str:
 
 
 def map_drawing(found: WordMap, *, wide: bool) -> str:
-    """Words at their places; the more frequent the larger, and where two would overlap the rarer is a dot."""
+    """Words at their positions, frequent ones larger; of two that overlap, the rarer becomes a dot."""
     width, height = (1000, 620) if wide else (360, 460)
     largest, smallest = (21.0, 12.5) if wide else (14.0, 10.5)
     margin = 44 if wide else 26

@@ -1,4 +1,4 @@
-"""What a model shows of itself: tokens of a text, attention, and a map of its word embeddings.
+"""Views of a model: tokens of a text, attention maps, and a map of its word embeddings.
 
 Legend: V vocabulary, D hidden_size, L tokens, N heads.
 """
@@ -16,7 +16,7 @@ from fastbert.data import TokenStore
 from fastbert.system.errors import InputError
 
 MAP_WORDS = 160
-ATTENTION_TOKENS = 40  # more cannot be read
+MAX_ATTENTION_TOKENS = 40  # more would not be legible
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Piece:
 
     token: str
     id: int
-    continues: bool  # a word begun before it
+    continues: bool  # the word of the previous token
     special: bool
     unknown: bool
 
 
 def tokenization(bert: Bert, text: str) -> list[Piece]:
-    """The pieces of a text, special tokens included."""
+    """The tokens of a text, including special tokens."""
     tokenizer = bert.tokenizer
     encoding = tokenizer.encode(text)
     special = set(tokenizer.special_ids) - {tokenizer.unk_id}
@@ -44,9 +44,9 @@ def tokenization(bert: Bert, text: str) -> list[Piece]:
 def attention(bert: Bert, text: str) -> dict[str, Any]:
     """Maps of all layers and heads for the page's script: bytes 0 … 255 for 0 … 1, base64, (layers, N, L, L).
 
-    A text of more tokens than can be read is cut at the end of a word.
+    Longer texts are truncated at the end of a word.
     """
-    text = shortened(bert, text, ATTENTION_TOKENS)
+    text = shortened(bert, text, MAX_ATTENTION_TOKENS)
     tokens, weights = bert.attention(text)
     as_bytes = np.rint(np.clip(weights, 0.0, 1.0) * 255).astype(np.uint8)
     return {
@@ -56,7 +56,7 @@ def attention(bert: Bert, text: str) -> dict[str, Any]:
 
 
 def shortened(bert: Bert, text: str, most: int) -> str:
-    """The text, or as many of its first words as give ``most`` tokens."""
+    """The text, or as many of its first words as fit in ``most`` tokens."""
     words = text.split(" ")
     while len(bert.tokenizer.encode(" ".join(words)).ids) > most and len(words) > 1:
         words.pop()
@@ -65,11 +65,11 @@ def shortened(bert: Bert, text: str, most: int) -> str:
 
 @dataclass(frozen=True)
 class WordMap:
-    """Words in the plane."""
+    """Words with positions in the plane."""
 
     words: list[str]  # the most frequent first
     places: NDArray[np.float64]  # (words, 2)
-    explained: float  # share of the vectors' variance that the two axes hold
+    explained: float  # share of the vectors' variance along the two axes
 
 
 def word_map(bert: Bert, run: Path, most: int = MAP_WORDS) -> WordMap | None:
@@ -90,14 +90,14 @@ def word_map(bert: Bert, run: Path, most: int = MAP_WORDS) -> WordMap | None:
     centred = unit - unit.mean(axis=0)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
     places = left[:, :2] * singular[:2]
-    # an axis may point either way: the most frequent word is put at the left and above
+    # the sign of an axis is arbitrary: the most frequent word is put at the top left
     places = places * np.where(places[0] > 0, -1.0, 1.0)
     explained = float((singular[:2] ** 2).sum() / (singular**2).sum())
     return WordMap([tokenizer.id_to_token(i) or "" for i in chosen], places, explained)
 
 
 def piece_counts(bert: Bert, run: Path) -> NDArray[np.int64]:
-    """(V,) occurrences in the run's tokens; without them the vocabulary's order stands for frequency."""
+    """(V,) occurrences in the run's tokens; without them the order of the vocabulary stands for frequency."""
     from fastbert.data.store.token_store import token_counts
 
     try:

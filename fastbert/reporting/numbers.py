@@ -1,16 +1,16 @@
-"""Numbers as a reader of English or Portuguese writes them."""
+"""Numbers formatted for English or Portuguese."""
 
 from typing import Any
 
 
 class Numbers:
-    """Formats; None becomes an empty text."""
+    """Number formats; None becomes an empty string."""
 
     def __init__(self, language: str):
         self.portuguese = language == "pt"
 
     def _local(self, text: str) -> str:
-        """1,234.5 → 1.234,5 where that is how numbers are written."""
+        """1,234.5 → 1.234,5 in Portuguese."""
         return text.translate(str.maketrans(",.", ".,")) if self.portuguese else text
 
     def plain(self, value: Any, digits: int) -> str:
@@ -23,7 +23,7 @@ class Numbers:
         return "" if value is None else self._local(f"{value:,.0f}")
 
     def short(self, value: Any) -> str:
-        """Three significant digits at least: 54.1, 554, 1,035."""
+        """At least three significant digits: 54.1, 554, 1,035."""
         if value is None:
             return ""
         return self.plain(value, 0 if value >= 100 else 1 if value >= 10 else 2)
@@ -53,5 +53,5 @@ class Numbers:
         return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
     def ranks(self, name: str) -> str:
-        """The name of a band of ranks, such as 101–1,000."""
+        """A range of ranks, such as 101–1,000."""
         return self._local(name)

@@ -1,4 +1,4 @@
-"""What a run wrote down: run.json and metrics.jsonl."""
+"""The records of a run: run.json and metrics.jsonl."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from fastbert.system.errors import InputError
 
 Row = dict[str, Any]
 Points = list[tuple[float, float]]
-SMOOTHING = 0.9  # of the training loss, from one record to the next
+LOSS_SMOOTHING = 0.9  # of the training loss, from one record to the next
 
 
 @dataclass
 class RunRecord:
-    """One run, as far as its files tell."""
+    """The records of one run."""
 
     path: Path
     name: str
@@ -25,7 +25,7 @@ class RunRecord:
     heldout: list[Row] = field(default_factory=list)
 
     def points(self, rows: list[Row], column: str) -> Points:
-        """(million tokens seen, value) where both were recorded."""
+        """(million tokens seen, value) of the records that have both."""
         return [
             (row["tokens"] / 1e6, float(row[column]))
             for row in rows
@@ -35,18 +35,18 @@ class RunRecord:
     def smoothed_loss(self) -> Points:
         smooth: Points = []
         for x, y in self.points(self.train, "loss"):
-            smooth.append((x, SMOOTHING * smooth[-1][1] + (1 - SMOOTHING) * y if smooth else y))
+            smooth.append((x, LOSS_SMOOTHING * smooth[-1][1] + (1 - LOSS_SMOOTHING) * y if smooth else y))
         return smooth
 
     def throughput(self) -> Points:
-        """(million tokens, tokens per second) between records; evaluations lie outside ``training_s``'s steps too."""
+        """(million tokens, tokens per second) between records; ``training_s`` does not include evaluations."""
         rows = [r for r in self.train if "training_s" in r and "tokens" in r]
         found: Points = []
         for before, after in pairwise(rows):
             seconds, tokens = after["training_s"] - before["training_s"], after["tokens"] - before["tokens"]
             if seconds > 0 and tokens > 0:
                 found.append((after["tokens"] / 1e6, tokens / seconds))
-        # one record holds an evaluation now and then: the median of five shows the pace of the steps
+        # some intervals include an evaluation: the median of five shows the speed of the steps
         return [(x, median([y for _, y in found[max(0, i - 2) : i + 3]])) for i, (x, _) in enumerate(found)]
 
     @property
@@ -71,19 +71,19 @@ def read_run(path: str | Path) -> RunRecord:
     """Read a run directory.
 
     Raises:
-        InputError: it is no run, or its files are damaged.
+        InputError: it is not a run, or its files are damaged.
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such directory: give the directory of a run")
+        raise InputError(f"{path}: no such directory. Try: the directory of a run")
     try:
         description = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: holds no run.json: give a directory that `python -m fastbert.train` wrote") from None
+        raise InputError(f"{path}: holds no run.json. Try: a directory written by `python -m fastbert.train`") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path / 'run.json'}: cannot be read ({error}): restore it") from None
+        raise InputError(f"{path / 'run.json'}: cannot be read ({error}). Try: restore it") from None
     if not isinstance(description, dict):
-        raise InputError(f"{path / 'run.json'}: expected an object: restore it")
+        raise InputError(f"{path / 'run.json'}: expected a JSON object. Try: restore it")
     run = RunRecord(path, path.resolve().name, description)
     metrics = path / "metrics.jsonl"
     if metrics.is_file():
@@ -92,7 +92,7 @@ def read_run(path: str | Path) -> RunRecord:
                 row = json.loads(line)
                 kind = row["kind"]
             except (ValueError, KeyError, TypeError):
-                raise InputError(f"{metrics}, line {number}: is damaged: delete the line and report again") from None
+                raise InputError(f"{metrics}, line {number}: is damaged. Try: delete the line") from None
             if kind == "train":
                 run.train.append(row)
             elif kind == "heldout":

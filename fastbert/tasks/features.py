@@ -5,6 +5,7 @@ Legend: B rows, T packed tokens, P places. Nothing is padded; long sentences and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,18 +71,27 @@ class TextRows(Rows):
     """A row a text or pair; ``targets`` (B,) int64 classes or float32 numbers."""
 
     targets: NDArray | None = None
+    truncated: int = 0  # examples that did not fit
 
     def targets_of(self, chosen: Sequence[int]) -> Tensor | None:
         return None if self.targets is None else torch.from_numpy(self.targets[list(chosen)])
 
 
 def text_rows(examples: Sequence[TextExample], tokenizer: Tokenizer, max_length: int) -> TextRows:
-    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; the longest part gives up what is too much."""
+    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; the longer part is truncated."""
     pairs = [(e.text, e.pair) for e in examples if e.pair is not None]
-    encoded = tokenizer.encode_batch(pairs or [e.text for e in examples], max_length=max_length)
+    texts: list = pairs or [e.text for e in examples]
+    encoded = tokenizer.encode_batch(texts, max_length=max_length)
+    truncated = num_truncated(texts, np.diff(encoded.offsets), tokenizer, max_length)
     cuts = encoded.offsets[1:-1]
     types = np.zeros_like(encoded.input_ids) if encoded.token_type_ids is None else encoded.token_type_ids
-    return TextRows(np.split(encoded.input_ids, cuts), np.split(types, cuts))
+    return TextRows(np.split(encoded.input_ids, cuts), np.split(types, cuts), truncated=truncated)
+
+
+def num_truncated(texts: Sequence[Any], lengths: Ints, tokenizer: Tokenizer, max_length: int) -> int:
+    """How many texts were truncated to ``max_length``; only rows of just that length are encoded once more."""
+    full = [text for text, length in zip(texts, lengths, strict=True) if length == max_length]
+    return int((np.diff(tokenizer.encode_batch(full).offsets) > max_length).sum()) if full else 0
 
 
 # ---- words ----
@@ -151,6 +161,16 @@ class SpanRows(Rows):
     examples: list[int] = field(default_factory=list)  # of each row
     offsets: list[Ints] = field(default_factory=list)  # (L, 2) characters of the context, (-1, -1) outside of it
     targets: NDArray | None = None  # (B, 2) first and last token of the answer
+
+    def answer_lengths(self) -> list[int]:
+        """Tokens of every answer that is inside a window."""
+        if self.targets is None:
+            return []
+        longest: dict[int, int] = {}
+        for example, (first, last) in zip(self.examples, self.targets.tolist(), strict=True):
+            if first:
+                longest[example] = max(longest.get(example, 0), last - first + 1)
+        return list(longest.values())
 
     def targets_of(self, chosen: Sequence[int]) -> Tensor | None:
         return None if self.targets is None else torch.from_numpy(self.targets[list(chosen)])

@@ -1,4 +1,4 @@
-"""What a fine-tuned model answers from Python: the methods that :class:`fastbert.bert.Bert` has of the tasks."""
+"""The task methods of :class:`fastbert.bert.Bert`: classify, tag, answer and similarity."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from fastbert.text import Tokenizer
 
 Texts = str | Sequence[str]
-_WHAT = {"classification": "classify", "regression": "classify", "tagging": "tag", "qa": "answer"}
+_METHOD = {"classification": "classify", "regression": "classify", "tagging": "tag", "qa": "answer"}
 
 
 class TaskMethods:
-    """classify, tag, answer, similarity. Needs ``model`` and ``tokenizer``; ``task_model`` where there is a head."""
+    """classify, tag, answer, similarity. Needs ``model`` and ``tokenizer``, and ``task_model`` if there is a head."""
 
     model: "BertForPreTraining"
     tokenizer: "Tokenizer"
@@ -24,30 +24,30 @@ class TaskMethods:
     embed: Any  # (texts, pooling, normalize) → vectors
 
     def classify(self, texts: Texts, pairs: Texts | None = None) -> Any:
-        """Give the class of each text, or of each pair of texts.
+        """Classify each text, or each pair of texts.
 
         Args:
             texts: one text or several.
-            pairs: the second texts of pairs, as many.
+            pairs: the second texts of pairs, one for each.
 
         Returns:
             For one text ``{"label", "score" (its probability), "scores" (of every label)}``, for several a list of
-            these; of a regression model the number in place of the dictionary.
+            these; a regression model returns numbers instead.
 
         Raises:
-            InputError: a model without such a head, pairs where single texts are wanted, or the other way round.
+            InputError: a model without such a head, or pairs where it expects single texts, or the reverse.
         """
         from fastbert.tasks import prediction
         from fastbert.tasks.examples import TextExample
 
         model = self._head("classification", "regression")
-        listed, seconds = _listed(texts), None if pairs is None else _listed(pairs)
-        wanted = model.settings.pairs
-        if wanted is not None and listed and wanted != (seconds is not None):
-            kind = "pairs of texts: give the second ones too" if wanted else "single texts: leave the second ones out"
+        listed, seconds = listed_texts(texts), None if pairs is None else listed_texts(pairs)
+        expected = model.settings.pairs
+        if expected is not None and listed and expected != (seconds is not None):
+            kind = "pairs of texts. Try: give the second ones" if expected else "single texts. Try: no second ones"
             raise InputError(f"this model was fine-tuned on {kind}")
         if seconds is not None and len(seconds) != len(listed):
-            raise InputError(f"{len(listed)} first and {len(seconds)} second texts: give as many of each")
+            raise InputError(f"{len(listed)} first and {len(seconds)} second texts. Try: the same number of each")
         examples = [TextExample("", text, None if seconds is None else seconds[i]) for i, text in enumerate(listed)]
         found = prediction.classify(model, self.tokenizer, examples)
         return found[0] if isinstance(texts, str) else found
@@ -57,27 +57,28 @@ class TaskMethods:
 
         Returns:
             For one text a list of ``{"entity", "text", "start", "end", "score"}``: kind, words, characters of the text
-            and mean probability; for several a list of these lists.
+            and mean probability; for several a list of these lists. With plain labels each word is an entity.
 
         Raises:
             InputError: a model without such a head.
         """
         from fastbert.tasks import prediction
 
-        found = prediction.tag_texts(self._head("tagging"), self.tokenizer, _listed(texts))
+        found = prediction.tag_texts(self._head("tagging"), self.tokenizer, listed_texts(texts))
         return found[0] if isinstance(texts, str) else found
 
-    def answer(self, question: Texts, context: Texts, top_k: int = 1) -> Any:
-        """Answer questions with words of their contexts, of any length.
+    def answer(self, question: Texts, context: Texts, top_k: int = 1, max_answer_tokens: int | None = None) -> Any:
+        """Answer questions with words of their contexts, which may have any length.
 
         Args:
             question: one question or several.
             context: one text for all questions, or one for each.
             top_k: answers to each question.
+            max_answer_tokens: the longest answer; None: as fine-tuned.
 
         Returns:
             For one question ``{"answer", "score" (probability), "start", "end"}`` (characters of the context), or a
-            list of the ``top_k`` best; for several a list of these. An empty answer: the text does not say.
+            list of the ``top_k`` best; for several a list of these. An empty answer: the context has none.
 
         Raises:
             InputError: a model without such a head, or another number of contexts.
@@ -86,25 +87,24 @@ class TaskMethods:
         from fastbert.tasks.examples import QuestionExample
 
         model = self._head("qa")
-        questions = _listed(question)
-        contexts = [context] * len(questions) if isinstance(context, str) else _listed(context)
+        questions = listed_texts(question)
+        contexts = [context] * len(questions) if isinstance(context, str) else listed_texts(context)
         if len(contexts) != len(questions):
-            raise InputError(
-                f"{len(questions)} questions and {len(contexts)} contexts: give one for each, or one for all"
-            )
-        if top_k < 1:
-            raise InputError(f"top_k={top_k}: expected at least 1")
+            raise InputError(f"{len(questions)} questions, {len(contexts)} contexts. Try: one for each, or for all")
+        for name, value in (("top_k", top_k), ("max_answer_tokens", max_answer_tokens)):
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value}: expected at least 1")
         examples = [QuestionExample("", "", q, c) for q, c in zip(questions, contexts, strict=True)]
-        found: list[Any] = prediction.answer(model, self.tokenizer, examples, top_k)
+        found: list[Any] = prediction.answer(model, self.tokenizer, examples, top_k, max_answer_tokens)
         if top_k == 1:
             found = [best[0] for best in found]
         return found[0] if isinstance(question, str) else found
 
     def similarity(self, first: Texts, second: Texts) -> Any:
-        """Say how alike two texts are.
+        """Measure how similar two texts are.
 
         Returns:
-            A number, or for several pairs a list. Of a model fine-tuned on pairs with numbers it is on their scale; of
+            A number, or for several pairs a list. A model fine-tuned on pairs with numbers answers on their scale; for
             any other it is the cosine of the mean-pooled embeddings.
 
         Raises:
@@ -115,27 +115,36 @@ class TaskMethods:
         def embed(listed: list[str]) -> Any:
             return self.embed(listed, pooling="mean", normalize=True)
 
-        found = prediction.similarity(self.task_model, embed, self.tokenizer, _listed(first), _listed(second))
+        firsts, seconds = listed_texts(first), listed_texts(second)
+        found = prediction.similarity(self.task_model, embed, self.tokenizer, firsts, seconds)
         return found[0] if isinstance(first, str) else found
 
     def _head(self, *tasks: str) -> "TaskModel":
         if self.task_model is None:
-            raise InputError(f"this model has no head for {tasks[0]}: fine-tune it with python -m fastbert.finetune")
+            raise InputError(f"this model has no head for {tasks[0]}. Try: python -m fastbert.finetune")
         if (task := self.task_model.settings.task) not in tasks:
-            raise InputError(f"this model was fine-tuned for {task}, not {tasks[0]}: use {_WHAT[task]}()")
+            raise InputError(f"this model was fine-tuned for {task}, not {tasks[0]}. Try: {_METHOD[task]}()")
         return self.task_model
 
 
-def _listed(texts: Texts) -> list[str]:
-    listed = [texts] if isinstance(texts, str) else list(texts)
-    for text in listed:
+def listed_texts(texts: Texts) -> list[str]:
+    """One or several texts as a list.
+
+    Raises:
+        InputError: anything that is not a string.
+    """
+    try:
+        listed = [texts] if isinstance(texts, str) else list(texts)
+    except TypeError:
+        listed = [texts]  # type: ignore[list-item]
+    for number, text in enumerate(listed, start=1):
         if not isinstance(text, str):
-            raise InputError(f"expected text as str, got {type(text).__name__}: give strings")
+            raise InputError(f"text {number}: is {type(text).__name__}. Try: a str, or a list of str")
     return listed
 
 
 def read_head(directory: Path, backbone: "BertForPreTraining") -> "TaskModel | None":
-    """The head in a directory whose encoder is ``backbone``, None where there is none that is supported here."""
+    """The head in a directory whose encoder is ``backbone``; None if there is none, or one that is not supported."""
     from fastbert.system.json_files import read_object
     from fastbert.tasks.model import TaskModel, settings_of
 

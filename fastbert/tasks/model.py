@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastbert.batch import PackedBatch
+from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import read_object
@@ -34,6 +35,7 @@ class TaskSettings:
     max_length: int = 256  # tokens of a row
     stride: int = 128  # tokens by which the windows of a context overlap
     unanswerable: bool = True  # whether "there is no answer" is an answer
+    max_answer_tokens: int = 60  # of the answers it gives
 
     @property
     def head(self) -> str:
@@ -172,9 +174,7 @@ class TaskModel(nn.Module):
             dropout=backbone.config.hidden_dropout_prob if dropout is None else float(dropout),
             pooling=hf.get("classifier_pooling", "cls") if backbone.config.arch == "modern" else "cls",
         )
-        weights = huggingface.read_weights(directory)
-        for ours, theirs in _head_names(backbone.config.arch, settings.head).items():
-            _load_linear(getattr(model, ours), weights, theirs, directory)
+        load_head(model, directory)
         return model.eval()
 
 
@@ -202,6 +202,27 @@ def settings_of(hf: dict[str, Any], source: str = "config.json") -> TaskSettings
     known = {f.name for f in fields(TaskSettings)} - {"task", "labels"}
     chosen = {"max_length": longest} | {name: value for name, value in kept.items() if name in known}
     return TaskSettings(task, () if task in ("regression", "qa") else labels, **chosen)
+
+
+def require_token_types(config: BertConfig) -> None:
+    """Check that a model can tell two texts of a row apart, if it has token types at all.
+
+    Raises:
+        InputError: it has a single token type.
+    """
+    if config.type_vocab_size == 1:
+        raise InputError("the model has one token type (type_vocab_size 1), pairs need two. Try: single texts")
+
+
+def load_head(model: TaskModel, directory: Path) -> None:
+    """Read the weights of a head of the same task and labels.
+
+    Raises:
+        InputError: missing, or of another shape.
+    """
+    weights = huggingface.read_weights(directory)
+    for ours, theirs in _head_names(model.backbone.config.arch, model.settings.head).items():
+        _load_linear(getattr(model, ours), weights, theirs, directory)
 
 
 def _head_names(arch: str, head: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""Answers of a fine-tuned model: classes, numbers, entities, spans, similarities.
+"""Predictions of a fine-tuned model: classes, numbers, entities, spans, similarities.
 
-Heads run packed, longest rows together, in float32, and answers come back in the order they were asked in.
+Heads run on packed rows, longest first, in float32; predictions are returned in the order of the inputs.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,17 +14,16 @@ from numpy.typing import NDArray
 from fastbert.system.errors import InputError
 from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample, tagged_text, word_spans
 from fastbert.tasks.features import Rows, SpanRows, TokenRows, span_rows, text_rows, token_rows
-from fastbert.tasks.model import TaskModel
+from fastbert.tasks.model import TaskModel, require_token_types
 from fastbert.tasks.tag_schemes import find_scheme
 from fastbert.text import Tokenizer
 
 BATCH_TOKENS = 8192
-BEST_PLACES = 20  # first and last tokens that are combined into answers
-LONGEST_ANSWER = 60  # tokens
+NUM_BEST = 20  # first tokens, last tokens and answers that are considered
 
 
 def batches(rows: Rows, batch_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Row numbers in batches of about equal tokens, rows of like length together, so that attention wastes little."""
+    """Row numbers in batches of about equal tokens, rows of similar length together."""
     lengths = rows.lengths
     chosen: list[int] = []
     tokens = 0
@@ -41,7 +41,7 @@ def outputs(model: TaskModel, rows: Rows, batch_tokens: int = BATCH_TOKENS) -> l
     """The logits of every row: (C,), (P, C) or (L, 2), in the rows' order."""
     found: list[Any] = [None] * len(rows)
     device = next(model.parameters()).device
-    with torch.no_grad():  # and no inference mode: what kernels keep of the weights must serve the training after it
+    with torch.no_grad():  # not inference mode: kernels' copies of the weights must remain valid for training
         for chosen in batches(rows, batch_tokens):
             batch = rows.batch(chosen).to(device)
             logits = model(batch).cpu().numpy()
@@ -66,10 +66,17 @@ def softmax(logits: NDArray) -> NDArray:
 def classify(
     model: TaskModel, tokenizer: Tokenizer, examples: Sequence[TextExample]
 ) -> list[dict[str, Any]] | list[float]:
-    """``{"label", "score", "scores": {label: probability}}`` of each text or pair; of a regression model the number."""
+    """``{"label", "score", "scores": {label: probability}}`` of each text or pair; numbers from a regression model."""
     if not examples:
         return []
+    if examples[0].pair is not None:
+        require_token_types(model.backbone.config)
     rows = text_rows(examples, tokenizer, _length(model))
+    if rows.truncated:
+        warnings.warn(
+            f"{rows.truncated:,} of {len(examples):,} texts are longer than {_length(model)} tokens: truncated",
+            stacklevel=2,
+        )
     logits = np.stack(outputs(model, rows))
     if model.settings.task == "regression":
         return [float(number) for number in logits[:, 0]]
@@ -100,7 +107,7 @@ def tag_words(
 def tags_of_rows(
     model: TaskModel, rows: TokenRows, examples: Sequence[TaggedExample]
 ) -> tuple[list[list[str]], list[list[float]]]:
-    """As :func:`tag_words`, of rows that are made already."""
+    """As :func:`tag_words`, from rows."""
     labels = model.settings.labels
     tags = [["O"] * len(e.tokens) for e in examples]
     scores = [[0.0] * len(e.tokens) for e in examples]
@@ -135,7 +142,7 @@ def entities(
 
 
 def tag_texts(model: TaskModel, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """Entities of running texts, with character offsets; words are what :func:`word_spans` gives."""
+    """Entities of running texts, with character offsets; words as in :func:`word_spans`."""
     examples = [tagged_text(text) for text in texts]
     tags, scores = tag_words(model, tokenizer, examples)
     labels = model.settings.labels
@@ -144,53 +151,63 @@ def tag_texts(model: TaskModel, tokenizer: Tokenizer, texts: Sequence[str]) -> l
 
 # ---- questions ----
 def answer(
-    model: TaskModel, tokenizer: Tokenizer, examples: Sequence[QuestionExample], top_k: int = 1
+    model: TaskModel,
+    tokenizer: Tokenizer,
+    examples: Sequence[QuestionExample],
+    top_k: int = 1,
+    max_answer_tokens: int | None = None,
 ) -> list[list[dict[str, Any]]]:
-    """The best answers of each question: ``{"answer", "score", "start", "end"}``, characters of the context.
+    """The best answers to each question: ``{"answer", "score", "start", "end"}``, with characters of the context.
 
-    "" with start = end = 0 says that there is none (models that saw unanswerable questions only).
+    "" with start = end = 0 means that there is none (only from models trained with unanswerable questions).
     """
     if not examples:
         return []
     settings = model.settings
+    require_token_types(model.backbone.config)
     rows = span_rows(examples, tokenizer, _length(model), settings.stride, labelled=False)
-    return answers_of_rows(model, rows, examples, top_k)
+    return answers_of_rows(model, rows, examples, top_k, max_answer_tokens)
 
 
 def answers_of_rows(
-    model: TaskModel, rows: SpanRows, examples: Sequence[QuestionExample], top_k: int = 1
+    model: TaskModel,
+    rows: SpanRows,
+    examples: Sequence[QuestionExample],
+    top_k: int = 1,
+    max_answer_tokens: int | None = None,
 ) -> list[list[dict[str, Any]]]:
-    """As :func:`answer`, of windows that are made already."""
+    """As :func:`answer`, from windows."""
+    max_tokens = max_answer_tokens or model.settings.max_answer_tokens
     candidates: list[list[tuple[float, int, int]]] = [[] for _ in examples]
-    nothing = [float("inf")] * len(examples)  # the least score of "not in this window"
+    nothing = [float("inf")] * len(examples)  # the lowest score of "not in this window"
     for number, offsets, logits in zip(rows.examples, rows.offsets, outputs(model, rows), strict=True):
         nothing[number] = min(nothing[number], float(logits[0, 0] + logits[0, 1]))
-        candidates[number] += best_spans(logits, offsets)
+        candidates[number] += best_spans(logits, offsets, max_tokens)
     found = []
     for example, listed, none in zip(examples, candidates, nothing, strict=True):
         if model.settings.unanswerable or not listed:
             listed = [*listed, (none, 0, 0)]
         listed.sort(key=lambda c: -c[0])
-        probabilities = softmax(np.array([score for score, _, _ in listed[:BEST_PLACES]], np.float64))
+        probabilities = softmax(np.array([score for score, _, _ in listed[:NUM_BEST]], np.float64))
         chosen: dict[tuple[int, int], float] = {}
-        for (_, start, end), p in zip(listed[:BEST_PLACES], probabilities, strict=True):
+        for (_, start, end), p in zip(listed[:NUM_BEST], probabilities, strict=True):
             chosen[start, end] = chosen.get((start, end), 0.0) + float(p)  # windows overlap
         ranked = sorted(chosen.items(), key=lambda item: -item[1])[:top_k]
         found.append([{"answer": example.context[a:b], "score": p, "start": a, "end": b} for (a, b), p in ranked])
     return found
 
 
-def best_spans(logits: NDArray, offsets: NDArray) -> list[tuple[float, int, int]]:
-    """(score, first character, end) of the likeliest spans of a window."""
+def best_spans(logits: NDArray, offsets: NDArray, max_tokens: int = 60) -> list[tuple[float, int, int]]:
+    """(score, first character, end) of the most probable spans of a window, none longer than ``max_tokens``."""
     inside = np.flatnonzero(offsets[:, 0] >= 0)
     if not len(inside):
         return []
-    first = inside[np.argsort(-logits[inside, 0], kind="stable")[:BEST_PLACES]]
-    last = inside[np.argsort(-logits[inside, 1], kind="stable")[:BEST_PLACES]]
+    first = inside[np.argsort(-logits[inside, 0], kind="stable")[:NUM_BEST]]
+    last = inside[np.argsort(-logits[inside, 1], kind="stable")[:NUM_BEST]]
     scores = logits[first, 0][:, None] + logits[last, 1][None]
     length = last[None] - first[:, None]
-    scores = np.where((length >= 0) & (length < LONGEST_ANSWER), scores, -np.inf)
-    best = np.argsort(-scores, axis=None, kind="stable")[:BEST_PLACES]
+    scores = np.where((length >= 0) & (length < max_tokens), scores, -np.inf)
+    best = np.argsort(-scores, axis=None, kind="stable")[:NUM_BEST]
     pairs = zip(*np.unravel_index(best, scores.shape), strict=True)
     return [
         (float(scores[i, j]), int(offsets[first[i], 0]), int(offsets[last[j], 1]))
@@ -207,19 +224,19 @@ def similarity(
     first: Sequence[str],
     second: Sequence[str],
 ) -> list[float]:
-    """How alike two texts are: the number of a model fine-tuned on pairs, else the cosine of embeddings.
+    """Similarity of text pairs: the number of a model fine-tuned on pairs, otherwise the cosine of embeddings.
 
     Args:
         model: fine-tuned, or None.
         embed: texts → (B, D) of length 1.
         tokenizer: the model's.
-        first, second: as many of each.
+        first, second: the same number of each.
 
     Raises:
-        InputError: lists of unequal length, or a model of another task.
+        InputError: lists of unequal length.
     """
     if len(first) != len(second):
-        raise InputError(f"similarity: {len(first)} first and {len(second)} second texts: give as many of each")
+        raise InputError(f"{len(first)} first and {len(second)} second texts. Try: the same number of each")
     if not first:
         return []
     if model is not None and model.settings.task == "regression" and model.settings.pairs is not False:

@@ -1,4 +1,4 @@
-"""What a fine-tuning tells its user: data, progress, figures, confusion matrix, and how to go on."""
+"""What a fine-tuning prints: data, progress, figures, confusion matrix, and the next command."""
 
 import shlex
 import statistics
@@ -17,17 +17,17 @@ from fastbert.tasks.finetuning import TaskData
 from fastbert.tasks.training import Progress, Recipe
 
 
-def introduce(console: Console, model: str, data: TaskData, recipe: Recipe, held_out: bool) -> None:
-    """Sizes and recipe, before the first step."""
+def print_header(console: Console, model: str, data: TaskData, recipe: Recipe, held_out: bool) -> None:
+    """Print sizes and recipe before the first step."""
     settings = data.settings
     kind = settings.task + (" of pairs" if settings.pairs else "")
     labels = f", {len(settings.labels)} labels" if settings.labels else ""
     sets = [s for s in (data.train, data.eval, data.test) if s is not None]
     sizes = ", ".join(f"{s.name} {len(s.examples):,}" for s in sets)
     held = " (a tenth of the training file)" if held_out else ""
-    console.print(f"{kind}{labels}: {sizes}{held}; {data.train.rows.lengths.mean():.0f} tokens a row", markup=False)
+    console.print(f"{kind}{labels}: {sizes}{held}; {data.train.rows.lengths.mean():.0f} tokens per row", markup=False)
     console.print(
-        f"model: {model}; {recipe.epochs:g} epochs of batches of {recipe.batch_size}, "
+        f"model: {model}; {recipe.epochs:g} epochs, batches of {recipe.batch_size}, "
         f"{_rates(recipe)}, {'bf16' if recipe.bf16 else 'fp32'}; best by {recipe.measure}",
         markup=False,
     )
@@ -41,19 +41,19 @@ def _rates(recipe: Recipe) -> str:
 
 @contextmanager
 def shown(console: Console, title: str, measure: str) -> Iterator[Any]:
-    """A bar on a terminal, and a line for each evaluation."""
+    """Show a bar on a terminal, and a line for each evaluation."""
     columns = BarColumn(bar_width=30), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn()
     with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("", total=1.0)
 
-        def say(progress: Progress, share: float, scores: dict[str, float] | None) -> None:
+        def report(progress: Progress, share: float, scores: dict[str, float] | None) -> None:
             bar.update(task, completed=share)
             if scores is not None:
                 best = "  best so far" if progress.best_step == progress.steps else ""
                 parts = "  ".join(f"{name} {_figure(name, value)}" for name, value in scores.items())
                 console.print(f"{title:8}{share:5.0%}  step {progress.steps:,}  {parts}{best}".strip(), markup=False)
 
-        yield say
+        yield report
 
 
 def _figure(name: str, value: float) -> str:
@@ -69,14 +69,20 @@ def summary(outcomes: list[dict[str, Any]], name: str) -> dict[str, tuple[float,
     return found
 
 
-def tell(
+def print_summary(
     console: Console,
     data: TaskData,
     outcomes: list[dict[str, Any]],
     best: dict[str, Any],
     final: Path,
 ) -> None:
-    """Figures, confusion matrix, where everything is and how to go on."""
+    """Print figures, confusion matrix, where everything is and a command to try."""
+    for outcome in outcomes:
+        kept = f"the weights of step {outcome['best_step'] or outcome['steps']:,} are kept"
+        if outcome["diverged"]:
+            console.print(f"seed {outcome['seed']}: {outcome['diverged']}; {kept}", markup=False)
+        if outcome["interrupted"]:
+            console.print(f"interrupted at step {outcome['steps']:,}; {kept}", markup=False)
     seconds = sum(outcome["training_s"] for outcome in outcomes)
     stopped = " (stopped early)" if best["outcome"]["stopped_early"] else ""
     console.print(
@@ -100,7 +106,7 @@ def tell(
 
 
 def table(matrix: NDArray[np.int64], labels: tuple[str, ...], most: int = 12) -> str:
-    """A confusion matrix as text; with many classes the commonest only."""
+    """A confusion matrix as text; of many classes only the most frequent."""
     kept = sorted(sorted(range(len(labels)), key=lambda i: -int(matrix[i].sum()))[:most])
     names = [labels[i] if len(labels[i]) <= 14 else labels[i][:13] + "…" for i in kept]
     width = max([6, *(len(n) for n in names)]) + 2
@@ -108,7 +114,7 @@ def table(matrix: NDArray[np.int64], labels: tuple[str, ...], most: int = 12) ->
     for i, name in zip(kept, names, strict=True):
         rows.append(f"{name:>{width}}" + "".join(f"{matrix[i, j]:>{width},}" for j in kept))
     if len(labels) > most:
-        rows.append(f"  (the {most} commonest of {len(labels)} classes; all are in finetune.json)")
+        rows.append(f"  (the {most} most frequent of {len(labels)} classes; finetune.json has all)")
     return "\n".join(rows)
 
 

@@ -1,18 +1,22 @@
 """Fine-tuning: packed batches of equal token counts, linear warm-up and decay, the best checkpoint kept.
 
-An encoder is tuned by the optimizer that pretrained it. Muon leaves matrices that are several times as large as
-AdamW's, and the steps of AdamW's usual rate hardly move them (measured: benchmarks/finetuning/README.md).
+The default optimizer is the one that pretrained the encoder. Muon's matrices are several times as large as AdamW's, and
+AdamW at its default rate hardly moves them (measured: benchmarks/finetuning/README.md).
+
+A training that diverges or is interrupted ends with the best weights so far, as one that reaches its last step.
 
 Reference: Devlin et al., BERT, 2019, section 3.2; Mosbach et al., On the Stability of Fine-tuning BERT, 2021; Liu et
 al., Muon is Scalable for LLM Training, 2025, section 3.5 (another optimizer than the pretraining's costs quality).
 """
 
 import json
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +26,15 @@ from torch import Tensor, nn
 from fastbert.optim.groups import fused_projections, split_param_groups
 from fastbert.optim.muon import Muon
 from fastbert.optim.schedules import Schedule
+from fastbert.system.errors import InputError
 from fastbert.tasks.features import Rows
 from fastbert.tasks.model import TaskModel
 from fastbert.tasks.scores import better
 
 Scorer = Callable[[TaskModel], dict[str, float]]
-# half of what pretraining has, of both
-MUON_LEARNING_RATE, LEARNING_RATE_BESIDE_MUON = 0.01, 1e-3
+# half of pretraining's rates
+MUON_LEARNING_RATE, LEARNING_RATE_WITH_MUON = 0.01, 1e-3
+MAX_LOSS_INCREASE = 1e3  # times the first loss (at least 1): training has diverged
 
 
 @dataclass(frozen=True)
@@ -37,14 +43,14 @@ class Recipe:
 
     epochs: float = 3.0
     batch_size: int = 32  # rows in a step, on average
-    optimizer: str = "adamw"  # "muon": of the layers' matrices, and AdamW of the rest
+    optimizer: str = "adamw"  # "muon": Muon for the matrices of the layers, AdamW for the rest
     learning_rate: float = 5e-5  # peak of AdamW
     muon_learning_rate: float = MUON_LEARNING_RATE  # peak of Muon
     weight_decay: float = 0.01  # of matrices
-    warmup: float = 0.1  # share of the steps
+    warmup: float = 0.1  # fraction of the steps
     clip_norm: float = 1.0
-    evaluations: int = 1  # in an epoch; 0: only at the end
-    patience: int = 0  # evaluations without a better one before it stops; 0: never
+    evaluations: int = 1  # per epoch; 0: only at the end
+    patience: int = 0  # evaluations without improvement before training stops; 0: never
     measure: str = "accuracy"  # chooses the best checkpoint
     seed: int = 0
     bf16: bool = False
@@ -52,37 +58,39 @@ class Recipe:
 
 @dataclass
 class Progress:
-    """What a training did; ``history`` has a record for each evaluation."""
+    """Where a training is; ``history`` has a record for each evaluation."""
 
     steps: int = 0
     tokens: int = 0
     best: float | None = None
     best_step: int = 0
     stopped_early: bool = False
+    interrupted: bool = False  # by Ctrl-C
+    diverged: str = ""  # what happened, and the remedy
     training_s: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
 
 
 def default_learning_rate(hidden_size: int, optimizer: str = "adamw") -> float:
-    """AdamW's peak: beside Muon 1e-3; alone 5e-5 for BERT-base's width, more for narrower models in proportion."""
-    return LEARNING_RATE_BESIDE_MUON if optimizer == "muon" else round(5e-5 * 768 / hidden_size, 8)
+    """AdamW's peak: 1e-3 with Muon; alone 5e-5 at BERT-base's width, proportionally more for narrower models."""
+    return LEARNING_RATE_WITH_MUON if optimizer == "muon" else round(5e-5 * 768 / hidden_size, 8)
 
 
 def pretraining_optimizer(directory: str | Path) -> str:
-    """Which optimizer made a model: "muon" where run.json or finetune.json beside it says so, else "adamw"."""
+    """The optimizer that trained a model: "muon" if its run.json or finetune.json says so, otherwise "adamw"."""
     for name, part in (("run.json", "options"), ("finetune.json", "recipe")):
         try:
             record = json.loads((Path(directory) / name).read_text(encoding="utf-8"))[part]["optimizer"]
-        except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours: it decides a default only
+        except (OSError, ValueError, KeyError, TypeError):  # missing or not ours: this only decides a default
             continue
         return "muon" if record == "muon" else "adamw"
     return "adamw"
 
 
 def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The rows of an epoch in random order, cut into batches of about equal tokens.
+    """The rows of an epoch in random order, cut into batches with about the same number of tokens.
 
-    There are as many batches as with a fixed number of rows; each costs the same, and none is padded.
+    There are as many batches as with a fixed number of rows, and each costs the same.
     """
     order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(len(lengths))
     num_batches = -(-len(lengths) // batch_size)
@@ -95,9 +103,9 @@ def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch:
 
 
 class Vocabulary:
-    """The pieces that a data set uses: training only their embeddings spares the optimizer most of a small model.
+    """The tokens that a data set uses: training only their embeddings saves the optimizer most of a small model.
 
-    The other rows get no gradient in any case; left out, they also escape weight decay and stay as pretrained.
+    The other rows get no gradient anyway; left out, they also escape weight decay and stay as pretrained.
     """
 
     def __init__(self, *sets: Rows):
@@ -123,6 +131,51 @@ class Vocabulary:
         embeddings.word = nn.Embedding.from_pretrained(table, freeze=False)
 
 
+class Diverged(InputError):
+    """Training has diverged; the message names the step and the remedy."""
+
+
+def run_steps(
+    optimizers: Sequence[torch.optim.Optimizer],
+    batches: Iterable[Any],
+    loss_of: Callable[[Any], Tensor],
+    factor: Callable[[int], float],
+    clip_norm: float,
+) -> Iterator[float]:
+    """Take an optimizer step for each batch and yield its loss.
+
+    Args:
+        optimizers: whose groups have a ``peak`` learning rate.
+        loss_of: the loss of a batch.
+        factor: step, from 1 → factor of the peak.
+        clip_norm: bound of the gradient norm; 0: none.
+
+    Raises:
+        Diverged: before an update with a loss or gradient that is not finite, or a loss that has exploded.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
+    limit = 0.0
+    for step, batch in enumerate(batches, start=1):
+        loss = loss_of(batch)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, clip_norm or float("inf")).item()
+        value = loss.item()
+        limit = limit or MAX_LOSS_INCREASE * max(value, 1.0)
+        if not (math.isfinite(norm) and value < limit):
+            what = f"the loss is {value:.3g}" if not value < limit else f"the gradient norm is {norm}"
+            peak = max(group["peak"] for group in groups)
+            raise Diverged(f"step {step}: {what}: training has diverged. Try: a learning rate below {peak:g}")
+        for group in groups:
+            group["lr"] = group["peak"] * factor(step)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        # PyTorch's fused AdamW does not count its writes, and kernels keep bf16 copies of weights by that count
+        torch.autograd.graph.increment_version(parameters)
+        yield value
+
+
 def train(
     model: TaskModel,
     rows: Rows,
@@ -130,58 +183,65 @@ def train(
     score: Scorer,
     *,
     weights: Tensor | None = None,
-    say: Callable[[Progress, float, dict[str, float] | None], None] = lambda progress, share, scores: None,
+    report: Callable[[Progress, float, dict[str, float] | None], None] = lambda progress, share, scores: None,
 ) -> Progress:
-    """Fine-tune in place; the model ends with the weights of its best evaluation (or of its last step without any).
+    """Fine-tune in place; the model ends with the weights of its best evaluation, or of its last step without any.
 
     Args:
         rows: labelled rows; see :class:`~fastbert.tasks.features.Rows`.
-        score: measures of a model on the evaluation set, among them ``recipe.measure`` (and "loss", if it likes).
+        score: measures of a model on the evaluation set, among them ``recipe.measure``.
         weights: (C,) of the classes in the loss.
-        say: told after every step, with the share that is done, and after every evaluation, with its scores.
+        report: called after every step with the share of the training that is done, and after every evaluation with
+            its scores.
+
+    Raises:
+        Diverged: before the first evaluation; later ones are recorded in the progress.
     """
     device = next(model.parameters()).device
-    optimizers = _optimizers(model, recipe)
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    parameters = [p for group in groups for p in group["params"]]
     schedule = Schedule(recipe.warmup, 1.0 - recipe.warmup)
     steps_per_epoch = -(-len(rows) // recipe.batch_size)
     total = max(1, round(recipe.epochs * steps_per_epoch))
     every = steps_per_epoch / recipe.evaluations if recipe.evaluations else float("inf")
     progress, best, waited, next_evaluation = Progress(), None, 0, every
+
+    def loss_of(chosen: list[int]) -> Tensor:
+        batch, targets = rows.batch(chosen).to(device), rows.targets_of(chosen)
+        assert targets is not None
+        progress.tokens += batch.num_tokens
+        with autocast(device, recipe.bf16):
+            return model.loss(batch, targets.to(device), weights)
+
     torch.manual_seed(recipe.seed)
     began_s = time.monotonic()
     model.train()
-    for chosen in _steps(rows.lengths, recipe, total):
-        batch, targets = rows.batch(chosen).to(device), rows.targets_of(chosen)
-        assert targets is not None
-        with autocast(device, recipe.bf16):
-            loss = model.loss(batch, targets.to(device), weights)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm or float("inf"))
-        for group in groups:
-            group["lr"] = group["peak"] * schedule((progress.steps + 1) / (total + 1))
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        # PyTorch's fused AdamW does not count its writes, and kernels keep bf16 images of weights by that count
-        torch.autograd.graph.increment_version(parameters)
-        progress.steps += 1
-        progress.tokens += batch.num_tokens
-        if progress.steps >= next_evaluation - 1e-6 or (recipe.evaluations and progress.steps == total):
-            next_evaluation += every
-            scores = evaluate(model, score, device, recipe.bf16)
-            progress.history.append({"step": progress.steps, "train_loss": loss.item(), **scores})
-            waited += 1
-            if better(recipe.measure, scores[recipe.measure], progress.best):
-                progress.best, progress.best_step, waited = scores[recipe.measure], progress.steps, 0
-                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            say(progress, progress.steps / total, scores)
+    batches = _batches(rows.lengths, recipe, total)
+    steps = run_steps(
+        _optimizers(model, recipe), batches, loss_of, lambda step: schedule(step / (total + 1)), recipe.clip_norm
+    )
+    try:
+        for loss in steps:
+            progress.steps += 1
+            scores = None
+            if progress.steps >= next_evaluation - 1e-6 or (recipe.evaluations and progress.steps == total):
+                next_evaluation += every
+                scores = evaluate(model, score, device, recipe.bf16)
+                progress.history.append({"step": progress.steps, "train_loss": loss, **scores})
+                waited += 1
+                if better(recipe.measure, scores[recipe.measure], progress.best):
+                    progress.best, progress.best_step, waited = scores[recipe.measure], progress.steps, 0
+                    best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            report(progress, progress.steps / total, scores)
             if recipe.patience and waited >= recipe.patience:
                 progress.stopped_early = progress.steps < total
                 break
-        else:
-            say(progress, progress.steps / total, None)
+    except Diverged as error:
+        if best is None:
+            raise
+        progress.diverged = str(error)
+    except KeyboardInterrupt:
+        if not progress.steps:
+            raise
+        progress.interrupted = True
     if best is not None and progress.best_step != progress.steps:
         model.load_state_dict(best)
     progress.training_s = time.monotonic() - began_s
@@ -202,7 +262,7 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
-def _steps(lengths: NDArray[np.int64], recipe: Recipe, total: int) -> Iterator[list[int]]:
+def _batches(lengths: NDArray[np.int64], recipe: Recipe, total: int) -> Iterator[list[int]]:
     done = epoch = 0
     while done < total:
         for chosen in epoch_batches(lengths, recipe.batch_size, recipe.seed, epoch):
@@ -214,7 +274,7 @@ def _steps(lengths: NDArray[np.int64], recipe: Recipe, total: int) -> Iterator[l
 
 
 def _optimizers(model: TaskModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon if asked for; every group has its peak rate. No decay of biases and LayerNorms.
+    """AdamW, and Muon if requested; every group has its peak rate. No decay of biases and LayerNorms.
 
     Heads that the task does not use get no gradient and are left alone.
     """

@@ -1,6 +1,7 @@
 """Contrastive fine-tuning brings partners together, and its result is a sentence-transformers directory."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from fastbert.bert import Bert
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.system.cli import run
+from fastbert.system.errors import InputError
+from fastbert.tasks.examples import Notes
 from fastbert.text import Tokenizer
 from support import SPECIAL
 
@@ -50,7 +53,7 @@ def found(bert):
 def test_pairs_find_each_other(folder, pooling, capsys):
     options = ["--epochs", "30", "--batch-size", "5", "--learning-rate", "1e-3", "--pooling", pooling]
     assert tune(folder, "--train", str(folder / "pairs.jsonl"), *options) == 0
-    assert "10 pairs; 5 in a step" in capsys.readouterr().out
+    assert "10 pairs; 5 per step" in capsys.readouterr().out
     before, after = fastbert.load(folder / "model"), fastbert.load(folder / "out")
     assert found(after) == 1.0 and found(before) < 0.7
     assert after.embedding.pooling == pooling and after.embedding.normalize
@@ -108,37 +111,127 @@ def test_every_pair_comes_once_and_none_alone():
     assert seen == [pair for batch in contrastive.batches(pairs[:6], 3, 0) for pair in batch]
 
 
+# ---- what a file may hold ----
+def rows(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+FILES = [
+    ("text_a and text_b", ".jsonl", rows({"text_a": "q", "text_b": "p"}, {"text_a": "r", "text_b": "s"}),
+     [("q", "p"), ("r", "s")], []),
+    ("names of sentence-transformers", ".jsonl", rows(*[{"anchor": "q", "positive": "p", "negative": "n"}] * 2),
+     [("q", "p", "n")] * 2, []),
+    ("some negatives", ".jsonl", rows({"text_a": "q", "text_b": "p", "negative": "n"}, {"text_a": "r", "text_b": "s"}),
+     [("q", "p", "n"), ("r", "s")], []),
+    ("an array", ".json", json.dumps([{"sentence1": "q", "sentence2": "p"}] * 2), [("q", "p")] * 2, []),
+    ("csv", ".csv", 'text_a,text_b\n"the cat, sat",a cat\ndog,a dog\n',
+     [("the cat, sat", "a cat"), ("dog", "a dog")], []),
+    ("labels 0 and 1", ".jsonl", rows(*({"text_a": "q", "text_b": str(i), "label": i % 2} for i in range(4))),
+     [("q", "1"), ("q", "3")], ["label below 1"]),
+    ("a field too many", ".jsonl", rows(*[{"text_a": "q", "text_b": "p", "idx": 3}] * 2), [("q", "p")] * 2, ["'idx'"]),
+    ("plain text", ".txt", "one\n\ntwo\n", [("one", "one"), ("two", "two")], []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "ending", "content", "pairs", "noted"), FILES, ids=[f[0] for f in FILES])
+def test_pairs_of_every_kind_of_file(tmp_path, name, ending, content, pairs, noted):
+    path = tmp_path / f"file{ending}"
+    path.write_text(content, encoding="utf-8")
+    notes = Notes()
+    assert contrastive.read_pairs(path, notes=notes) == pairs
+    lines = notes.lines()
+    assert len(lines) == len(noted) and all(text in line for text, line in zip(noted, lines, strict=True))
+
+
+def test_graded_labels_need_a_threshold(tmp_path):
+    path = tmp_path / "file.jsonl"
+    path.write_text(rows(*({"text_a": "q", "text_b": str(i), "label": i / 2} for i in range(11))))
+    with pytest.raises(InputError, match=r"file\.jsonl: line 2: .*--min-score"):
+        contrastive.read_pairs(path)
+    assert [b for _, b in contrastive.read_pairs(path, min_score=4)] == ["8", "9", "10"]
+
+
+def test_equal_texts_are_no_negatives_of_each_other():
+    """A batch whose partners are all the same text: a loss of 0, not of log B."""
+    batch = [(f"q{i}", "the same passage") for i in range(4)]
+    first = F.normalize(torch.randn(4, 6), dim=-1)
+    second = first[:1].expand(4, 6)
+    same = contrastive.same_texts(batch)
+    assert contrastive.info_nce(first, second, 0.05, same=same).item() == pytest.approx(0, abs=1e-6)
+    # a text with two partners: neither is a negative
+    assert contrastive.same_texts([("q", "a"), ("q", "b"), ("r", "c")]).tolist() == [
+        [False, True, False], [True, False, False], [False, False, False],
+    ]  # fmt: skip
+
+
+def test_hard_negatives_are_candidates_of_every_text():
+    first, second, negative = (F.normalize(torch.randn(n, 6, dtype=torch.float64), dim=-1) for n in (3, 3, 1))
+    batch = [("a", "x"), ("b", "y", "x"), ("c", "z")]
+    found = contrastive.info_nce(first, second, 0.1, negative, contrastive.same_texts(batch))
+    forward = torch.cat([first @ second.T, first @ negative.T], 1) / 0.1
+    forward[0, 3] = float("-inf")  # the negative of b is the partner of a
+    backward = (second @ first.T) / 0.1
+    expected = -(forward.log_softmax(1).diagonal() + backward.log_softmax(1).diagonal()).mean() / 2
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "where"),
     [
-        ('{"text_a": "a", "text_b": "b"}\n{"text_a": "a"', "pairs.jsonl, line 2: not valid JSON"),
-        ('{"text": "a", "label": 1}\n', "line 1: text_a is missing, expected a text (fields here: text, label)"),
-        ('{"text_a": "a", "text_b": 3}\n', "line 1: text_b is 3, expected a text"),
-        ("[1]\n", "line 1: list where an object is expected"),
-        ('{"text_a": "a", "text_b": "b"}\n\n', "holds 1 pair(s) of texts: at least 2"),
-        (b'{"text_a": "\xff"}\n', "line 1: not UTF-8"),
+        ('{"text_a": "a", "text_b": "b"}\n{"text_a": "a"', r"pairs\.jsonl: line 2"),
+        ('{"text": "a", "label": 1}\n', r"line 1: .*'text', 'label'"),
+        ('{"text_a": "a", "text_b": 3}\n', r"line 1: field 'text_b' is 3"),
+        ("7\n", "line 1"),
+        ('{"text_a": "a", "text_b": "b"}\n\n', r"pairs\.jsonl: has 1 pairs"),
+        ('{"text_a": "a", "text_b": "b", "label": "same"}\n', "line 1: label 'same'"),
+        (b'{"text_a": "\xff"}\n', "line 1"),
     ],
 )
-def test_bad_files_leave_nothing_behind(folder, content, message, capsys):
+def test_bad_files_leave_nothing_behind(folder, content, where, capsys):
     (folder / "pairs.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
     assert tune(folder, "--train", str(folder / "pairs.jsonl")) == 2
-    assert message in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert re.search(where, printed) and printed.count("\n") == 1, printed
     assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        ([], "--train is missing"),
-        (["--train", "x", "--batch-size", "1"], "--batch-size 1: expected at least 2"),
-        (["--train", "x", "--temperature", "0"], "--temperature 0.0: expected a positive number"),
-        (["--train", "x"], "x: cannot be read"),
+        ([], "--train"),
+        (["--train", "x", "--batch-size", "1"], "--batch-size 1"),
+        (["--train", "x", "--temperature", "0"], "--temperature 0.0"),
+        (["--train", "x", "--seed", str(2**63)], "--seed"),
+        (["--train", "x"], "x: "),
+        (["--train", "{pairs}", "--device", "cuda:77"], "cuda:77"),
+        (["--train", "{pairs}", "--learning-rate", "1e30", "--epochs", "9"], "learning rate"),
     ],
 )
-def test_bad_options(folder, arguments, message, capsys):
+def test_bad_options(folder, arguments, named, capsys):
+    arguments = [argument.format(pairs=folder / "pairs.jsonl") for argument in arguments]
     assert tune(folder, *arguments) == 2
-    assert message in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert named in printed and printed.count("\n") == 1, printed
+    assert not (folder / "out").exists()
+
+
+def test_a_full_output_directory_is_left_alone(folder, capsys):
     (folder / "out").mkdir()
     (folder / "out" / "precious").write_text("")
     assert tune(folder, "--train", str(folder / "pairs.jsonl")) == 2
-    assert "already holds something" in capsys.readouterr().err
+    assert "--output" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_is_saved(folder, monkeypatch, capsys):
+    original, calls = contrastive.info_nce, []
+
+    def loss(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(contrastive, "info_nce", loss)
+    assert tune(folder, "--train", str(folder / "pairs.jsonl"), "--epochs", "9") == 0
+    assert "interrupted after 2" in capsys.readouterr().out
+    assert fastbert.load(folder / "out").embedding is not None

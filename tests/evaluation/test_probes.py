@@ -116,7 +116,7 @@ def test_pairs_differ_in_order_only(bert):
             assert real != other and real in CORPUS.splitlines()
             assert sorted(real.split()) == sorted(other.split())
             moved = sum(a != b for a, b in zip(real.split(), other.split(), strict=True))
-            assert moved == 2 if name == probes.EXCHANGED else moved >= 2
+            assert moved == 2 if name == probes.SWAPPED else moved >= 2
     assert made == probes.make_pairs(bert, sentences(bert), count=3)
 
 
@@ -126,14 +126,14 @@ def test_minimal_pairs_count_wins(bert, monkeypatch):
         monkeypatch.setattr(bert, "score", lambda texts, b=better: [0.0 if (t in real) == b else -1.0 for t in texts])
         found = probes.minimal_pairs(bert, sentences(bert), count=4)
         assert [(p.name, p.pairs, p.preferred) for p in found] == [
-            (probes.EXCHANGED, 4, expected), (probes.SHUFFLED, 4, expected),
+            (probes.SWAPPED, 4, expected), (probes.SHUFFLED, 4, expected),
         ]  # fmt: skip
 
 
 def test_short_time_asks_fewer_pairs(bert):
     many = sentences(bert) * 20
     found = probes.minimal_pairs(bert, many, count=60, seconds=0.0)
-    assert [pair.pairs for pair in found] == [probes.GROUP] * 2
+    assert [pair.pairs for pair in found] == [probes.PAIRS_PER_GROUP] * 2
 
 
 def test_the_pairs_fill_the_time_that_is_left(bert, monkeypatch):
@@ -147,7 +147,7 @@ def test_the_pairs_fill_the_time_that_is_left(bert, monkeypatch):
 
     monkeypatch.setattr(probes, "time", clock)
     monkeypatch.setattr(bert, "score", score)
-    group_s = 2 * 2 * 0.1 * probes.GROUP  # two kinds of two texts
+    group_s = 2 * 2 * 0.1 * probes.PAIRS_PER_GROUP  # two kinds of two texts
     for seconds in (8.0, 21.0, 33.3):
         clock.now = 0.0
         probes.probe(bert, [], sentences(bert) * 200, np.ones(len(bert.tokenizer)), ends_in_s=lambda s=seconds: s)
@@ -181,4 +181,4 @@ def test_a_run_saves_and_prints_them(tmp_path, monkeypatch, capsys):
     probe = next(record for record in records if record["kind"] == "probe")
     assert any(name.startswith("accuracy_") for name in probe) and "prefers_real_all_words_shuffled" in probe
     printed = capsys.readouterr().out
-    assert "masked accuracy by frequency" in printed and "prefers the real sentence" in printed
+    assert "masked accuracy by frequency" in printed and "prefers the original" in printed

@@ -115,7 +115,7 @@ def test_portuguese_has_every_word_and_its_own_numbers(run, tmp_path):
     output = tmp_path / "r.html"
     assert main(ReportOptions(runs=[str(run)], output=str(output), language="pt", text="a rainha vende flores")) == 0
     html = output.read_text(encoding="utf-8")
-    assert '<html lang="pt-BR">' in html and "Para onde ele olha" in html and "5,500" in html and "20,0%" in html
+    assert '<html lang="pt-BR">' in html and WORDS["pt"]["attention"] in html and "5,500" in html and "20,0%" in html
     assert "<b>rainha</b>" in html
 
 
@@ -136,8 +136,8 @@ def test_a_run_that_has_not_finished(run, tmp_path, capsys):
     (path / "metrics.jsonl").unlink()
     assert main(ReportOptions(runs=[str(path)])) == 0
     html = (path / "report.html").read_text(encoding="utf-8")
-    assert "has not finished" in html and "not recorded enough" in html and "could not be read" in html
-    assert "without the model" in capsys.readouterr().err
+    assert WORDS["en"]["unfinished"] in html and WORDS["en"]["no_curves"] in html and "could not be read" in html
+    assert "note: " in capsys.readouterr().err
 
 
 def test_bad_runs_are_refused(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Rating by people: a blind sheet made from several systems' texts, and what the ratings say.
+"""Human evaluation: a blind rating sheet for the texts of several systems, and the statistics of the ratings.
 
 ``python -m fastbert.evaluate human make`` writes the sheet (:mod:`fastbert.evaluation.human.sheet`), ``… human score``
 reads the answers (:mod:`fastbert.evaluation.human.answers`) and compares the systems

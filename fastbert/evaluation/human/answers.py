@@ -1,4 +1,4 @@
-"""Reading what raters gave back: the page's JSON files, or the CSV sheet filled in."""
+"""The raters' answers: JSON files saved by the page, or completed CSV sheets."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from fastbert.system.errors import InputError
 
 @dataclass(frozen=True)
 class Key:
-    """Which text of a sheet is whose."""
+    """The system of each text of a sheet."""
 
     path: str
     sheet: str
@@ -29,7 +29,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Rating:
-    """One number that one rater gave."""
+    """One rating by one rater."""
 
     rater: str
     item: str
@@ -41,7 +41,7 @@ def read_key(path: str | Path) -> Key:
     """Read ``key.json`` (or the directory that holds it).
 
     Raises:
-        InputError: it cannot be read, or is no key.
+        InputError: it cannot be read, or is not a key.
     """
     path = Path(path)
     path = path / "key.json" if path.is_dir() else path
@@ -52,48 +52,46 @@ def read_key(path: str | Path) -> Key:
         items = {str(i): (str(v["system"]), int(v["input"])) for i, v in content["items"].items()}
         key = Key(str(path), str(content["sheet"]), tuple(content["criteria"]), int(content["points"]), items)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(f"{path}: is not the key of a sheet: give the key.json that `human make` wrote") from None
+        raise InputError(f"{path}: is not the key of a sheet. Try: the key.json written by `human make`") from None
     return key
 
 
 def read_answers(paths: Sequence[str | Path], key: Key) -> list[Rating]:
-    """Read the files of several raters; a rating left out is left out.
+    """Read the files of several raters; missing ratings are allowed.
 
     Args:
-        paths: ``.json`` files saved by the page, or ``.csv`` sheets filled in; a CSV's rater is its column "rater" or,
-            without one, the name of the file.
+        paths: ``.json`` files saved by the page, or completed ``.csv`` sheets, whose rater is in the column "rater" or
+            otherwise the name of the file.
         key: of the sheet.
 
     Raises:
         InputError: a file that cannot be read or belongs to another sheet, an unknown item, a number out of range, a
-            rater twice, or no rating at all.
+            rater twice, or no ratings.
     """
     if not paths:
-        raise InputError("no answers: give the files that the raters saved")
+        raise InputError("no answers. Try: the files saved by the raters")
     ratings: list[Rating] = []
     seen: dict[str, str] = {}
     for path in map(Path, paths):
         found = _read_csv(path, key) if path.suffix.lower() == ".csv" else _read_json(path, key)
         for rater in dict.fromkeys(rating.rater for rating in found):
             if rater in seen:
-                raise InputError(
-                    f"{path}: rater {rater!r} has answers in {seen[rater]} too: give one file of each rater"
-                )
+                raise InputError(f"{path}: rater {rater!r} has answers in {seen[rater]} too. Try: one file per rater")
             seen[rater] = str(path)
         ratings += found
     if not ratings:
-        raise InputError(f"{', '.join(map(str, paths))}: no rating in them: rate some texts and save again")
+        raise InputError(f"{', '.join(map(str, paths))}: no ratings. Try: rate some texts and save again")
     return ratings
 
 
 def _read_json(path: Path, key: Key) -> list[Rating]:
     content = _json(path)
     if not isinstance(content, dict) or not isinstance(content.get("answers"), dict):
-        raise InputError(f"{path}: holds no answers: give a file that the sheet's page saved")
+        raise InputError(f"{path}: holds no answers. Try: a file saved by the page of the sheet")
     _same_sheet(str(path), content.get("sheet"), key)
     rater = content.get("rater")
     if not isinstance(rater, str) or not rater.strip():
-        raise InputError(f'{path}: has no rater\'s name: write it into the field "rater"')
+        raise InputError(f'{path}: has no rater\'s name. Try: fill in the field "rater"')
     ratings = []
     for item, given in content["answers"].items():
         if not isinstance(given, dict):
@@ -107,14 +105,14 @@ def _read_json(path: Path, key: Key) -> list[Rating]:
 def _read_csv(path: Path, key: Key) -> list[Rating]:
     text = _text(path).removeprefix("\ufeff")
     first = text.partition("\n")[0]
-    # spreadsheets of languages with a decimal comma write semicolons
+    # spreadsheets write semicolons in languages with a decimal comma
     delimiter = max(",;\t", key=first.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     columns = [name.strip() for name in rows.fieldnames or []]
     rows.fieldnames = columns
     missing = [name for name in ("item", *key.criteria) if name not in columns]
     if missing:
-        raise InputError(f"{path}: has no column {', '.join(missing)}: keep the header row of sheet.csv")
+        raise InputError(f"{path}: has no column {', '.join(missing)}. Try: keep the header row of sheet.csv")
     ratings = []
     for row in rows:
         where = f"{path}, line {rows.line_num}"
@@ -131,12 +129,12 @@ def _read_csv(path: Path, key: Key) -> list[Rating]:
 
 def _same_sheet(where: str, sheet: object, key: Key) -> None:
     if sheet != key.sheet:
-        raise InputError(f"{where}: answers sheet {sheet}, and {key.path} is of sheet {key.sheet}: give its own key")
+        raise InputError(f"{where}: answers sheet {sheet}, {key.path} belongs to sheet {key.sheet}. Try: its own key")
 
 
 def _rating(where: str, rater: str, item: str, criterion: str, value: object, key: Key) -> Rating:
     if item not in key.items:
-        raise InputError(f"{where}: the sheet has no item {item!r}: keep the column as it was")
+        raise InputError(f"{where}: the sheet has no item {item!r}. Try: leave the column unchanged")
     if criterion not in key.criteria:
         raise InputError(f"{where}: unknown criterion {criterion!r}: expected {', '.join(key.criteria)}")
     number: int | None = None
@@ -145,7 +143,7 @@ def _rating(where: str, rater: str, item: str, criterion: str, value: object, ke
     elif isinstance(value, int) and not isinstance(value, bool):
         number = value
     if number is None or not 1 <= number <= key.points:
-        raise InputError(f"{where}: {criterion} is {value!r}: expected a whole number from 1 to {key.points}")
+        raise InputError(f"{where}: {criterion} is {value!r}: expected an integer from 1 to {key.points}")
     return Rating(rater, item, criterion, number)
 
 
@@ -153,7 +151,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: is not JSON ({error.msg}): save it again") from None
+        raise InputError(f"{path}, line {error.lineno}: is not valid JSON ({error.msg}). Try: save it again") from None
 
 
 def _text(path: Path) -> str:
@@ -162,4 +160,4 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+        raise InputError(f"{path}: is not UTF-8 (byte {error.start}). Try: save it as UTF-8") from None

@@ -1,9 +1,9 @@
-"""What ratings say: means with confidence intervals, agreement, and which systems differ.
+"""Statistics of the ratings: means with confidence intervals, agreement, and differences between systems.
 
-The unit of chance is the input: systems are compared on the same inputs, and ratings of one input are not independent.
-Confidence intervals are percentiles of the bootstrap over inputs (Efron & Tibshirani 1993), differences are tested by
-flipping signs of the inputs' differences at random (Fisher 1935; Noreen 1989), and for the pairs of one criterion
-Holm's correction (1979) is applied. Agreement is Krippendorff's alpha for ordinal data, by the package krippendorff.
+The sampling unit is the input: systems are compared on the same inputs, and ratings of one input are not independent.
+Confidence intervals are percentiles of the bootstrap over inputs (Efron & Tibshirani 1993), differences are tested with
+random sign flips of the inputs' differences (Fisher 1935; Noreen 1989), with Holm's correction (1979) over the pairs of
+a criterion. Agreement is Krippendorff's alpha for ordinal data, by the package krippendorff.
 """
 
 import math
@@ -26,7 +26,7 @@ OVERALL = "overall"  # the mean of a text's criteria
 
 @dataclass(frozen=True)
 class Mean:
-    """Of one system on one criterion."""
+    """Mean rating of one system on one criterion."""
 
     system: str
     criterion: str
@@ -39,16 +39,16 @@ class Mean:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Krippendorff's alpha: 1 is perfect, 0 what chance would give; nan where it does not exist."""
+    """Krippendorff's alpha: 1 is perfect, 0 is chance, nan is undefined."""
 
     criterion: str
     alpha: float
-    reason: str  # why there is none, or ""
+    reason: str  # why it is undefined, or ""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """first − second on the inputs that both were rated on."""
+    """first − second on the inputs that were rated for both."""
 
     criterion: str
     first: str
@@ -66,7 +66,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Summary:
-    """All that ``human score`` says."""
+    """The results of ``human score``."""
 
     raters: list[str]
     ratings: int
@@ -131,13 +131,13 @@ def _by_input(ratings: Sequence[Rating], key: Key) -> Values:
     for system in key.systems:
         for number in sorted({n for c in key.criteria for n in values[c][system]}):
             given_all = [values[c][system].get(number) for c in key.criteria]
-            if None not in given_all:  # a text with a criterion missing would shift the mean
+            if None not in given_all:  # a text with a missing criterion would shift the mean
                 values[OVERALL][system][number] = sum(v for v in given_all if v is not None) / len(given_all)
     return values
 
 
 def _interval(values: np.ndarray, random: np.random.Generator, resamples: int) -> tuple[float, float]:
-    """Percentile bootstrap of the mean; one input has no interval."""
+    """Percentile bootstrap of the mean; undefined for one input."""
     if len(values) < 2:
         return math.nan, math.nan
     means = values[random.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
@@ -167,7 +167,7 @@ def _differences(
 
 
 def _sign_flips(gaps: np.ndarray, random: np.random.Generator, resamples: int) -> float:
-    """Share of random sign patterns whose mean is as far from 0, the observed one included."""
+    """Share of random sign patterns whose mean is at least as far from 0, including the observed one."""
     signs = random.integers(0, 2, size=(resamples, len(gaps))) * 2 - 1
     means = np.abs((signs * gaps).mean(axis=1))
     return float((1 + np.sum(means >= abs(gaps.mean()) - 1e-12)) / (resamples + 1))
@@ -175,7 +175,7 @@ def _sign_flips(gaps: np.ndarray, random: np.random.Generator, resamples: int) -
 
 def _agreement(criterion: str, ratings: Sequence[Rating], raters: list[str], key: Key) -> Agreement:
     if len(raters) < 2:
-        return Agreement(criterion, math.nan, "one rater alone agrees with nobody")
+        return Agreement(criterion, math.nan, "only one rater")
     places = {item: column for column, item in enumerate(key.items)}
     table = np.full((len(raters), len(places)), np.nan)
     for rating in ratings:
@@ -185,11 +185,11 @@ def _agreement(criterion: str, ratings: Sequence[Rating], raters: list[str], key
         return Agreement(criterion, math.nan, "no text has two raters")
     paired = table[:, np.sum(~np.isnan(table), axis=0) >= 2]
     if len(np.unique(paired[~np.isnan(paired)])) < 2:
-        return Agreement(criterion, math.nan, "every rating is the same")
+        return Agreement(criterion, math.nan, "all ratings are the same")
     try:
         import krippendorff
     except ImportError:
-        raise InputError('krippendorff is not installed: pip install "fastbert[metrics]"') from None
+        raise InputError('krippendorff is not installed. Try: pip install "fastbert[metrics]"') from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         alpha = krippendorff.alpha(

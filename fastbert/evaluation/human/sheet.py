@@ -1,7 +1,7 @@
-"""The sheet: every system's text for every input, without names, in an order drawn by a seed.
+"""The rating sheet: every system's text for every input, anonymous and in random order.
 
-Three files: ``sheet.html`` (for a browser, without network), ``sheet.csv`` (the same for a spreadsheet) and
-``key.json`` (which text is whose: not for the raters).
+Three files: ``sheet.html`` (for a browser, works offline), ``sheet.csv`` (for a spreadsheet) and ``key.json`` (the
+system of each text, not for the raters).
 """
 
 import csv
@@ -23,9 +23,9 @@ KEY_FORMAT = "fastbert rating key 1"
 
 @dataclass(frozen=True)
 class Item:
-    """One text to be rated."""
+    """One text to rate."""
 
-    id: str  # says nothing about where the text is from
+    id: str  # does not reveal the system
     system: str
     input: int  # number of the input, from 0
     source: str | None
@@ -34,7 +34,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Items in the order of the sheet, and what is asked of each."""
+    """Items in the order of the sheet, and how they are rated."""
 
     id: str
     title: str
@@ -48,19 +48,19 @@ class Sheet:
         """Write the three files into a directory that holds no sheet yet; returns ``sheet.html``'s path.
 
         Raises:
-            InputError: there is a sheet already, or it cannot be written.
+            InputError: there is already a sheet, or it cannot be written.
         """
         directory = Path(directory)
         for name in ("key.json", "sheet.html", "sheet.csv"):
             if (directory / name).exists():
                 # answers may already refer to it
-                raise InputError(f"{directory / name}: exists: give another --output, or delete that sheet first")
+                raise InputError(f"{directory / name}: exists. Try: another --output, or delete that sheet first")
         html_page.write(directory / "key.json", json.dumps(self.key(), ensure_ascii=False, indent=1) + "\n")
         html_page.write(directory / "sheet.csv", self.csv())
         return html_page.write(directory / "sheet.html", self.html())
 
     def key(self) -> dict:
-        """What :func:`fastbert.evaluation.human.read_key` reads."""
+        """The key, for :func:`fastbert.evaluation.human.read_key`."""
         return {
             "format": KEY_FORMAT, "sheet": self.id, "title": self.title, "language": self.language,
             "criteria": list(self.criteria), "points": self.points, "seed": self.seed,
@@ -68,7 +68,7 @@ class Sheet:
         }  # fmt: skip
 
     def csv(self) -> str:
-        """One row an item, columns to be filled in. A byte order mark tells spreadsheets that it is UTF-8."""
+        """One row per item with empty columns. A byte order mark tells spreadsheets that it is UTF-8."""
         out = io.StringIO()
         rows = csv.writer(out)
         rows.writerow(["sheet", "item", "source", "text", *self.criteria, "comment"])
@@ -112,72 +112,72 @@ def make_sheet(
     sample: int | None = None,
     seed: int = 0,
 ) -> Sheet:
-    """Mix the texts of several systems.
+    """Make a sheet from the texts of several systems.
 
     Args:
-        systems: name → texts, one for each input, in the same order.
+        systems: name → texts, one per input, in the same order.
         sources: the inputs, shown above the texts.
-        criteria: what is rated; besides :data:`CRITERIA` any short name.
-        points: ratings are 1 … points (2 to 9: one key each).
+        criteria: what to rate: names in :data:`CRITERIA`, or any other word.
+        points: ratings are 1 … points (2 to 9, a key each).
         language: of the page.
         title: of the page.
-        sample: rate this many inputs, drawn at random, instead of all.
+        sample: rate this many inputs, chosen at random; None: all.
         seed: of the sample and of the order.
 
     Raises:
-        InputError: no system or text, other numbers of texts, an empty text, criteria twice.
+        InputError: no system or text, different numbers of texts, an empty text, repeated criteria.
     """
     count = _check(systems, sources, criteria, points, sample)
-    draw = random.Random(seed)
-    chosen = sorted(draw.sample(range(count), sample)) if sample is not None else range(count)
+    generator = random.Random(seed)
+    chosen = sorted(generator.sample(range(count), sample)) if sample is not None else range(count)
     fingerprint = hashlib.sha256(
         json.dumps([{k: list(v) for k, v in systems.items()}, seed, list(criteria), points, list(chosen)]).encode()
     ).hexdigest()
     pairs = [(index, system) for index in chosen for system in systems]
-    draw.shuffle(pairs)
+    generator.shuffle(pairs)
     items = tuple(
-        # drawn from the sheet's hash and the place, so that equal commands make equal sheets
+        # a hash of the sheet and the position: equal commands make equal sheets
         Item(
-            hashlib.sha256(f"{fingerprint}/{place}".encode()).hexdigest()[:8],
+            hashlib.sha256(f"{fingerprint}/{position}".encode()).hexdigest()[:8],
             system,
             index,
             sources[index] if sources is not None else None,
             systems[system][index],
         )
-        for place, (index, system) in enumerate(pairs)
+        for position, (index, system) in enumerate(pairs)
     )
     title = title or WORDS[language]["default_title"]
     return Sheet(fingerprint[:12], title, language, tuple(criteria), points, seed, items)
 
 
 def _check(systems, sources, criteria, points, sample) -> int:
-    """The number of inputs, when all is well."""
+    """Check the arguments; returns the number of inputs."""
     if not systems:
-        raise InputError("no system: give the texts of at least one")
+        raise InputError("no system. Try: the texts of at least one")
     counts = {name: len(texts) for name, texts in systems.items()} | (
         {"the inputs": len(sources)} if sources is not None else {}
     )
     first, count = next(iter(counts.items()))
     for name, other in counts.items():
         if other != count:
-            raise InputError(f"{name} has {other} texts and {first} {count}: text n of each must be for the same input")
+            raise InputError(f"{name} has {other} texts and {first} {count}: expected the same number of each")
     if not count:
-        raise InputError(f"{first} has no text: give at least one")
+        raise InputError(f"{first} has no text. Try: at least one")
     for name, texts in systems.items():
         if empty := next((n for n, text in enumerate(texts, start=1) if not text.strip()), None):
-            raise InputError(f"text {empty} of {name} is empty: people cannot rate it; leave that input out")
+            raise InputError(f"text {empty} of {name} is empty and cannot be rated. Try: leave that input out")
     if not criteria or len(set(criteria)) != len(criteria):
         raise InputError(f"criteria {' '.join(criteria)!r}: expected one or more, each once")
     for name in criteria:
         if not name.isidentifier() or name in ("sheet", "item", "source", "text", "comment", "rater"):
-            raise InputError(f"criterion {name!r}: expected one word of letters, and none of the sheet's own columns")
+            raise InputError(f"criterion {name!r}: expected a single word that is not a column of the sheet")
     if not 2 <= points <= 9:
-        raise InputError(f"points={points}: expected 2 to 9, a key each")
+        raise InputError(f"points={points}: expected 2 to 9")
     if sample is not None and not 1 <= sample <= count:
         raise InputError(f"sample={sample}: expected 1 to {count}, the number of inputs")
     return count
 
 
 def _not_a_formula(text: str) -> str:
-    """A spreadsheet would compute a cell that begins so; a leading apostrophe makes it text."""
+    """The text, with an apostrophe if a spreadsheet would read it as a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

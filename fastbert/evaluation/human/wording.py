@@ -1,28 +1,28 @@
-"""What the sheet says, in English and Portuguese."""
+"""The texts of the rating sheet, in English and Portuguese."""
 
 CRITERIA_WORDS: dict[str, dict[str, tuple[str, str]]] = {
     "en": {
-        "relevance": ("Relevance", "Does it say what was asked for, and nothing beside the point?"),
-        "coherence": ("Coherence", "Do its parts hang together and follow from one another?"),
+        "relevance": ("Relevance", "Does it say what was asked for, and nothing off topic?"),
+        "coherence": ("Coherence", "Do its parts fit together and follow from one another?"),
         "fluency": ("Fluency", "Does it read like something a native speaker would write?"),
-        "grammar": ("Grammar", "Is it free of mistakes of spelling, agreement and punctuation?"),
+        "grammar": ("Grammar", "Is it free of errors in spelling, agreement and punctuation?"),
     },
     "pt": {
         "relevance": ("Relevância", "Diz o que foi pedido, sem fugir do assunto?"),
-        "coherence": ("Coerência", "As partes se ligam e decorrem umas das outras?"),
-        "fluency": ("Fluência", "Lê-se como algo que um falante nativo escreveria?"),
-        "grammar": ("Gramática", "Está livre de erros de ortografia, concordância e pontuação?"),
+        "coherence": ("Coerência", "As partes têm ligação entre si e uma leva à outra?"),
+        "fluency": ("Fluência", "Parece escrito por um falante nativo?"),
+        "grammar": ("Gramática", "Está sem erros de ortografia, concordância e pontuação?"),
     },
 }
 WORDS: dict[str, dict[str, str]] = {
     "en": {
-        "default_title": "Rating of texts",
-        "intro": "Read each text and rate it. The texts come from several sources in random order; judge each "
-        "by itself. Your answers stay in this browser until you save them to a file.",
+        "default_title": "Text rating",
+        "intro": "Read each text and rate it. The texts come from several sources in random order; judge each one "
+        "on its own. Your answers stay in this browser until you save them to a file.",
         "name": "Your name or initials",
         "source": "Input",
         "text": "Text",
-        "comment": "Comment (if you like)",
+        "comment": "Comment (optional)",
         "lowest": "poor",
         "highest": "excellent",
         "previous": "Previous",
@@ -32,23 +32,23 @@ WORDS: dict[str, dict[str, str]] = {
         "rated": "{done} of {all} rated",
         "place": "Text {n} of {all}",
         "keys": "Keys: 1–{points} rate · Enter next text · Shift+Enter previous",
-        "need_name": "Write your name or initials first: it goes into the file.",
-        "finished": "All texts are rated. Save the answers and send the file back. Thank you!",
+        "need_name": "Enter your name or initials first: they are saved in the file.",
+        "finished": "You have rated all the texts. Save the answers and send the file back. Thank you!",
         "saved": "Saved as {file}.",
         "unfinished": "Saved as {file}. {left} texts are not fully rated yet.",
-        "other_sheet": "That file belongs to another sheet.",
-        "not_answers": "That file holds no answers.",
+        "other_sheet": "This file belongs to another sheet.",
+        "not_answers": "This file contains no answers.",
         "loaded": "Answers loaded.",
-        "not_kept": "This browser does not keep answers: save them before you close the page.",
+        "not_kept": "This browser does not store answers: save them before you close the page.",
     },
     "pt": {
         "default_title": "Avaliação de textos",
-        "intro": "Leia cada texto e dê uma nota. Os textos vêm de várias fontes, em ordem aleatória; julgue cada um "
-        "por si. As respostas ficam neste navegador até que você as salve em um arquivo.",
+        "intro": "Leia cada texto e dê uma nota. Os textos vêm de várias fontes, em ordem aleatória; avalie cada um "
+        "separadamente. Suas respostas ficam neste navegador até você salvá-las em um arquivo.",
         "name": "Seu nome ou suas iniciais",
         "source": "Entrada",
         "text": "Texto",
-        "comment": "Comentário (se quiser)",
+        "comment": "Comentário (opcional)",
         "lowest": "ruim",
         "highest": "excelente",
         "previous": "Anterior",
@@ -57,14 +57,14 @@ WORDS: dict[str, dict[str, str]] = {
         "load": "Carregar respostas",
         "rated": "{done} de {all} avaliados",
         "place": "Texto {n} de {all}",
-        "keys": "Teclas: 1–{points} nota · Enter próximo texto · Shift+Enter anterior",
-        "need_name": "Escreva primeiro seu nome ou suas iniciais: vão no arquivo.",
-        "finished": "Todos os textos foram avaliados. Salve as respostas e devolva o arquivo. Obrigado!",
+        "keys": "Teclas: 1–{points} dá a nota · Enter vai para o próximo · Shift+Enter volta",
+        "need_name": "Antes, escreva seu nome ou suas iniciais: eles vão no arquivo.",
+        "finished": "Você avaliou todos os textos. Salve as respostas e devolva o arquivo. Obrigado!",
         "saved": "Salvo como {file}.",
-        "unfinished": "Salvo como {file}. Ainda faltam notas em {left} textos.",
-        "other_sheet": "Esse arquivo é de outra avaliação.",
-        "not_answers": "Esse arquivo não contém respostas.",
+        "unfinished": "Salvo como {file}. Ainda há {left} textos sem todas as notas.",
+        "other_sheet": "Este arquivo é de outra avaliação.",
+        "not_answers": "Este arquivo não contém respostas.",
         "loaded": "Respostas carregadas.",
-        "not_kept": "Este navegador não guarda as respostas: salve-as antes de fechar a página.",
+        "not_kept": "Este navegador não guarda as respostas: salve antes de fechar a página.",
     },
 }
