@@ -30,6 +30,12 @@ OPS = (
 )  # fmt: skip
 
 
+__all__ = [
+    "OPS", "Impl", "add_layer_norm", "attention", "bias_gelu", "choose", "embed_layer_norm", "feed_forward", "geglu",
+    "masked_lm_loss", "qkv_attention", "rotary",
+]  # fmt: skip
+
+
 def wished() -> str:
     """The implementation that ``FASTBERT_IMPL`` asks for, or auto."""
     return os.environ.get("FASTBERT_IMPL", "auto") or "auto"
