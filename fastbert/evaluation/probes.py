@@ -121,7 +121,7 @@ def masked_accuracy(
     autocast: AbstractContextManager | None = None,
 ) -> tuple[list[Band], list[Band]]:
     """Accuracy and loss on masked tokens, by frequency band and by part of the word."""
-    device = next(bert.model.parameters()).device
+    device = bert.model.device
     continues = np.asarray(bert.tokenizer.is_continuation).astype(bool)
     rank = np.empty(len(counts), np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
