@@ -27,7 +27,6 @@ LONG_FILES = {
     "fastbert/text/tokenizer.py",
     "fastbert/training/setup.py",
     "fastbert/training/trainer.py",
-    "tests/tasks/test_finetune.py",
     "tests/text/test_tokenizer.py",
     "tests/text/test_tokenizer_parity.py",
     "tests/text/test_vocab_trainer.py",
