@@ -7,7 +7,7 @@ Every contestant is ``fastbert.train`` itself with its loop replaced by windows 
 that all take turns and meet the same machine. First all must have the same loss. The ceiling is two separate runs at
 once against one: what the cores, their memory and their caches allow to two processes that never speak. Ratios are of
 medians, [low, high] over rounds. ``gradients`` holds ``exchange`` and a ``sum``; ``exchange`` and ``updated`` hold a
-``meet`` each: waiting for the other rank. ``reduce`` is a sum over the ranks of one float32 buffer as large as all
+``barrier`` each: waiting for the other rank. ``reduce`` is a sum over the ranks of one float32 buffer as large as all
 gradients, alone.
 """
 
@@ -34,7 +34,7 @@ def work(arguments: list[str]) -> int:
     from fastbert.system.cli import run
     from fastbert.training import trainer
 
-    trainer.Trainer._loop = lambda self, stop: answer_windows(self)
+    trainer.Trainer.train = answer_windows
     sys.argv[1:] = arguments
     return run(train.main, train.TrainOptions)
 
@@ -56,30 +56,32 @@ def answer_windows(trainer) -> None:
     import torch.distributed as dist
 
     world, parts = trainer.world, defaultdict(float)
+    trainer.model.train()
+    trainer.budget.start()
     trainer.loader.next_batch = timed(parts, "batch", trainer.loader.next_batch)
-    trainer._gradients = timed(parts, "gradients", trainer._gradients)
-    world.meet, world.sum = timed(parts, "meet", world.meet), timed(parts, "sum", world.sum)
-    if trainer.memory:
-        trainer.memory.exchange = timed(parts, "exchange", trainer.memory.exchange)
-        trainer.memory.updated = timed(parts, "updated", trainer.memory.updated)
+    trainer.forward_backward = timed(parts, "gradients", trainer.forward_backward)
+    world.barrier, world.sum = timed(parts, "barrier", world.barrier), timed(parts, "sum", world.sum)
+    parallelism = trainer.parallelism
+    parallelism.after_backward = timed(parts, "exchange", parallelism.after_backward)
+    parallelism.after_update = timed(parts, "updated", parallelism.after_update)
     trainer.optimizers.clip = timed(parts, "clip", trainer.optimizers.clip)
-    for name, (optimizer, _) in trainer.optimizers.parts.items():
+    for name, optimizer in trainer.optimizers.parts.items():
         optimizer.step = timed(parts, name, optimizer.step)
     flat = torch.zeros(sum(p.numel() for p in trainer.model.parameters() if p.requires_grad))
     while True:
-        (seconds,) = world.agree(float(sys.stdin.readline() or 0) if world.main else 0.0)
+        (seconds,) = world.broadcast(float(sys.stdin.readline() or 0) if world.main else 0.0)
         if not seconds:
             return
         settled_s = time.perf_counter() + SETTLE_S
-        while seconds > 0 and world.agree(float(time.perf_counter() < settled_s), 0.0, 0.0)[0]:
-            trainer._one_step(0.3)
+        while seconds > 0 and world.broadcast(float(time.perf_counter() < settled_s), 0.0, 0.0)[0]:
+            trainer.train_step(0.3)
         parts.clear()
         steps, tokens, began_s, cpu_s = 0, trainer.tokens, time.perf_counter(), time.process_time()
         # negative: so many steps, of which the loss is wanted
-        while world.agree(float(time.perf_counter() - began_s < seconds or steps < -seconds), 0.0, 0.0)[0]:
-            trainer._one_step(0.3)
+        while world.broadcast(float(time.perf_counter() - began_s < seconds or steps < -seconds), 0.0, 0.0)[0]:
+            trainer.train_step(0.3)
             steps += 1
-        world.meet()
+        world.barrier()
         took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
         per_step = {name: 1e3 * spent / steps for name, spent in parts.items()}
         if world.size > 1:

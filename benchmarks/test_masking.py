@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import need_core, need_peer, note_rate, seconds
+from memory_store import MemoryStore
 
 from fastbert.data import BatchLoader
 from fastbert.data.batches.masking import Masker, MaskUnit
-from fastbert.data.store.memory import MemoryStore
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = range(5)
 VOCAB = 30522

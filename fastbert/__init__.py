@@ -4,13 +4,9 @@ Names are imported when first used (PEP 562), so that ``import fastbert`` costs 
 """
 
 import importlib
-import time
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
-# budgets (`--minutes`) count from here, the first moment of the package's life in a process
-IMPORTED_AT_S = time.monotonic()
+from fastbert.system.process import __version__ as __version__
 
 _HOMES = {
     "BertConfig": "fastbert.config",

@@ -54,9 +54,7 @@ def load(
     from fastbert.text import Tokenizer
 
     directory = Path(directory)
-    weights = directory
-    if not (directory / "config.json").is_file() and (steps := checkpoint.list_steps(directory)):
-        weights = checkpoint.folder(directory) / f"step-{steps[-1]}"
+    weights = checkpoint.resolve(directory)
     model = BertForPreTraining.from_pretrained(weights, impl=impl)
     tokenizer = Tokenizer.load(directory)
     if len(tokenizer) > model.config.padded_vocab_size:

@@ -100,8 +100,8 @@ def read_pairs(path: str | Path, min_score: float | None = None, notes: "Notes |
     Raises:
         InputError: naming file and line.
     """
+    from fastbert.data.corpus.records import is_table, read_lines, read_records
     from fastbert.tasks.examples import LABEL_NAMES, Notes
-    from fastbert.tasks.records import is_table, read_lines, read_records
 
     path, notes = str(path), notes or Notes()
     if not is_table(path):

@@ -1,10 +1,8 @@
 """``python -m fastbert.finetune MODEL --task classification --train F --eval F``: fine-tune an encoder for a task."""
 
 import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -133,36 +131,11 @@ def check(options: FinetuneOptions) -> None:
 
 def main(options: FinetuneOptions) -> int:
     check(options)
-    with claimed(options.output) as (partial, final):
+    from fastbert.runs.directory import output_directory
+
+    with output_directory(options.output, DEFAULT_OUTPUT) as (partial, final):
         finish = finetune(options, partial, final)
     return finish()  # saved by now
-
-
-@contextmanager
-def claimed(output: str | None) -> Iterator[tuple[Path, Path]]:
-    """A temporary directory that becomes the output at the end, and is removed after a failure."""
-    from fastbert.runs.directory import next_free
-
-    final = Path(output) if output else next_free(DEFAULT_OUTPUT)
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise InputError(f"--output {final}: not an empty directory. Try: another directory")
-    partial = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    made = [p for p in (final.parent, *final.parent.parents) if not p.exists()]
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"--output {final}: cannot be written ({error.strerror}). Try: another directory") from None
-    try:
-        yield partial, final
-        if final.exists():
-            final.rmdir()
-        partial.rename(final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        for parent in made:
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
 
 
 def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[], int]:
@@ -170,8 +143,9 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
     import torch
     from rich.console import Console
 
+    from fastbert.runs import checkpoint
     from fastbert.tasks.examples import FieldNames
-    from fastbert.tasks.finetuning import choose_pooling, previous_settings, read_data, weights_directory
+    from fastbert.tasks.finetuning import choose_pooling, previous_settings, read_data
     from fastbert.tasks.model import require_token_types
     from fastbert.tasks.report import print_header, print_summary
     from fastbert.tasks.training import Vocabulary
@@ -182,7 +156,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
         torch.set_num_threads(options.threads)
     console = Console(highlight=False, soft_wrap=True)
     tokenizer = Tokenizer.load(options.model)
-    config = read_config(weights_directory(options.model))
+    config = read_config(checkpoint.resolve(Path(options.model)))
     if len(tokenizer) > config.padded_vocab_size:
         raise InputError(
             f"{options.model}: the vocabulary has {len(tokenizer)} tokens and the model {config.vocab_size}: they do "
@@ -252,7 +226,7 @@ def recipe_of(options: FinetuneOptions, data: "TaskData", hidden_size: int) -> "
 
 
 def _bf16(options: FinetuneOptions) -> bool:
-    from fastbert.training.setup import choose_device, quick_at_bf16
+    from fastbert.system.devices import choose_device, quick_at_bf16
 
     device = choose_device(options.device)
     return options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
@@ -272,11 +246,11 @@ def one_seed(
 
     import torch
 
+    from fastbert.system.devices import choose_device
     from fastbert.tasks.finetuning import fold_scale, load_backbone, measure, new_model, restore_head
     from fastbert.tasks.labels import class_weights
     from fastbert.tasks.report import shown
     from fastbert.tasks.training import train
-    from fastbert.training.setup import choose_device
 
     device = choose_device(options.device)
     torch.manual_seed(seed)
@@ -320,7 +294,7 @@ def write_results(
     best: dict[str, Any],
 ) -> None:
     """Write ``predictions.jsonl`` of the test (or evaluation) set, and ``finetune.json`` with everything else."""
-    from fastbert.runs.directory import describe
+    from fastbert.system.environment import describe
     from fastbert.tasks.report import summary
 
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in best["result"].predictions)

@@ -39,11 +39,11 @@ def main(options: GenerateOptions) -> int:
     if options.samples < 1:
         raise InputError(f"--samples {options.samples}: expected at least 1")
     from fastbert.bert import load
-    from fastbert.evaluation.examples import readable
+    from fastbert.text.detokenize import detokenize
 
     bert = load(options.model, device=options.device)
     for text in bert.generate(options.prompt, options.length, samples=options.samples, **settings):
-        shown = readable(text)
+        shown = detokenize(text)
         print(json.dumps({"prompt": options.prompt, "text": shown}, ensure_ascii=False) if options.json else shown)
     return 0
 

@@ -23,8 +23,8 @@ def gather() -> dict[str, Any]:
 
     import fastbert
     from fastbert import ops
-    from fastbert.runs.directory import hardware
     from fastbert.system import native
+    from fastbert.system.environment import hardware
 
     core, why = native.status()
     facts: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""``python -m fastbert.tokenize``: a corpus to a token store, in parts on as many machines as there are."""
+"""``python -m fastbert.tokenize``: a corpus to a token store, optionally in parts on several machines."""
 
 import re
 import sys
@@ -16,35 +16,36 @@ from fastbert.system.errors import InputError
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """Turn text into a token store, which `python -m fastbert.train --data STORE` reads without tokenizing again.
+    """Tokenize text into a store, which `python -m fastbert.train --data STORE` reads without tokenizing again.
 
-    An interrupted run goes on where it stopped when the same command is repeated. With --shard i/n, n such commands
-    (on any machines, in any order) each make a part, OUTPUT/part-i-of-n; --merge makes one store of them.
+    Repeat the command to resume an interrupted run. With --shard i/n, n such commands (on any machines, in any order)
+    each create a part, OUTPUT/part-i-of-n; --merge joins them into one store.
     """
 
     output: Path
-    """Directory of the store (with --shard: of the parts)."""
+    """Output directory of the store (with --shard: of the parts)."""
     data: tuple[str, ...] = ()
     """Files, folders, globs, URLs, "-" for standard input, or bundled:pt and bundled:en. Formats by ending: .txt .jsonl
     .csv .tsv .parquet, each also .gz .xz .bz2 .zst."""
     tokenizer: Annotated[Path | None, unset("DIR")] = None
     """Directory with the vocab.txt of the tokenizer, for example a run."""
     text_field: Annotated[str | None, unset("NAME")] = None
-    """Field of .jsonl, .csv, .tsv and .parquet that holds the text; "text" when not given."""
+    """Field with the text in .json, .jsonl, .csv, .tsv and .parquet; default "text". "a.b" is field b of the object in
+    field a; "a,b" joins two fields."""
     shard: str = "1/1"
-    """Make the i-th of n parts, 1/n to n/n. With at least n files each n-th file, else each n-th document."""
+    """Create the i-th of n parts, 1/n to n/n: every n-th file if there are enough, otherwise every n-th document."""
     threads: Annotated[int | None, unset("N")] = None
-    """Threads of the tokenizer; all that the process may use when not given."""
+    """Threads of the tokenizer; default: all CPUs of the process."""
     merge: tuple[str, ...] = ()
-    """Stores to join into OUTPUT, in this order, in place of --data."""
+    """Stores to join into OUTPUT, in this order, instead of --data."""
     verify: bool = False
-    """Read the store again and compare its checksums; without --data and --merge, those of the store at OUTPUT."""
+    """Read the store again and verify its checksums; without --data and --merge, verify the store at OUTPUT."""
 
 
 def main(options: TokenizeOptions) -> None:
     started_s = time.monotonic()
     if options.merge and options.data:
-        raise InputError("--merge and --data: give one of them")
+        raise InputError("--merge and --data exclude each other. Try: only one of them")
     if options.merge:
         store = merge_stores(options.merge, options.output)
     elif options.data:
@@ -52,7 +53,7 @@ def main(options: TokenizeOptions) -> None:
     elif options.verify:
         store = TokenStore.open(options.output)
     else:
-        raise InputError("--data: missing: name the text, for example --data texts/ or --data bundled:pt")
+        raise InputError("--data: missing. Try: --data texts/ or --data bundled:pt")
     if options.verify:
         store.verify()
     seconds = time.monotonic() - started_s
@@ -63,9 +64,9 @@ def main(options: TokenizeOptions) -> None:
 
 
 def tokenize(options: TokenizeOptions) -> TokenStore:
-    """Make the store, or the part of it, that the options ask for."""
+    """Create the store, or the part of it given by --shard."""
     if options.tokenizer is None:
-        raise InputError("--tokenizer: missing: name a directory with a vocab.txt, for example that of a run")
+        raise InputError("--tokenizer: missing. Try: a directory with a vocab.txt, for example a run")
     if options.threads is not None and options.threads < 1:
         raise InputError(f"--threads {options.threads}: expected at least 1")
     index, count = parse_shard(options.shard)
@@ -75,7 +76,7 @@ def tokenize(options: TokenizeOptions) -> TokenStore:
     output = options.output if count == 1 else options.output / f"part-{index + 1}-of-{count}"
     with Corpus(options.data, options.text_field) as corpus, shown_progress() as progress:
         store = write_store(output, corpus, tokenizer, threads=options.threads, progress=progress, shard=(index, count))
-    tokenizer.save(output)  # so that the store says what its ids mean, and training needs nothing else
+    tokenizer.save(output)  # makes the store self-contained
     return store
 
 
@@ -83,13 +84,13 @@ def parse_shard(text: str) -> tuple[int, int]:
     """Return (index from 0, count) of "i/n", i from 1."""
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise InputError(f"--shard {text}: expected i/n with i from 1 to n, for example 1/4, 2/4, 3/4 and 4/4")
+        raise InputError(f"--shard {text}: expected i/n with i from 1 to n. Try: 1/4, 2/4, 3/4 and 4/4")
     return int(found[1]) - 1, int(found[2])
 
 
 @contextmanager
 def shown_progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A line on the terminal while the store grows; nothing where standard error is no terminal."""
+    """Show a progress line while the store grows; nothing if standard error is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -43,6 +43,7 @@ def test_the_time_of_a_loss_lies_between_two_evaluations():
     assert first_at(curve, 4.9) is None and first_at(curve, 7.0) == 10
 
 
+@pytest.mark.slow
 def test_both_sides_run_and_are_compared(tmp_path):
     pytest.importorskip("transformers")
     rng = np.random.default_rng(1)

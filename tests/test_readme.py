@@ -117,3 +117,13 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
+
+
+def test_the_functions_that_the_architecture_page_names_are_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|]+ \| \[[^\]]+\]\(([^)]+)\) \| `([\w.]+)` \|$", text, re.MULTILINE)
+    assert len(rows) == 5, rows
+    for file, name in rows:
+        path = ROOT / "docs" / file
+        source = "\n".join(p.read_text(encoding="utf-8") for p in (path.glob("*.py") if path.is_dir() else [path]))
+        assert re.search(rf"^ *def {name.rpartition('.')[2]}\(", source, re.MULTILINE), f"{file}: {name}"

@@ -18,13 +18,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import seconds, take_turns
 from report import cost_key
-from run import HERE, Recorder, prepared, queue
+from run import HERE, Recorder, prepared, queue, set_up_run
 from variants import apply
 
-from fastbert.data import TokenStore
-from fastbert.runs.directory import RunDirectory, hardware
-from fastbert.text import Tokenizer
-from fastbert.training import setup
+from fastbert.runs.directory import RunDirectory
+from fastbert.system.environment import hardware
 from fastbert.training.options import TrainOptions
 from fastbert.training.trainer import Trainer
 
@@ -33,14 +31,11 @@ STEPS = 4  # in a round
 
 def trainer_of(job: dict[str, Any], place: Path, scratch: Path, stack: ExitStack) -> Trainer:
     options = TrainOptions(data=[str(place)], steps=1000, evaluations=0, checkpoint_every=0, **job["options"])
-    tokenizer, store = Tokenizer.load(place), TokenStore.open(place)
-    device = setup.choose_device("cpu")
-    options = setup.settle(options, store, device)
     run = stack.enter_context(RunDirectory.claim(str(scratch), options))
-    parts = setup.assemble(run, options, tokenizer, store, Recorder(), device)  # type: ignore[arg-type]
-    stack.enter_context(apply(job["variant"], parts.trainer))
-    stack.callback(parts.trainer.abandon)
-    return parts.trainer
+    trainer = set_up_run(run, options, place, Recorder()).trainer
+    stack.enter_context(apply(job["variant"], trainer))
+    stack.callback(trainer.close_after_failure)
+    return trainer
 
 
 def main() -> None:
@@ -67,7 +62,7 @@ def main() -> None:
         def seconds_a_token(what: str) -> float:
             trainer = trainers[what]
             tokens = trainer.tokens
-            return seconds(lambda: [trainer._one_step(0.5) for _ in range(STEPS)]) / (trainer.tokens - tokens)
+            return seconds(lambda: [trainer.train_step(0.5) for _ in range(STEPS)]) / (trainer.tokens - tokens)
 
         taken = take_turns(trainers, arguments.rounds + 1, seconds_a_token)
     machine = {"date": date.today().isoformat(), "cpu": hardware()["cpu"], "threads": 1}

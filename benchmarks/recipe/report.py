@@ -34,7 +34,7 @@ def place_of(line: dict[str, Any]) -> tuple:
 
 def mean_batch(options: dict[str, Any]) -> float:
     """Mean tokens of a step as a share of the full batch."""
-    from fastbert.optim.optimizers import BatchRamp
+    from fastbert.optim.schedules import BatchRamp
 
     ramp = BatchRamp.parse(options.get("batch_ramp"), options["batch_tokens"], options["max_length"])
     return ramp.mean / ramp.most

@@ -83,9 +83,9 @@ class Recorder:
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
 
-    def say(self, line: str = "") -> None: ...
+    def log(self, line: str = "") -> None: ...
 
-    def show(self, *values: object) -> None: ...
+    def update_bar(self, *values: object) -> None: ...
 
     def stop_bar(self) -> None: ...
 
@@ -93,15 +93,33 @@ class Recorder:
         self.records.append({"kind": kind, "step": step, **values})
 
 
+def set_up_run(run, options, store: Path, recorder: Recorder):
+    """A trainer on a token store as the command sets it up."""
+    from fastbert.data import TokenStore
+    from fastbert.distributed.world import World
+    from fastbert.system.devices import choose_device
+    from fastbert.text import Tokenizer
+    from fastbert.training.evaluation_data import EvaluationText
+    from fastbert.training.new_model import Architecture
+    from fastbert.training.plan import make_plan
+    from fastbert.training.prepare_data import TrainingText
+    from fastbert.training.setup import set_up
+
+    text = TrainingText(Tokenizer.load(store), TokenStore.open(store))
+    evaluation = EvaluationText.choose(
+        text, options.heldout_fraction, max_length=options.max_length, next_sentence=options.next_sentence
+    )
+    plan = make_plan(options, Architecture.of(options), text, evaluation, choose_device("cpu"), World())
+    return set_up(run, plan, text, evaluation, recorder)  # type: ignore[arg-type]
+
+
 def one(job: dict[str, Any], cache: Path, models: Path | None) -> dict[str, Any]:
     """Train as the command does and measure: on unseen documents, 15 % of the tokens, the same for every run."""
     import torch
     from variants import apply
 
-    from fastbert.data import TokenStore
-    from fastbert.runs.directory import RunDirectory, hardware
-    from fastbert.text import Tokenizer
-    from fastbert.training import setup
+    from fastbert.runs.directory import RunDirectory
+    from fastbert.system.environment import hardware
     from fastbert.training.divergence import Diverged
     from fastbert.training.options import TrainOptions, check
 
@@ -111,22 +129,19 @@ def one(job: dict[str, Any], cache: Path, models: Path | None) -> dict[str, Any]
         **job["options"],
     )  # fmt: skip
     check(options)
-    tokenizer, store = Tokenizer.load(store_path), TokenStore.open(store_path)
-    device = setup.choose_device("cpu")
-    options = setup.settle(options, store, device)
     torch.set_num_threads(options.threads or 1)
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.claim(str(Path(scratch) / "run"), options)
-        parts = setup.assemble(run, options, tokenizer, store, recorder, device)  # type: ignore[arg-type]
-        trainer = parts.trainer
+        setup = set_up_run(run, options, store_path, recorder)
+        trainer, tokenizer = setup.trainer, setup.text.tokenizer
         with apply(job["variant"], trainer):
             before_s = time.process_time()
             try:
                 trainer.train()
                 if trainer.step < job["steps"]:
                     raise SystemExit(f"stopped after step {trainer.step}: no result")
-                result = trainer.evaluate(parts.final_batches(1.0))
+                result = trainer.evaluate(setup.final_batches(1.0))
                 final = {"loss": result.loss, "accuracy": result.accuracy, "masked_tokens": result.masked_tokens}
             except Diverged as error:
                 final = {"loss": None, "accuracy": None, "diverged": str(error).split(": training")[0]}
@@ -136,7 +151,7 @@ def one(job: dict[str, Any], cache: Path, models: Path | None) -> dict[str, Any]
         if models:
             place = models / hash_of(key(job))
             trainer.model.save_pretrained(place)
-            tokenizer.save(place, token_type_ids=options.arch != "modern")
+            tokenizer.save(place, token_type_ids=trainer.plan.arch != "modern")
     curve = [[r["tokens"], r["loss"], r["accuracy"]] for r in recorder.records if r["kind"] == "heldout"]
     return job | {
         **final,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -26,8 +27,7 @@ def apply(variant: dict[str, Any], trainer: Trainer) -> Iterator[None]:
 @contextmanager
 def newton_schulz(trainer: Trainer, steps: int) -> Iterator[None]:
     """So many iterations of Muon's."""
-    optimizer, _ = trainer.optimizers.parts["muon"]
-    optimizer.param_groups[0]["steps"] = steps
+    trainer.optimizers.parts["muon"].param_groups[0]["steps"] = steps
     yield
 
 
@@ -97,7 +97,7 @@ def unigram_bias(trainer: Trainer, on: bool) -> Iterator[None]:
 @contextmanager
 def memory(trainer: Trainer, share: float) -> Iterator[None]:
     """Matrices forget what they were over this share of the budget."""
-    trainer.optimizers.forgets_over = share
+    trainer.optimizers.rule = replace(trainer.optimizers.rule, decay_timescale=share)
     yield
 
 
@@ -125,8 +125,8 @@ def ema(trainer: Trainer, decay: float) -> Iterator[None]:
     update, evaluate = trainer.optimizers.update, trainer.evaluate
 
     @torch.no_grad()
-    def update_and_follow(factor: float, share: float) -> None:
-        update(factor, share)
+    def update_and_follow(factor: float, step_share: float) -> None:
+        update(factor, step_share)
         now = min(decay, (1 + trainer.step) / (10 + trainer.step))  # the first steps must not weigh for ever
         torch._foreach_lerp_(means, [p.detach() for p in parameters], 1 - now)
 
@@ -160,13 +160,13 @@ def short_first(trainer: Trainer, text: str) -> Iterator[None]:
     short = BatchLoader(
         long.store, spans, tokenizer, batch_tokens=long.plan.batch_tokens, max_length=int(length), seed=long.seed
     )
-    one_step = trainer._one_step
+    train_step = trainer.train_step
 
     def step(progress: float) -> None:
         trainer.loader = short if progress < float(share) else long
-        one_step(progress)
+        train_step(progress)
 
-    with mock.patch.object(trainer, "_one_step", step):
+    with mock.patch.object(trainer, "train_step", step):
         yield
     short.close()
 

@@ -20,7 +20,7 @@ from fastbert.model import BertForPreTraining
 from fastbert.optim.optimizers import Optimizers
 from fastbert.runs import checkpoint
 from fastbert.system.background import Background, HostCopy
-from fastbert.training.trainer import DEFAULT_EVERY
+from fastbert.training.checkpointing import DEFAULT_EVERY
 
 
 def main() -> None:

@@ -32,12 +32,12 @@ import sys, time
 from fastbert.system import cli
 from fastbert import train
 from fastbert.training import trainer
-step = trainer.Trainer._one_step
+step = trainer.Trainer.train_step
 def timed(self, progress):
     step(self, progress)
     if self.step == 1:
         print("FIRST", time.monotonic(), file=sys.stderr, flush=True)
-trainer.Trainer._one_step = timed
+trainer.Trainer.train_step = timed
 sys.exit(cli.run(train.main, train.TrainOptions))
 """
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from fastbert.data import TokenStore, split_documents
-from fastbert.evaluation.examples import readable
 from fastbert.text import Tokenizer
+from fastbert.text.detokenize import detokenize
 
 
 def sentences(run: Path, fewest_words: int = 5, most_tokens: int = 60) -> list[str]:
@@ -22,7 +22,7 @@ def sentences(run: Path, fewest_words: int = 5, most_tokens: int = 60) -> list[s
         offsets = store.sentence_offsets[int(first) : int(last) + 1]
         for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             if stop - start <= most_tokens:
-                text = readable(tokenizer.decode(store.gather([start], [stop - start])))
+                text = detokenize(tokenizer.decode(store.gather([start], [stop - start])))
                 if len(text.split()) >= fewest_words and "[UNK]" not in text:
                     found.append(text)
     order = np.random.default_rng(0).permutation(len(found))

@@ -136,7 +136,7 @@ def check_unseen(made: Prepared, output: Path) -> str:
 
 def log_of(arguments, attempts: list[dict]) -> dict:
     """What is written down of an attempt."""
-    from fastbert.runs.directory import _git_commit, _versions, hardware
+    from fastbert.system.environment import _git_commit, _versions, hardware
 
     target = FIXED[arguments.language]["target"]
     mean = statistics.fmean(a["loss"] for a in attempts)
@@ -152,7 +152,7 @@ def log_of(arguments, attempts: list[dict]) -> dict:
 
 def earlier(path: Path, arguments) -> list[dict]:
     """Attempts of the same day, commit and command that are written down: they are not made again."""
-    from fastbert.runs.directory import _git_commit
+    from fastbert.system.environment import _git_commit
 
     if not path.is_file():
         return []

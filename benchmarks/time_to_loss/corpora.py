@@ -210,7 +210,7 @@ def window_hashes(tokens: np.ndarray, length: int) -> np.ndarray:
 def make_rows(prepared: Prepared, tokenizer) -> dict[str, np.ndarray]:
     """The rows that ``fastbert.train --eval-data heldout.txt`` evaluates on, with its masks, as padded arrays."""
     from fastbert.data import BatchLoader, split_documents, write_store
-    from fastbert.training.setup import EVALUATION_RATE, EVALUATION_SEED
+    from fastbert.training.loaders import EVALUATION_RATE, EVALUATION_SEED
 
     scratch = prepared.folder / "scratch"
     store = write_store(scratch, _corpus(prepared.heldout), tokenizer)

@@ -100,7 +100,7 @@ def machine() -> dict:
     """Processor and versions."""
     from importlib import metadata
 
-    from fastbert.runs.directory import hardware
+    from fastbert.system.environment import hardware
 
     return hardware() | {p: metadata.version(p) for p in ("torch", "transformers", "tokenizers")}
 

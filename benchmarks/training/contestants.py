@@ -116,7 +116,7 @@ def fastbert(directory: Path, bf16: bool) -> Contestant:
     def step(batch):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = model(batch).loss
-        optimizers.narrow_gradients(True)  # as the trainer does where a step is one pass
+        optimizers.keep_bf16_gradients(True)  # as the trainer does when a step is one pass
         loss.backward()
         optimizers.step(1.0)
         return loss

@@ -24,8 +24,8 @@ T* at(uintptr_t address) {
 // cu_seqlens: B + 1 of them; keys: B of them, or zero: all. angles: addresses of cos and sin, or zeros.
 void run_attention(bool backward, bool bf16, const std::vector<View>& inputs, const std::vector<View>& outputs,
                    uintptr_t lse, std::array<uintptr_t, 2> angles, uintptr_t cu_seqlens, uintptr_t keys,
-                   std::array<size_t, 4> sizes, int64_t window, float scale, int threads,
-                   float dropout_p, uint64_t seed) {
+                   std::array<size_t, 4> sizes, int64_t window, float scale, int threads, float dropout_p,
+                   uint64_t seed) {
   const auto [num_sequences, num_heads, num_tokens, head_dim] = sizes;
   if (inputs.size() != (backward ? 4u : 3u) || outputs.size() != (backward ? 3u : 1u) || head_dim % 16 || !head_dim ||
       head_dim > fastbert::kMaxHeadDim)
@@ -62,6 +62,6 @@ void run_attention(bool backward, bool bf16, const std::vector<View>& inputs, co
 
 void bind_attention(py::module_& m) {
   m.def("cpu_attention", &run_attention, py::arg("backward"), py::arg("bf16"), py::arg("inputs"), py::arg("outputs"),
-        py::arg("lse"), py::arg("angles"), py::arg("cu_seqlens"), py::arg("keys"), py::arg("sizes"), py::arg("window"), py::arg("scale"),
-        py::arg("threads"), py::arg("dropout_p") = 0.0f, py::arg("seed") = 0);
+        py::arg("lse"), py::arg("angles"), py::arg("cu_seqlens"), py::arg("keys"), py::arg("sizes"), py::arg("window"),
+        py::arg("scale"), py::arg("threads"), py::arg("dropout_p") = 0.0f, py::arg("seed") = 0);
 }

@@ -17,8 +17,8 @@ static Array<T> to_array(const std::vector<T>& values) {
   return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
-// Returns (row, masked_index, labels): row is -1, or the first with an id outside the vocabulary, nothing being changed.
-// Anything else that is wrong raises; fastbert.data.batches.masking then finds the words for it.
+// Returns (row, masked_index, labels): row is -1, or the first with an id outside the vocabulary, nothing being
+// changed. Anything else that is wrong raises; fastbert.data.batches.masking then finds the words for it.
 static py::tuple mask_batch(Array<int64_t> input_ids, Array<int32_t> cu_seqlens, Array<int64_t> sequence_ids,
                             Array<uint64_t> select_below, Array<uint8_t> flags, Array<int64_t> special_ids,
                             uint64_t seed, uint32_t epoch, int unit, int64_t mask_id, uint64_t mask_below,
@@ -40,8 +40,9 @@ static py::tuple mask_batch(Array<int64_t> input_ids, Array<int32_t> cu_seqlens,
   rule.mask_below = mask_below, rule.random_below = random_below;
   std::copy_n(span_below.data(), fastbert::kMaxSpan, rule.span_below);
   std::copy_n(run_below.data(), fastbert::kMaxSpan, rule.run_below);
-  const fastbert::MaskBatch batch{input_ids.mutable_data(), cu_seqlens.data(),   sequence_ids.data(),
-                                  num_sequences,            select_below.data(), size_t{select_below.size() > 1}};
+  const fastbert::MaskBatch batch{input_ids.mutable_data(), cu_seqlens.data(),
+                                  sequence_ids.data(),      num_sequences,
+                                  select_below.data(),      size_t{select_below.size() > 1}};
   // The GIL is kept for a batch of the usual size: the call takes microseconds, and getting it back from a busy
   // prefetch thread may take five milliseconds.
   std::optional<py::gil_scoped_release> release;
@@ -88,8 +89,7 @@ static py::tuple pack_batches(Array<int64_t> lengths, int64_t batch_tokens) {
   int64_t num_batches;
   {
     py::gil_scoped_release release;
-    num_batches =
-        fastbert::pack_batches(lengths.data(), static_cast<size_t>(lengths.size()), batch_tokens, batch_of);
+    num_batches = fastbert::pack_batches(lengths.data(), static_cast<size_t>(lengths.size()), batch_tokens, batch_of);
   }
   return py::make_tuple(to_array(batch_of), num_batches);
 }

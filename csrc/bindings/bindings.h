@@ -29,6 +29,4 @@ inline std::string_view utf8_view(py::handle text) {
 
 inline const uint8_t* as_bytes(std::string_view text) { return reinterpret_cast<const uint8_t*>(text.data()); }
 
-inline py::str to_str(const uint8_t* bytes, size_t size) {
-  return py::str(reinterpret_cast<const char*>(bytes), size);
-}
+inline py::str to_str(const uint8_t* bytes, size_t size) { return py::str(reinterpret_cast<const char*>(bytes), size); }

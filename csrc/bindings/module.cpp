@@ -18,7 +18,9 @@ static void translate_input_error(std::exception_ptr error) {
 }
 
 PYBIND11_MODULE(_C, m) {
-  m.doc() = "fastbert's C++ core; use it through fastbert.Tokenizer, fastbert.data.batches.masking, fastbert.data and fastbert.ops";
+  m.doc() =
+      "fastbert's C++ core; use it through fastbert.Tokenizer, fastbert.data.batches.masking, fastbert.data and "
+      "fastbert.ops";
   py::register_exception_translator(&translate_input_error);
   bind_tokenizer(m);
   bind_vocab(m);

@@ -43,7 +43,8 @@ class Floats {
 // Rows in parts of a size that does not depend on the threads, so that sums over rows do not either.
 struct Parts {
   size_t rows, size, count;
-  explicit Parts(size_t rows) : rows(rows), size(std::max<size_t>(64, (rows + 15) / 16)), count((rows + size - 1) / size) {}
+  explicit Parts(size_t rows)
+      : rows(rows), size(std::max<size_t>(64, (rows + 15) / 16)), count((rows + size - 1) / size) {}
   size_t begin(size_t part) const { return part * size; }
   size_t end(size_t part) const { return std::min(rows, (part + 1) * size); }
 };
@@ -62,8 +63,8 @@ template <class E, class Run>
 void norm_forward(Run run, size_t rows, size_t width, Address x, const float* x_bias, Address residual,
                   const float* weight, const float* bias, float eps, Address total, Address out, Address mean,
                   Address rstd, int threads) {
-  const fastbert::LayerNormForward<E> a{width,      at<E>(x),   x_bias,        at<E>(residual), weight, bias, eps,
-                                        at<E>(total), at<E>(out), at<float>(mean), at<float>(rstd)};
+  const fastbert::LayerNormForward<E> a{width, at<E>(x),     x_bias,     at<E>(residual), weight,         bias,
+                                        eps,   at<E>(total), at<E>(out), at<float>(mean), at<float>(rstd)};
   const Parts parts(rows);
   team_for(parts.count, threads, [&](size_t part, int) {
     std::vector<float> scratch(width);
@@ -94,9 +95,8 @@ void norm_backward(Run run, size_t rows, size_t width, Address grad_out, Address
                                          at<float>(mean), at<float>(rstd), weight,          at<E>(grad_total)};
   const Parts parts(rows);
   std::vector<float> partial(std::max<size_t>(parts.count, 1) * 3 * width);
-  team_for(parts.count, threads, [&](size_t part, int) {
-    run(a, parts.begin(part), parts.end(part), partial.data() + part * 3 * width);
-  });
+  team_for(parts.count, threads,
+           [&](size_t part, int) { run(a, parts.begin(part), parts.end(part), partial.data() + part * 3 * width); });
   for (size_t i = 0; i < 3; ++i)
     add_parts(partial.data() + i * width, parts.count, 3 * width, width, sums[i], vectors_bf16);
 }
@@ -116,8 +116,8 @@ void layer_norm_backward(bool bf16, bool vectors_bf16, size_t rows, size_t width
                          grad_total, sums, vectors_bf16, threads);
 }
 
-void gelu_forward(bool bf16, bool vectors_bf16, size_t rows, size_t width, bool gated, bool tanh, Address x, Address bias,
-                  Address out, int threads) {
+void gelu_forward(bool bf16, bool vectors_bf16, size_t rows, size_t width, bool gated, bool tanh, Address x,
+                  Address bias, Address out, int threads) {
   py::gil_scoped_release release;
   const Floats b(bias, vectors_bf16, gated ? 2 * width : width);
   const auto& kernels = fastbert::row_kernels();
@@ -213,8 +213,8 @@ void scatter_rows(bool bf16, size_t rows, size_t width, size_t table_rows, Addre
 }
 
 // ---- AdamW ----
-// A row of the table for each parameter: address of the gradient, whether it is bf16, addresses of weights, mean, square
-// and image (0: none), number of elements, index into `kept`.
+// A row of the table for each parameter: address of the gradient, whether it is bf16, addresses of weights, mean,
+// square and image (0: none), number of elements, index into `kept`.
 constexpr size_t kColumns = 8, kBlock = 16384;
 using Table = py::array_t<int64_t, py::array::c_style>;
 
@@ -228,7 +228,8 @@ std::vector<Block> blocks_of(const Table& table) {
   for (py::ssize_t r = 0; r < table.shape(0); ++r) {
     const int64_t* row = table.data(r, 0);
     const auto count = static_cast<size_t>(row[6]);
-    for (size_t begin = 0; begin < count; begin += kBlock) blocks.push_back({row, begin, std::min(kBlock, count - begin)});
+    for (size_t begin = 0; begin < count; begin += kBlock)
+      blocks.push_back({row, begin, std::min(kBlock, count - begin)});
   }
   return blocks;
 }
@@ -273,8 +274,8 @@ void dropout_as(Run run, size_t rows, size_t width, Address x, const float* bias
   team_for(parts.count, threads, [&](size_t part, int) { run(a, parts.begin(part), parts.end(part)); });
 }
 
-void dropout(bool bf16, bool bias_bf16, size_t rows, size_t width, Address x, Address bias, Address out, float probability,
-             uint64_t seed, int threads) {
+void dropout(bool bf16, bool bias_bf16, size_t rows, size_t width, Address x, Address bias, Address out,
+             float probability, uint64_t seed, int threads) {
   py::gil_scoped_release release;
   const Floats b(bias, bias_bf16, width);
   const fastbert::Dropout how{seed, fastbert::dropout_threshold(probability)};

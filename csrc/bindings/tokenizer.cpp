@@ -49,7 +49,7 @@ static fastbert::TextView text_view(py::handle text, size_t index) {
   if (PyUnicode_READY(object)) throw py::error_already_set();
 #endif
   using Kind = fastbert::TextView::Kind;
-  const Kind kind = PyUnicode_IS_ASCII(object)                         ? Kind::kUtf8
+  const Kind kind = PyUnicode_IS_ASCII(object)                       ? Kind::kUtf8
                     : PyUnicode_KIND(object) == PyUnicode_1BYTE_KIND ? Kind::kLatin1
                     : PyUnicode_KIND(object) == PyUnicode_2BYTE_KIND ? Kind::kUcs2
                                                                      : Kind::kUcs4;
@@ -142,9 +142,8 @@ static py::tuple encode_batch(const py::kwargs& kwargs, bool has_pairs, Encode&&
 
 static py::tuple encode_views(fastbert::BatchEncoder& encoder, const std::vector<fastbert::TextView>& texts,
                               const std::vector<fastbert::TextView>& pairs, const py::kwargs& kwargs) {
-  return encode_batch(kwargs, !pairs.empty(), [&](const fastbert::BatchOptions& options) {
-    return encoder.encode(texts, pairs, options);
-  });
+  return encode_batch(kwargs, !pairs.empty(),
+                      [&](const fastbert::BatchOptions& options) { return encoder.encode(texts, pairs, options); });
 }
 
 static py::tuple encode_texts(fastbert::BatchEncoder& encoder, const py::list& texts, const py::object& pairs,

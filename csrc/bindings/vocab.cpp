@@ -1,5 +1,5 @@
-// The vocabulary trainer for Python (used by fastbert/text only). Counting and merging run without the GIL; between merges
-// Ctrl-C is heard.
+// The vocabulary trainer for Python (used by fastbert/text only). Counting and merging run without the GIL; between
+// merges Ctrl-C is heard.
 #include "bindings/bindings.h"
 
 #include <algorithm>
@@ -76,9 +76,8 @@ static py::tuple learn_vocab(fastbert::WordCounter& counter, size_t vocab_size, 
   fastbert::Vocab vocab;
   {
     py::gil_scoped_release release;
-    auto trainer = counter.read([&](const fastbert::CountTable& counts) {
-      return std::make_unique<fastbert::VocabTrainer>(counts, options);
-    });
+    auto trainer = counter.read(
+        [&](const fastbert::CountTable& counts) { return std::make_unique<fastbert::VocabTrainer>(counts, options); });
     vocab = trainer->learn(report);
   }
   return py::make_tuple(py::cast(vocab.tokens), vocab.num_fixed, vocab.num_characters, vocab.num_dropped);
@@ -91,17 +90,20 @@ void bind_vocab(py::module_& m) {
            py::arg("special_tokens"), py::arg("threads"))
       .def("add_texts", &count_texts, py::arg("texts"))
       .def("add_bytes", &count_bytes, py::arg("data"), py::arg("final"))
-      .def("add_word", [](Counter& counter, const py::str& word, int64_t count) {
-        const std::string_view view = utf8_view(word);
-        py::gil_scoped_release release;
-        counter.add_word(view, count);
-      }, py::arg("word"), py::arg("count"))
-      .def("merge", &Counter::merge, py::arg("other"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "add_word",
+          [](Counter& counter, const py::str& word, int64_t count) {
+            const std::string_view view = utf8_view(word);
+            py::gil_scoped_release release;
+            counter.add_word(view, count);
+          },
+          py::arg("word"), py::arg("count"))
       .def("items", &count_items)
-      .def("__len__", [](Counter& counter) {
-        py::gil_scoped_release release;
-        return counter.read([](const fastbert::CountTable& counts) { return counts.size(); });
-      })
+      .def("__len__",
+           [](Counter& counter) {
+             py::gil_scoped_release release;
+             return counter.read([](const fastbert::CountTable& counts) { return counts.size(); });
+           })
       .def_property_readonly("total", [](Counter& counter) {
         py::gil_scoped_release release;
         return counter.read([](const fastbert::CountTable& counts) { return counts.total(); });

@@ -1,4 +1,5 @@
-// One pass of AdamW over a stretch of parameters: moments, decoupled decay, update, and the bfloat16 image of the weights.
+// One pass of AdamW over a stretch of parameters: moments, decoupled decay, update, and the bfloat16 image of the
+// weights.
 //
 // Reference: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019.
 #pragma once
@@ -13,8 +14,8 @@ struct AdamwStep {
   float grad_scale;  // of clipping: multiplies every gradient
   float kept;        // 1 − learning rate · weight decay: multiplies the weights
   float beta1, beta2;
-  float step_size;   // learning rate / (1 − β1^t)
-  float second;      // 1 / sqrt(1 − β2^t)
+  float step_size;  // learning rate / (1 − β1^t)
+  float second;     // 1 / sqrt(1 − β2^t)
   float eps;
 };
 

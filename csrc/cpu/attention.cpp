@@ -45,7 +45,8 @@ using RunTask = void (*)(const AttentionArgs& args, size_t sequence, size_t head
 static void run_tasks(const AttentionArgs& args, int threads, TaskBytes task_bytes, RunTask run) {
   std::vector<size_t> order(args.num_sequences);
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return args.sequences[a].rows > args.sequences[b].rows; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return args.sequences[a].rows > args.sequences[b].rows; });
   size_t bytes = 0;
   for (size_t b = 0; b < args.num_sequences; ++b) bytes = std::max(bytes, task_bytes(args, b));
   team_for(args.num_sequences * args.num_heads, threads, [&](size_t task, int) {

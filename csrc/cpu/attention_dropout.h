@@ -1,4 +1,5 @@
-// Dropped attention weights: zeros where the draw lies below the threshold. Included after panels.h, once per source file.
+// Dropped attention weights: zeros where the draw lies below the threshold. Included after panels.h, once per source
+// file.
 namespace fastbert {
 namespace {
 
@@ -6,7 +7,8 @@ inline void zero_dropped(Floats, float* row, size_t size, const uint16_t* draws,
   for (size_t j = 0; j < size; ++j) row[j] = draws[j] < threshold ? 0.0f : row[j];
 }
 // kPer rows as the products of the backward want them, from the draws of those rows, `stride` apart
-inline void zero_dropped_units(Floats units, float* row, size_t size, const uint16_t* draws, size_t, uint32_t threshold) {
+inline void zero_dropped_units(Floats units, float* row, size_t size, const uint16_t* draws, size_t,
+                               uint32_t threshold) {
   zero_dropped(units, row, size, draws, threshold);
 }
 

@@ -1,7 +1,7 @@
 // The tasks of attention.h, compiled once per instruction set: included after a vec_*.h, vec_math.h and panels.h.
 //
-// Legend: L rows (queries) of the sequence, S keys that are seen, H head_dim; padded: rounded up to kLanes, the extra rows
-// being zeros. Matrices are dense scratch, laid out as panels.h says.
+// Legend: L rows (queries) of the sequence, S keys that are seen, H head_dim; padded: rounded up to kLanes, the extra
+// rows being zeros. Matrices are dense scratch, laid out as panels.h says.
 #include "cpu/attention_dropout.h"
 namespace fastbert {
 namespace {
@@ -34,18 +34,20 @@ struct Task {
   bool dropping;
 
   Task(const AttentionArgs& args, size_t sequence)
-      : start(args.sequences[sequence].start), rows(args.sequences[sequence].rows),
-        keys(args.sequences[sequence].keys), padded_keys(rounded_up(keys, kLanes)), head_dim(args.head_dim),
+      : start(args.sequences[sequence].start),
+        rows(args.sequences[sequence].rows),
+        keys(args.sequences[sequence].keys),
+        padded_keys(rounded_up(keys, kLanes)),
+        head_dim(args.head_dim),
         ld(padded_keys + kLanes),  // not a power of two: rows would share their places in the first-level cache
-        window(args.window), dropping(args.dropout.threshold != 0) {}
+        window(args.window),
+        dropping(args.dropout.threshold != 0) {}
 
   size_t first_key(size_t row) const {
     if (window < 0 || row <= static_cast<size_t>(window)) return 0;
     return std::min(row - static_cast<size_t>(window), keys);
   }
-  size_t end_key(size_t row) const {
-    return window < 0 ? keys : std::min(keys, row + static_cast<size_t>(window) + 1);
-  }
+  size_t end_key(size_t row) const { return window < 0 ? keys : std::min(keys, row + static_cast<size_t>(window) + 1); }
 };
 
 template <class Element>
@@ -123,8 +125,7 @@ float softmax_row(const float* s, float scale, size_t first, size_t end, size_t 
   size_t j = first;
   for (; j + Vec::kWidth <= end; j += Vec::kWidth) top = Vec::max(top, Vec::load(s + j));
   float highest = Vec::largest(top);
-  if (j < end && j > first)
-    highest = std::max(highest, Vec::largest(Vec::load(s + end - Vec::kWidth)));
+  if (j < end && j > first) highest = std::max(highest, Vec::largest(Vec::load(s + end - Vec::kWidth)));
   else
     for (; j < end; ++j) highest = std::max(highest, s[j]);
   largest = highest * scale;
@@ -154,8 +155,8 @@ struct KeyRange {
 // The draws of rows [row, row + rows), columns of the range, (rows, range.size()).
 inline void draw(const AttentionArgs& args, const Task& t, size_t head, size_t row, size_t rows, const KeyRange& range,
                  uint16_t* out) {
-  dropout_draws(args.dropout.seed, static_cast<uint32_t>(t.start), static_cast<uint32_t>(head), row, rows, t.padded_keys,
-                range.begin, range.size(), out);
+  dropout_draws(args.dropout.seed, static_cast<uint32_t>(t.start), static_cast<uint32_t>(head), row, rows,
+                t.padded_keys, range.begin, range.size(), out);
 }
 
 template <class Units, class Element>
@@ -220,7 +221,8 @@ struct Attention {
       multiply<Units, false>({w.weights + range.begin / kPer, t.ld / kPer, 1}, count, w.values, width,
                              t.padded_keys / kPer, range.begin / kPer, range.size() / kPer, w.out, width);
       for (size_t i = 0; i < count; ++i)
-        scatter_row<Element>(args, false, 0, w.out + i * width, w.sums[i], row_of<Element>(args.out, t.start + row + i, head));
+        scatter_row<Element>(args, false, 0, w.out + i * width, w.sums[i],
+                             row_of<Element>(args.out, t.start + row + i, head));
     }
   }
 
@@ -233,7 +235,8 @@ struct Attention {
     BackwardScratch(const Task& t, void* base) {
       Scratch s{static_cast<char*>(base), 0};
       block = block_rows<Units>(kBackwardScores, t.rows, t.ld);
-      const size_t key_units = t.padded_keys * t.head_dim / kPer, row_units = rounded_up(block, kLanes) * t.head_dim / kPer;
+      const size_t key_units = t.padded_keys * t.head_dim / kPer,
+                   row_units = rounded_up(block, kLanes) * t.head_dim / kPer;
       rows = s.take<Unit>(key_units);
       keys = s.take<Unit>(key_units);
       keys_packed = s.take<Unit>(key_units);
@@ -348,8 +351,10 @@ struct Attention {
         multiply<Units, false>(p, range.size(), w.d_out_packed, width, depth, 0, depth, w.dv, width);
         multiply<Units, false>(ds, range.size(), w.queries_packed, width, depth, 0, depth, w.dk, width);
       } else {
-        multiply<Units, true>(p, range.size(), w.d_out_packed, width, depth, 0, depth, w.dv + range.begin * width, width);
-        multiply<Units, true>(ds, range.size(), w.queries_packed, width, depth, 0, depth, w.dk + range.begin * width, width);
+        multiply<Units, true>(p, range.size(), w.d_out_packed, width, depth, 0, depth, w.dv + range.begin * width,
+                              width);
+        multiply<Units, true>(ds, range.size(), w.queries_packed, width, depth, 0, depth, w.dk + range.begin * width,
+                              width);
       }
       multiply<Units, false>({w.d_scores + range.begin / kPer, t.ld / kPer, 1}, count, w.keys_packed, width,
                              t.padded_keys / kPer, range.begin / kPer, range.size() / kPer, w.dq, width);

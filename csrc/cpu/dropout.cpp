@@ -33,8 +33,8 @@ uint32_t dropout_threshold(float probability) {
   return static_cast<uint32_t>(std::min(std::max(nearest, 1L), 65535L));
 }
 
-void dropout_draws(uint64_t seed, uint32_t stream0, uint32_t stream1, size_t row, size_t rows, size_t width, size_t begin,
-                   size_t size, uint16_t* out) {
+void dropout_draws(uint64_t seed, uint32_t stream0, uint32_t stream1, size_t row, size_t rows, size_t width,
+                   size_t begin, size_t size, uint16_t* out) {
   constexpr size_t kChunk = 64;  // blocks at a time: short rows share the wide registers
   uint32_t counters[kChunk], first[kChunk], second[kChunk], words[4 * kChunk];
   std::fill(first, first + kChunk, stream0);

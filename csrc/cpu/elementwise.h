@@ -1,4 +1,4 @@
-// One value in, one value out: conversions, and e^x for the tests. The smallest example of a kernel; see README.md.
+// One value in, one value out: conversions, and e^x for the tests.
 #pragma once
 #include <cstddef>
 

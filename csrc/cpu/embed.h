@@ -14,9 +14,9 @@ constexpr size_t kMaxTables = 3;
 template <class E>
 struct GatherRows {
   size_t width, tables;
-  const E* table[kMaxTables];          // (…, width)
-  const int64_t* index[kMaxTables];    // (rows), proven to be inside
-  E* out;                              // (rows, width): the sums
+  const E* table[kMaxTables];        // (…, width)
+  const int64_t* index[kMaxTables];  // (rows), proven to be inside
+  E* out;                            // (rows, width): the sums
 };
 
 struct EmbedKernels {

@@ -67,7 +67,8 @@ void set_current_isa(const std::string& name) {
     if (name == isa_name(isa)) return the_isa().store(isa);
     known += std::string(known.empty() ? "" : ", ") + isa_name(isa);
   }
-  if (name != "auto") throw std::invalid_argument("isa='" + name + "': expected auto or what this machine runs: " + known);
+  if (name != "auto")
+    throw std::invalid_argument("isa='" + name + "': expected auto or what this machine runs: " + known);
   the_isa().store(available_isas().back());
 }
 

@@ -56,8 +56,7 @@ void cross_entropy_row(const LossArgs& args, size_t i) {
     sum2 = sum2 + part2;
   }
   for (; j < whole; j += Vec::kWidth) sum = sum + exp2_softmax<kCoarse>((x.load(j) - shift) * log2e);
-  if (rest)
-    sum2 = sum2 + Vec::between(exp2_softmax<kCoarse>((x.load_first(whole, rest) - shift) * log2e), 0, 0, rest);
+  if (rest) sum2 = sum2 + Vec::between(exp2_softmax<kCoarse>((x.load_first(whole, rest) - shift) * log2e), 0, 0, rest);
   const float total = Vec::sum(sum + sum2);
 
   const auto label = static_cast<size_t>(args.labels[i]);

@@ -45,7 +45,8 @@ void muon_update(const std::vector<MuonPart>& parts, const MuonStep& step, bool 
   // the largest first, so that no thread begins one when the others are done
   std::vector<size_t> order(parts.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return work_of(parts[a]) > work_of(parts[b]); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return work_of(parts[a]) > work_of(parts[b]); });
   size_t bytes = 0;
   for (const MuonPart& part : parts) bytes = std::max(bytes, kernel.scratch_bytes(part.rows, part.columns));
   team_for(parts.size(), threads, [&](size_t i, int) { kernel.update(parts[order[i]], step, thread_scratch(bytes)); });

@@ -1,4 +1,5 @@
-// Muon's whole update of one matrix: momentum, Newton–Schulz iteration, decay, step, and the bfloat16 image of the weights.
+// Muon's whole update of one matrix: momentum, Newton–Schulz iteration, decay, step, and the bfloat16 image of the
+// weights.
 //
 //   M ← M + (1 − μ)(G − M)      X₀ = D / |D|, D = G + μ (M − G), lying down: R <= C
 //   A = X Xᵀ, B = b A + c A², X ← a X + B X, a few times

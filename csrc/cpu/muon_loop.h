@@ -1,7 +1,7 @@
 // The update of muon.h, compiled once per instruction set: included after a vec_*.h and panels.h.
 //
-// Legend: R <= C the matrix lying down, both rounded up to kLanes, the extra rows and columns being zeros; units and panels
-// as panels.h has them.
+// Legend: R <= C the matrix lying down, both rounded up to kLanes, the extra rows and columns being zeros; units and
+// panels as panels.h has them.
 namespace fastbert {
 namespace {
 
@@ -34,7 +34,7 @@ struct Muon {
   using Unit = typename Units::Unit;
   static constexpr size_t kPer = Units::kPer;
 
-  struct Matrix {  // X, and what the iteration needs
+  struct Matrix {          // X, and what the iteration needs
     size_t rows, columns;  // R and C
     size_t bytes = 0;
     Unit *x, *packed, *gram, *quintic;

@@ -1,15 +1,15 @@
 // Small matrix products out of the near caches: C (M, N) = A (M, K) · B (K, N), in floats or in pairs of bf16 summed in
 // floats. Included after a vec_*.h. No include guard needed: each source file includes it once.
 //
-// Everything is made of 32-bit units. With Floats a unit is one value and k counts values; with Pairs a unit is two bf16
-// that follow each other along K and k counts pairs, as vdpbf16ps wants them. N is a multiple of kLanes.
+// Everything is made of 32-bit units. With Floats a unit is one value and k counts values; with Pairs a unit is two
+// bf16 that follow each other along K and k counts pairs, as vdpbf16ps wants them. N is a multiple of kLanes.
 //  - A: unit (m, k) at a[m * row + k * step], so that a transposed matrix needs no copy.
 //  - B: "panels" of up to kPanel columns, each panel its k rows of units one after another.
 namespace fastbert {
 namespace {
 
-constexpr size_t kLanes = 16;                                  // sizes are rounded up to it, whatever the registers hold
-constexpr size_t kPanel = Vec::kWidth * Vec::kTileVecs;        // columns of a panel
+constexpr size_t kLanes = 16;                            // sizes are rounded up to it, whatever the registers hold
+constexpr size_t kPanel = Vec::kWidth * Vec::kTileVecs;  // columns of a panel
 constexpr size_t kDepth = 256;  // units summed before they join C: rounding errors grow with the length of one sum
 constexpr size_t kTileRows = static_cast<size_t>(Vec::kTileRows);
 
@@ -28,7 +28,9 @@ struct Floats {
   static void store(Unit* row, size_t j, Vec::T x) { Vec::store(row + j, x); }
   static void store_first(Unit* row, size_t j, Vec::T x, size_t n) { Vec::store_first(row + j, x, n); }
   // units of B for kWidth columns: from one row
-  static void interleave(const Unit* rows, size_t, size_t column, Unit* out) { Vec::store(out, Vec::load(rows + column)); }
+  static void interleave(const Unit* rows, size_t, size_t column, Unit* out) {
+    Vec::store(out, Vec::load(rows + column));
+  }
 };
 
 #ifdef FASTBERT_BF16_UNITS
@@ -107,8 +109,8 @@ struct Left {  // A: unit (m, k) at units[m * row + k * step]
 };
 
 template <class Units, int kRows, int kVecs, bool kAdd>
-void multiply_tile(Left<typename Units::Unit> a, const typename Units::Unit* panel, size_t width, size_t depth, float* c,
-                   size_t c_row) {
+void multiply_tile(Left<typename Units::Unit> a, const typename Units::Unit* panel, size_t width, size_t depth,
+                   float* c, size_t c_row) {
   Vec::T sum[kRows][kVecs];
   for (int m = 0; m < kRows; ++m)
     for (int n = 0; n < kVecs; ++n) sum[m][n] = Vec::set(0.0f);

@@ -1,5 +1,5 @@
-// What happens to rows between the matrix products: LayerNorm with its residual, GELU and GeGLU with their bias, sums over
-// rows. Computing is in float; E is float or Bf16. Sums over rows come out in parts that the caller adds in order.
+// What happens to rows between the matrix products: LayerNorm with its residual, GELU and GeGLU with their bias, sums
+// over rows. Computing is in float; E is float or Bf16. Sums over rows come out in parts that the caller adds in order.
 #pragma once
 #include <cstddef>
 
@@ -12,29 +12,29 @@ namespace fastbert {
 template <class E>
 struct LayerNormForward {
   size_t width;
-  const E* x;             // (rows, width)
-  const float* x_bias;    // (width) or null
-  const E* residual;      // (rows, width) or null
-  const float* weight;    // (width)
-  const float* bias;      // (width) or null
+  const E* x;           // (rows, width)
+  const float* x_bias;  // (width) or null
+  const E* residual;    // (rows, width) or null
+  const float* weight;  // (width)
+  const float* bias;    // (width) or null
   float eps;
-  E* total;               // (rows, width) or null
-  E* out;                 // (rows, width)
-  float* mean;            // (rows) or null
-  float* rstd;            // (rows) or null
+  E* total;     // (rows, width) or null
+  E* out;       // (rows, width)
+  float* mean;  // (rows) or null
+  float* rstd;  // (rows) or null
 };
 
 // grad_total = gradient through the normalisation, plus grad_sum where the sum was handed on.
 template <class E>
 struct LayerNormBackward {
   size_t width;
-  const E* grad_out;      // (rows, width)
-  const E* grad_sum;      // (rows, width) or null
-  const E* total;         // (rows, width)
-  const float* mean;      // (rows)
-  const float* rstd;      // (rows)
-  const float* weight;    // (width)
-  E* grad_total;          // (rows, width)
+  const E* grad_out;    // (rows, width)
+  const E* grad_sum;    // (rows, width) or null
+  const E* total;       // (rows, width)
+  const float* mean;    // (rows)
+  const float* rstd;    // (rows)
+  const float* weight;  // (width)
+  E* grad_total;        // (rows, width)
 };
 
 // out = gelu(x + bias), or with gated gelu(gate + …) · (value + …) for x = [gate | value]. width is out's.
@@ -42,19 +42,19 @@ template <class E>
 struct GeluForward {
   size_t width;
   bool gated, tanh;
-  const E* x;             // (rows, width) or (rows, 2 · width)
-  const float* bias;      // as wide as x, or null
-  E* out;                 // (rows, width)
+  const E* x;         // (rows, width) or (rows, 2 · width)
+  const float* bias;  // as wide as x, or null
+  E* out;             // (rows, width)
 };
 
 template <class E>
 struct GeluBackward {
   size_t width;
   bool gated, tanh;
-  const E* grad_out;      // (rows, width)
+  const E* grad_out;  // (rows, width)
   const E* x;
   const float* bias;
-  E* grad_x;              // as wide as x
+  E* grad_x;  // as wide as x
 };
 
 struct RowKernels {

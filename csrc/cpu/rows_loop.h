@@ -102,8 +102,9 @@ struct Gelu {
   T value, slope;
 };
 
-// x Φ(x) and its derivative Φ(x) + x φ(x). erfc(z) = e^(−z²) · polynomial of t = 1 / (1 + c z) for z >= 0: error 3e-8, or
-// with kCoarse (results to be rounded to bf16) 3e-5 (Abramowitz & Stegun, Handbook of Mathematical Functions, 7.1.25).
+// x Φ(x) and its derivative Φ(x) + x φ(x). erfc(z) = e^(−z²) · polynomial of t = 1 / (1 + c z) for z >= 0: error 3e-8,
+// or with kCoarse (results to be rounded to bf16) 3e-5 (Abramowitz & Stegun, Handbook of Mathematical
+// Functions, 7.1.25).
 template <bool kCoarse>
 inline Gelu gelu_exact(T x) {
   const T size = Vec::min(Vec::set(40.0f), Vec::max(x, Vec::set(0.0f) - x));
@@ -211,8 +212,8 @@ void sum_rows(const E* x, size_t width, size_t begin, size_t end, float* sums) {
 }
 
 constexpr RowKernels kRowKernels{
-    &norm_forward<Bf16>,  &norm_forward<float>,  &norm_backward<Bf16>, &norm_backward<float>, &gelu_forward<Bf16>,
-    &gelu_forward<float>, &gelu_backward<Bf16>,  &gelu_backward<float>, &sum_rows<Bf16>,      &sum_rows<float>,
+    &norm_forward<Bf16>,  &norm_forward<float>, &norm_backward<Bf16>,  &norm_backward<float>, &gelu_forward<Bf16>,
+    &gelu_forward<float>, &gelu_backward<Bf16>, &gelu_backward<float>, &sum_rows<Bf16>,       &sum_rows<float>,
 };
 
 }  // namespace

@@ -1,10 +1,13 @@
 // The products of panels.h on AMX's tiles: 16 x 16 floats += 16 x 32 bf16 · 32 x 16 bf16 in one instruction, 256
-// times the products of a vdpbf16ps. Included after vec_avx512.h (with FASTBERT_BF16_UNITS) and panels.h, once per source file.
+// times the products of a vdpbf16ps. Included after vec_avx512.h (with FASTBERT_BF16_UNITS) and panels.h, once per
+// source file.
 //
-// The panels of B are what tdpbf16ps reads: a tile of B is 16 rows of a panel, 16 columns wide. A tile of A is 16 rows of
-// 16 units. Tiles 0 .. 3 hold 32 x 32 of C, 4 and 5 hold A, 6 and 7 hold B. What is no whole tile is copied with zeros.
+// The panels of B are what tdpbf16ps reads: a tile of B is 16 rows of a panel, 16 columns wide. A tile of A is 16 rows
+// of 16 units. Tiles 0 .. 3 hold 32 x 32 of C, 4 and 5 hold A, 6 and 7 hold B. What is no whole tile is copied with
+// zeros.
 //
-// The instructions are written out, so that the compiler needs no AMX of its own and keeps every access to memory in place.
+// The instructions are written out, so that the compiler needs no AMX of its own and keeps every access to memory in
+// place.
 //
 // Reference: Intel Architecture Instruction Set Extensions Programming Reference, chapter 3 (AMX).
 namespace fastbert {
@@ -142,7 +145,8 @@ inline void multiply_tiled(Left<uint32_t> a, size_t rows, const uint32_t* b, siz
     if (a.step != 1 || over || count % kTile) {
       from = {packed, kTile * sizeof(uint32_t), num_tiles * kTile * kTile, kTile * kTile};
       for (size_t i = 0; i < count; i += kTile)
-        pack_tiles({block.units + i * a.row, a.row, a.step}, std::min(kTile, count - i), depth, packed + i / kTile * from.below);
+        pack_tiles({block.units + i * a.row, a.row, a.step}, std::min(kTile, count - i), depth,
+                   packed + i / kTile * from.below);
     }
     for (size_t begin = 0; begin < columns; begin += kPanel) {
       const size_t width = std::min(kPanel, columns - begin);

@@ -1,5 +1,5 @@
-// Vec on 8 floats: AVX2 with FMA. From here to FASTBERT_VEC_END every function is compiled for them: include the standard
-// headers before this one, and use no lambdas below it (they would not get the instruction set).
+// Vec on 8 floats: AVX2 with FMA. From here to FASTBERT_VEC_END every function is compiled for them: include the
+// standard headers before this one, and use no lambdas below it (they would not get the instruction set).
 #pragma once
 // GCC 12 takes the undefined upper half of a cast for a mistake of ours (its bug 105593)
 #if defined(__GNUC__) && !defined(__clang__)
@@ -99,12 +99,12 @@ struct Vec {
   // lane l of x where first <= at + l < end, else 0
   static T between(T x, size_t at, size_t begin, size_t end) {
     const size_t below = begin > at ? begin - at : 0, stop = end > at ? end - at : 0;
-    return _mm256_castsi256_ps(_mm256_andnot_si256(first(std::min(below, kWidth)),
-                                                   _mm256_and_si256(first(std::min(stop, kWidth)), _mm256_castps_si256(x))));
+    return _mm256_castsi256_ps(_mm256_andnot_si256(
+        first(std::min(below, kWidth)), _mm256_and_si256(first(std::min(stop, kWidth)), _mm256_castps_si256(x))));
   }
 
   static constexpr int kTileRows = 6, kTileVecs = 2;  // of a matrix product: 12 of 16 registers; see panels.h
-  static void transpose(T* rows) {  // 8 x 8
+  static void transpose(T* rows) {                    // 8 x 8
     T a[8], b[8];
     for (int i = 0; i < 4; ++i) {
       a[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);

@@ -1,5 +1,5 @@
-// Vec on 16 floats: AVX-512 F, BW, DQ, VL; with FASTBERT_BF16_UNITS defined before, also the BF16 instructions. The same
-// rules as in vec_avx2.h.
+// Vec on 16 floats: AVX-512 F, BW, DQ, VL; with FASTBERT_BF16_UNITS defined before, also the BF16 instructions. The
+// same rules as in vec_avx2.h.
 #pragma once
 // GCC 12 takes the undefined upper half of a cast for a mistake of ours (its bug 105593)
 #if defined(__GNUC__) && !defined(__clang__)
@@ -41,9 +41,7 @@ struct Vec {
   using T = __m512;
 
   static __mmask16 first(size_t n) { return static_cast<__mmask16>((1u << n) - 1); }  // lanes below n, n <= 16
-  static T widened(__m256i half) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-  }
+  static T widened(__m256i half) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)); }
   // vcvtneps2bf16 would flush denormals, torch does not
   static __m256i rounded(T x) {
     const __m512i bits = _mm512_castps_si512(x);
@@ -83,11 +81,12 @@ struct Vec {
   // lane l of x where begin <= at + l < end, else 0
   static T between(T x, size_t at, size_t begin, size_t end) {
     const size_t below = begin > at ? begin - at : 0, stop = end > at ? end - at : 0;
-    return _mm512_maskz_mov_ps(static_cast<__mmask16>(first(std::min(stop, kWidth)) & ~first(std::min(below, kWidth))), x);
+    return _mm512_maskz_mov_ps(static_cast<__mmask16>(first(std::min(stop, kWidth)) & ~first(std::min(below, kWidth))),
+                               x);
   }
 
   static constexpr int kTileRows = 6, kTileVecs = 4;  // of a matrix product: 24 of 32 registers; see panels.h
-  static void transpose(T* rows) {  // 16 x 16
+  static void transpose(T* rows) {                    // 16 x 16
     T a[16], b[16];
     for (int i = 0; i < 8; ++i) {
       a[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);

@@ -17,11 +17,15 @@ struct Vec {
   static T load(const float* p) { return *p; }
   static T load(const Bf16* p) { return to_float(*p); }
   template <class Element>
-  static T load_first(const Element* p, size_t n) { return n ? load(p) : 0.0f; }
+  static T load_first(const Element* p, size_t n) {
+    return n ? load(p) : 0.0f;
+  }
   static void store(float* p, T x) { *p = x; }
   static void store(Bf16* p, T x) { *p = to_bf16(x); }
   template <class Element>
-  static void store_first(Element* p, T x, size_t n) { if (n) store(p, x); }
+  static void store_first(Element* p, T x, size_t n) {
+    if (n) store(p, x);
+  }
 
   static T fma(T a, T b, T c) { return a * b + c; }
   // of a number and NaN the second, as on x86

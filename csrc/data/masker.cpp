@@ -95,8 +95,7 @@ uint64_t choose_spans(const MaskRule& rule, const Units& units, const uint32_t* 
   uint64_t candidates = 0;  // where a span begins unless it is inside another one
   if (below)
     candidates = units.starts & ~units.run_starts & bits_at_most(words, count, static_cast<uint32_t>(below - 1));
-  if (run_below)
-    candidates |= units.run_starts & bits_at_most(words, count, static_cast<uint32_t>(run_below - 1));
+  if (run_below) candidates |= units.run_starts & bits_at_most(words, count, static_cast<uint32_t>(run_below - 1));
   uint64_t chosen = 0, stops = units.starts | units.special;  // stops: those not yet passed
   begins = 0;
   bool inside = walk.remaining > 0;
@@ -142,10 +141,8 @@ size_t select_rows(const MaskRule& rule, const int64_t* ids, const uint32_t* wor
       continue;
     }
     const Units units = find_units(rule.flags, ids + row, count, walk);
-    if (rule.unit == MaskUnit::kWord)
-      chosen = choose_words(units, bits_at_most(words, count, last), count, walk);
-    else
-      chosen = choose_spans(rule, units, words, count, walk, begins);
+    if (rule.unit == MaskUnit::kWord) chosen = choose_words(units, bits_at_most(words, count, last), count, walk);
+    else chosen = choose_spans(rule, units, words, count, walk, begins);
     for (; chosen; chosen &= chosen - 1) {
       const int i = lowest_bit(chosen);
       out[n++] = (row + i) | static_cast<int64_t>(begins >> i & 1) << kSpanStartBit;
@@ -164,8 +161,13 @@ struct Below {
 class Selector {
  public:
   Selector(const MaskRule& rule, const MaskBatch& batch, Scratch& scratch)
-      : rule_(rule), ids_(batch.input_ids), cu_(batch.cu_seqlens), sequence_ids_(batch.sequence_ids),
-        below_{batch.select_below, batch.select_stride}, count_(batch.num_sequences), s_(scratch) {}
+      : rule_(rule),
+        ids_(batch.input_ids),
+        cu_(batch.cu_seqlens),
+        sequence_ids_(batch.sequence_ids),
+        below_{batch.select_below, batch.select_stride},
+        count_(batch.num_sequences),
+        s_(scratch) {}
 
   // Rows chosen, ascending, in scratch.selected; returns how many.
   size_t select() {

@@ -82,8 +82,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (int32_t& c : second_cu) c -= cu[half];
   std::vector<int64_t> index_a, index_b;
   mask_batch(rule, {first.data(), cu.data(), sequence_ids.data(), half, below.data(), 1}, index_a, labels);
-  mask_batch(rule,
-             {second.data(), second_cu.data(), sequence_ids.data() + half, count - half, below.data() + half, 1},
+  mask_batch(rule, {second.data(), second_cu.data(), sequence_ids.data() + half, count - half, below.data() + half, 1},
              index_b, labels);
   bool chosen_a = false, chosen_b = false;  // by the whole batch; where not, "at least one" is another one
   for (int64_t row : index) (row < cu[half] ? chosen_a : chosen_b) = true;

@@ -28,10 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     auto best = rooms.end();
     for (auto room = rooms.begin(); room != rooms.end(); ++room)
       if (*room >= length && (best == rooms.end() || *room < *best)) best = room;
-    if (best == rooms.end())
-      rooms.push_back(batch_tokens - length);
-    else
-      *best -= length;
+    if (best == rooms.end()) rooms.push_back(batch_tokens - length);
+    else *best -= length;
   }
   const int64_t fewest = static_cast<int64_t>(rooms.size());
   if (count != fewest && count != fewest + fewest / 100) abort();

@@ -30,8 +30,7 @@ Words read_words(const uint8_t* data, size_t size) {
 
 fastbert::Vocab learn(const Words& words, const fastbert::VocabOptions& options) {
   fastbert::CountTable table;
-  for (const auto& [word, count] : words)
-    table.add(reinterpret_cast<const uint8_t*>(word.data()), word.size(), count);
+  for (const auto& [word, count] : words) table.add(reinterpret_cast<const uint8_t*>(word.data()), word.size(), count);
   return fastbert::VocabTrainer(table, options).learn();
 }
 

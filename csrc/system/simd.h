@@ -25,8 +25,7 @@ SimdLevel simd_level_named(const std::string& name);
 #define FASTBERT_X86 1
 #endif
 // AMX's instructions in an assembler that knows them, and Linux, which is asked for leave to use them
-#if defined(FASTBERT_X86) && defined(__linux__) && \
-    (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#if defined(FASTBERT_X86) && defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
 #define FASTBERT_AMX 1
 #endif
 #if defined(__aarch64__)

@@ -239,7 +239,7 @@ def main():
     for name, (_, table) in data.items():
         print(f"  {name}: {len(table)} rows")
     if stale:
-        sys.exit(f"out of date: {', '.join(stale)}. Remedy: python csrc/tables/generate.py")
+        sys.exit(f"out of date: {', '.join(stale)}. Try: python csrc/tables/generate.py")
 
 
 if __name__ == "__main__":

@@ -80,10 +80,8 @@ inline Masked mask(const MaskRule& rule, const std::vector<int64_t>& ids, const 
       const uint32_t leading = static_cast<uint32_t>(leader[row] - cu[b]);
       const uint32_t action = word(rule, sequence_ids[b], leading, Purpose::kReplace, 0);
       const uint64_t pick = word(rule, sequence_ids[b], position, Purpose::kReplace, 1);
-      if (action < rule.mask_below)
-        result.input_ids[row] = rule.mask_id;
-      else if (action < rule.random_below)
-        result.input_ids[row] = ordinary[pick * ordinary.size() >> 32];
+      if (action < rule.mask_below) result.input_ids[row] = rule.mask_id;
+      else if (action < rule.random_below) result.input_ids[row] = ordinary[pick * ordinary.size() >> 32];
     }
   }
   return result;

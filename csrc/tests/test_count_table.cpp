@@ -18,9 +18,8 @@ void add(CountTable& table, const std::string& key, int64_t count) { table.add(b
 
 std::map<std::string, int64_t> contents(const CountTable& table) {
   std::map<std::string, int64_t> result;
-  table.for_each([&](const CountTable::Slot& slot) {
-    result[std::string(slot.bytes, slot.bytes + slot.size)] += slot.count;
-  });
+  table.for_each(
+      [&](const CountTable::Slot& slot) { result[std::string(slot.bytes, slot.bytes + slot.size)] += slot.count; });
   return result;
 }
 

@@ -66,8 +66,8 @@ TEST_CASE("muon: one step, on every instruction set, standing and lying, at any 
           const double m = 0.25 + (1.0 - double{step.momentum}) * (grad[i] - 0.25);
           direction[i] = grad[i] + double{step.momentum} * (m - grad[i]);
         }
-        fastbert::muon_update({{grad.data(), weights.data(), momentum.data(), image.data(), rows, columns, -0.5f}}, step,
-                              bf16, 2);
+        fastbert::muon_update({{grad.data(), weights.data(), momentum.data(), image.data(), rows, columns, -0.5f}},
+                              step, bf16, 2);
         const bool lying = rows <= columns;
         Matrix x = orthogonalised(lying ? direction : transposed(direction, rows, columns), std::min(rows, columns),
                                   std::max(rows, columns), step);

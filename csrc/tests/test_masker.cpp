@@ -56,8 +56,8 @@ std::vector<uint8_t> make_flags(bool special_in_the_middle) {
 void check_same(const MaskRule& rule, const Batch& batch) {
   const naive::Masked expected = naive::mask(rule, batch.ids, batch.cu, batch.sequence_ids, batch.below);
   std::vector<int64_t> ids = batch.ids, masked_index, labels;
-  const MaskBatch view{ids.data(), batch.cu.data(), batch.sequence_ids.data(), batch.sequence_ids.size(),
-                       batch.below.data(), 1};
+  const MaskBatch view{
+      ids.data(), batch.cu.data(), batch.sequence_ids.data(), batch.sequence_ids.size(), batch.below.data(), 1};
   CHECK(mask_batch(rule, view, masked_index, labels) == -1);
   CHECK(masked_index == expected.masked_index);
   CHECK(labels == expected.labels);

@@ -19,7 +19,10 @@ std::vector<Word> words(const std::string& text, NormalizerOptions options = {},
   std::vector<Word> result;
   Normalizer(options).words(
       reinterpret_cast<const uint8_t*>(text.data()), text.size(),
-      [&](const uint8_t* word, size_t size, size_t chars) { result.push_back({{word, word + size}, chars}); }, limit);
+      [&](const uint8_t* word, size_t size, size_t chars) {
+        result.push_back({{word, word + size}, chars});
+      },
+      limit);
   return result;
 }
 
@@ -37,7 +40,10 @@ TEST_CASE("normalizer: lower case, accents, punctuation, ideographs, controls") 
 TEST_CASE("normalizer: marks that survive are ordered, starters stop them") {
   // U+302E has class 224 and U+1B44 class 9; both survive
   CHECK(words("a\u302e\u1b44") == std::vector<Word>{{"a\u1b44\u302e", 3}});
-  CHECK(words("a\u302e" "b\u1b44") == std::vector<Word>{{"a\u302e" "b\u1b44", 4}});
+  CHECK(words("a\u302e"
+              "b\u1b44") == std::vector<Word>{{"a\u302e"
+                                               "b\u1b44",
+                                               4}});
 }
 
 TEST_CASE("normalizer: beyond the limit nothing is stored, and the count says so") {
@@ -50,11 +56,11 @@ TEST_CASE("normalizer: beyond the limit nothing is stored, and the count says so
 TEST_CASE("normalizer: aligned words say where they came from") {
   std::vector<uint32_t> sources;
   const std::string text = "x\u00c9\u0301y";
-  Normalizer(NormalizerOptions{}).aligned_words(
-      reinterpret_cast<const uint8_t*>(text.data()), text.size(), 10,
-      [&](const uint8_t* word, size_t size, size_t chars, const uint32_t* from) {
-        CHECK(std::string(word, word + size) == "xey");
-        sources.assign(from, from + chars);
-      });
+  Normalizer(NormalizerOptions{})
+      .aligned_words(reinterpret_cast<const uint8_t*>(text.data()), text.size(), 10,
+                     [&](const uint8_t* word, size_t size, size_t chars, const uint32_t* from) {
+                       CHECK(std::string(word, word + size) == "xey");
+                       sources.assign(from, from + chars);
+                     });
   CHECK(sources == std::vector<uint32_t>{10, 11, 13});
 }

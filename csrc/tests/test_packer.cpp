@@ -18,10 +18,8 @@ int64_t plain_best_fit(std::vector<int64_t> lengths, int64_t batch_tokens) {
     auto best = rooms.end();
     for (auto room = rooms.begin(); room != rooms.end(); ++room)
       if (*room >= length && (best == rooms.end() || *room < *best)) best = room;
-    if (best == rooms.end())
-      rooms.push_back(batch_tokens - length);
-    else
-      *best -= length;
+    if (best == rooms.end()) rooms.push_back(batch_tokens - length);
+    else *best -= length;
   }
   return static_cast<int64_t>(rooms.size());
 }

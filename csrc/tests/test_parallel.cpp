@@ -42,7 +42,10 @@ TEST_CASE("parallel: no two calls run at once with the same worker") {
 
 TEST_CASE("parallel: the first exception comes back, and the pool lives on") {
   for (int round = 0; round < 20; ++round) {
-    CHECK_THROWS_AS(parallel_for(100, 4, [](size_t i, int) { if (i == 13) throw std::runtime_error("13"); }),
+    CHECK_THROWS_AS(parallel_for(100, 4,
+                                 [](size_t i, int) {
+                                   if (i == 13) throw std::runtime_error("13");
+                                 }),
                     std::runtime_error);
     std::atomic<int> sum{0};
     parallel_for(10, 4, [&](size_t, int) { ++sum; });
@@ -56,7 +59,9 @@ TEST_CASE("parallel: nested and simultaneous calls do all of their work") {
   CHECK(sum == 64);
   std::vector<std::thread> callers;
   for (int i = 0; i < 4; ++i)
-    callers.emplace_back([&] { for (int k = 0; k < 50; ++k) parallel_for(4, 3, [&](size_t, int) { ++sum; }); });
+    callers.emplace_back([&] {
+      for (int k = 0; k < 50; ++k) parallel_for(4, 3, [&](size_t, int) { ++sum; });
+    });
   for (auto& caller : callers) caller.join();
   CHECK(sum == 64 + 4 * 50 * 4);
 }

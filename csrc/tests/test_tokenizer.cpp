@@ -11,8 +11,9 @@ using namespace fastbert;
 
 namespace {
 
-const std::vector<std::string> kVocab = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##a", "##b", "ab",
-                                         ".", ",", "[", "]", "\u00e9", "e", "\u6f22", "##\u00e9", "m", "##m", "aaa"};
+const std::vector<std::string> kVocab = {"[PAD]",  "[UNK]", "[CLS]",  "[SEP]",    "[MASK]", "a",   "b",
+                                         "##a",    "##b",   "ab",     ".",        ",",      "[",   "]",
+                                         "\u00e9", "e",     "\u6f22", "##\u00e9", "m",      "##m", "aaa"};
 
 Tokenizer make(SimdLevel level, bool lowercase = true, const std::vector<std::string>& vocab = kVocab) {
   TokenizerOptions options;
@@ -32,9 +33,29 @@ std::vector<int32_t> encode(const Tokenizer& tokenizer, Tokenizer::Scratch& scra
 }
 
 std::string random_text(std::mt19937& random) {
-  static const std::string kPieces[] = {"a", "b", "A", "Ab", "aaaaaaaaaaaaaa", "aaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaa",
-                                        " ", ".", ",", "[MASK]", "[", "\u00e9", "\u00c9", "\u6f22", "\xff", "\xe6\xbc",
-                                        "\u0301", std::string(1, '\0'), "\t\n", "\u200b", "zz", std::string(40, 'b')};
+  static const std::string kPieces[] = {"a",
+                                        "b",
+                                        "A",
+                                        "Ab",
+                                        "aaaaaaaaaaaaaa",
+                                        "aaaaaaaaaaaaaaa",
+                                        "aaaaaaaaaaaaaaaa",
+                                        " ",
+                                        ".",
+                                        ",",
+                                        "[MASK]",
+                                        "[",
+                                        "\u00e9",
+                                        "\u00c9",
+                                        "\u6f22",
+                                        "\xff",
+                                        "\xe6\xbc",
+                                        "\u0301",
+                                        std::string(1, '\0'),
+                                        "\t\n",
+                                        "\u200b",
+                                        "zz",
+                                        std::string(40, 'b')};
   std::string text;
   for (size_t n = random() % 40; n; --n) text += kPieces[random() % std::size(kPieces)];
   return text;
@@ -45,8 +66,7 @@ std::string random_text(std::mt19937& random) {
 TEST_CASE("tokenizer: special tokens, words, pieces") {
   const Tokenizer tokenizer = make(SimdLevel::kScalar);
   Tokenizer::Scratch scratch(tokenizer);
-  CHECK(encode(tokenizer, scratch, "Ab, a[MASK]\u00c9 \u6f22zz") ==
-        std::vector<int32_t>{9, 11, 5, 4, 15, 16, 1});
+  CHECK(encode(tokenizer, scratch, "Ab, a[MASK]\u00c9 \u6f22zz") == std::vector<int32_t>{9, 11, 5, 4, 15, 16, 1});
   CHECK(encode(tokenizer, scratch, "").empty());
 }
 

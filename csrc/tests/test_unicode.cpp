@@ -46,11 +46,11 @@ TEST_CASE("unicode: the reference's versions, not today's") {
   const uint16_t* facts = code_point_facts();
   CHECK((facts[0x2B820] & kFlagIdeograph) == 0);  // its range starts at 2B920
   CHECK((facts[0x2B920] & kFlagIdeograph) != 0);
-  CHECK((facts[0x378] & kFlagRemoved) == 0);   // unassigned characters are kept
-  CHECK((facts[0x890] & kFlagRemoved) == 0);   // a format character newer than Unicode 8
+  CHECK((facts[0x378] & kFlagRemoved) == 0);  // unassigned characters are kept
+  CHECK((facts[0x890] & kFlagRemoved) == 0);  // a format character newer than Unicode 8
   CHECK((facts[0x1734] & kFlagNonspacing) != 0);
-  CHECK((facts[0x8D4] & 255) == 230);          // Unicode 9
-  CHECK((facts[0x898] & 255) == 0);            // Unicode 14
+  CHECK((facts[0x8D4] & 255) == 230);  // Unicode 9
+  CHECK((facts[0x898] & 255) == 0);    // Unicode 14
   CHECK((facts['$'] & kFlagPunctuation) != 0);
   CHECK((facts[0x20AC] & kFlagPunctuation) == 0);
 }

@@ -33,13 +33,15 @@ TEST_CASE("utf8: every scalar value goes out and comes back") {
 TEST_CASE("utf8: one replacement for each maximal subpart, as CPython gives") {
   using Points = std::vector<uint32_t>;
   CHECK(decode_all("\x80") == Points{kBad});
-  CHECK(decode_all("\xC0\x80") == Points{kBad, kBad});              // overlong
-  CHECK(decode_all("\xE0\x80\x80") == Points{kBad, kBad, kBad});    // overlong
-  CHECK(decode_all("\xED\xA0\x80") == Points{kBad, kBad, kBad});    // a surrogate
-  CHECK(decode_all("\xF0\x9F\x98") == Points{kBad});                // cut short
-  CHECK(decode_all("\xE6\xBC") == Points{kBad});                    // cut short
-  CHECK(decode_all("\xE6\xBC""a") == Points{kBad, 'a'});
+  CHECK(decode_all("\xC0\x80") == Points{kBad, kBad});            // overlong
+  CHECK(decode_all("\xE0\x80\x80") == Points{kBad, kBad, kBad});  // overlong
+  CHECK(decode_all("\xED\xA0\x80") == Points{kBad, kBad, kBad});  // a surrogate
+  CHECK(decode_all("\xF0\x9F\x98") == Points{kBad});              // cut short
+  CHECK(decode_all("\xE6\xBC") == Points{kBad});                  // cut short
+  CHECK(decode_all("\xE6\xBC"
+                   "a") == Points{kBad, 'a'});
   CHECK(decode_all("\xF4\x90\x80\x80") == Points{kBad, kBad, kBad, kBad});  // past U+10FFFF
-  CHECK(decode_all("\xF5""a\xFF") == Points{kBad, 'a', kBad});
+  CHECK(decode_all("\xF5"
+                   "a\xFF") == Points{kBad, 'a', kBad});
   CHECK(decode_all("\xC3\xC3\xA9") == Points{kBad, 0xE9});
 }

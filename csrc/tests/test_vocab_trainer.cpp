@@ -19,8 +19,7 @@ using Words = std::vector<std::pair<std::string, int64_t>>;
 
 Vocab learn(const Words& words, const VocabOptions& options) {
   CountTable table;
-  for (const auto& [word, count] : words)
-    table.add(reinterpret_cast<const uint8_t*>(word.data()), word.size(), count);
+  for (const auto& [word, count] : words) table.add(reinterpret_cast<const uint8_t*>(word.data()), word.size(), count);
   return VocabTrainer(table, options).learn();
 }
 

@@ -22,9 +22,8 @@ const std::vector<std::string> kSpecial = {"[MASK]", "[SEP]"};
 Counts contents(WordCounter& counter) {
   Counts result;
   counter.read([&](const CountTable& table) {
-    table.for_each([&](const CountTable::Slot& slot) {
-      result[std::string(slot.bytes, slot.bytes + slot.size)] = slot.count;
-    });
+    table.for_each(
+        [&](const CountTable::Slot& slot) { result[std::string(slot.bytes, slot.bytes + slot.size)] = slot.count; });
   });
   return result;
 }
@@ -35,8 +34,8 @@ size_t add(WordCounter& counter, const std::string& text, bool final = true) {
 
 // A text with everything that matters: accents, marks, ideographs, punctuation, special tokens, blanks, long words.
 std::string random_text(size_t num_parts, uint32_t seed) {
-  const char* const parts[] = {"a",  "b",    "Ã",      "c\u0327", "中",     "文", " ",      "\n",  "\t", ".",   "[",
-                               "#",  "word", "[MASK]", "[SEP",    "\u200b", "é",  "\u3000", "]",   " ",  "the", "ﬁ"};
+  const char* const parts[] = {"a", "b",    "Ã",      "c\u0327", "中",     "文", " ",      "\n", "\t", ".",   "[",
+                               "#", "word", "[MASK]", "[SEP",    "\u200b", "é",  "\u3000", "]",  " ",  "the", "ﬁ"};
   std::mt19937 random(seed);
   std::string text;
   for (size_t i = 0; i < num_parts; ++i) {
@@ -51,7 +50,8 @@ std::string random_text(size_t num_parts, uint32_t seed) {
 TEST_CASE("word counter: special tokens and punctuation are split out, too long words ignored") {
   WordCounter counter(NormalizerOptions{}, kSpecial, 1);
   add(counter, "Foo[MASK]bár, [SEP FOO " + std::string(101, 'a') + " " + std::string(100, 'b'));
-  CHECK(contents(counter) == Counts{{"foo", 2}, {"bar", 1}, {",", 1}, {"[", 1}, {"sep", 1}, {std::string(100, 'b'), 1}});
+  CHECK(contents(counter) ==
+        Counts{{"foo", 2}, {"bar", 1}, {",", 1}, {"[", 1}, {"sep", 1}, {std::string(100, 'b'), 1}});
 }
 
 TEST_CASE("word counter: of the special tokens that start at one place the longest is taken") {
@@ -100,7 +100,8 @@ TEST_CASE("word counter: small chunks and tables that are emptied all the time c
     limits.max_segments = 3;
     limits.max_thread_words = 20;
     WordCounter counter(NormalizerOptions{}, kSpecial, 3, limits);
-    for (int half = 0; half < 2; ++half) add(counter, half ? text.substr(text.find(' ')) : text.substr(0, text.find(' ')));
+    for (int half = 0; half < 2; ++half)
+      add(counter, half ? text.substr(text.find(' ')) : text.substr(0, text.find(' ')));
     CHECK(contents(counter) == contents(expected));
   }
 }
@@ -137,17 +138,6 @@ TEST_CASE("word counter: the first ill-formed byte is reported for any number of
   }
   WordCounter counter(NormalizerOptions{}, kSpecial, 1);
   CHECK_NOTHROW(add(counter, "\xEF\xBF\xBD"));
-}
-
-TEST_CASE("word counter: merging, also with itself") {
-  WordCounter a(NormalizerOptions{}, kSpecial, 2), b(NormalizerOptions{}, kSpecial, 1);
-  add(a, "x y");
-  add(b, "y z");
-  b.add_word("é", 1LL << 40);
-  a.merge(b);
-  CHECK(contents(a) == Counts{{"x", 1}, {"y", 2}, {"z", 1}, {"é", 1LL << 40}});
-  a.merge(a);
-  CHECK(contents(a) == Counts{{"x", 2}, {"y", 4}, {"z", 2}, {"é", 1LL << 41}});
 }
 
 TEST_CASE("word counter: may be filled from several threads at once") {

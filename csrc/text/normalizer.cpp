@@ -90,8 +90,8 @@ std::shared_ptr<const NormalizerTable> NormalizerTable::get(const NormalizerOpti
   // leaked on purpose: threads may outlive the static destructors
   static auto* mutex = new std::mutex;
   static auto* tables = new std::shared_ptr<const NormalizerTable>[16];
-  const int index = options.lowercase | options.strip_accents << 1 | options.clean_text << 2 |
-                    options.handle_chinese_chars << 3;
+  const int index =
+      options.lowercase | options.strip_accents << 1 | options.clean_text << 2 | options.handle_chinese_chars << 3;
   std::lock_guard<std::mutex> lock(*mutex);
   if (!tables[index]) tables[index] = std::make_shared<const NormalizerTable>(options);
   return tables[index];

@@ -82,14 +82,9 @@ void Normalizer::words(const uint8_t* text, size_t num_bytes, Sink&& sink, size_
         append(table_->text(entry), length, 1, max_chars);
         end_word(sink, max_chars);
         break;
-      case NormalizerTable::kSpace:
-        end_word(sink, max_chars);
-        break;
-      case NormalizerTable::kDelete:
-        break;
-      case NormalizerTable::kPieces:
-        add_pieces(table_->pieces(entry), length, sink, max_chars);
-        break;
+      case NormalizerTable::kSpace: end_word(sink, max_chars); break;
+      case NormalizerTable::kDelete: break;
+      case NormalizerTable::kPieces: add_pieces(table_->pieces(entry), length, sink, max_chars); break;
     }
   }
   end_word(sink, max_chars);

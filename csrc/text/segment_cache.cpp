@@ -25,11 +25,11 @@ PageBlock::PageBlock(size_t num_bytes) : num_bytes_((num_bytes + kLargePage - 1)
 PageBlock::~PageBlock() { munmap(memory_, num_bytes_); }
 #else
 PageBlock::PageBlock(size_t num_bytes) : num_bytes_(num_bytes) {
-  memory_ = ::operator new(num_bytes_, std::align_val_t{kLine});
+  memory_ = ::operator new (num_bytes_, std::align_val_t{kLine});
   std::memset(memory_, 0, num_bytes_);
 }
 
-PageBlock::~PageBlock() { ::operator delete(memory_, std::align_val_t{kLine}); }
+PageBlock::~PageBlock() { ::operator delete (memory_, std::align_val_t{kLine}); }
 #endif
 
 }  // namespace fastbert

@@ -42,7 +42,7 @@ class SegmentCache {
  public:
   using Short = SegmentSlot<Id, 16, 32>;  // up to 15 bytes; 7 ids of 16 bits or 3 of 32
   using Long = SegmentSlot<Id, 32, 64>;   // up to 31 bytes
-#ifdef FASTBERT_SMALL_CACHES  // for the fuzz targets: full at once
+#ifdef FASTBERT_SMALL_CACHES              // for the fuzz targets: full at once
   static constexpr size_t kShortBuckets = 4, kLongSlots = 4;
 #else
   static constexpr size_t kShortBuckets = size_t{1} << 17;  // of two slots, which share a cache line
@@ -66,8 +66,8 @@ class SegmentCache {
     return long_ + (hash(key[0] + key[2] * 0x165667B19E3779F9ull, key[1] ^ key[3]) & (kLongSlots - 1));
   }
 
-  // Puts a segment into its bucket. Of a full one it takes the second place, the first only now and then: words that are
-  // met early are mostly those that are met often, and stay.
+  // Puts a segment into its bucket. Of a full one it takes the second place, the first only now and then: words that
+  // are met early are mostly those that are met often, and stay.
   void insert(Short* bucket, const uint64_t* key, const int32_t* ids, size_t count) {
     const bool second = !is_free(bucket[0]) && (is_free(bucket[1]) || ++num_evictions_ % 8);
     fill(bucket[second], key, ids, count);

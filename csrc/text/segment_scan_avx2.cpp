@@ -13,12 +13,13 @@ namespace {
 
 // kKeep + 16 - n, read as 16 bytes, keeps the first n bytes.
 alignas(32) constexpr uint8_t kKeep[32] = {255, 255, 255, 255, 255, 255, 255, 255,
-                                             255, 255, 255, 255, 255, 255, 255, 255};
+                                           255, 255, 255, 255, 255, 255, 255, 255};
 
 struct Simd {
   struct Tables {
     FASTBERT_TARGET explicit Tables(const SegmentClasses& classes)
-        : blank_by_low(broadcast(classes.blank_by_low)), punctuation_by_low(broadcast(classes.punctuation_by_low)),
+        : blank_by_low(broadcast(classes.blank_by_low)),
+          punctuation_by_low(broadcast(classes.punctuation_by_low)),
           bit_by_high(_mm256_setr_epi8(1, 2, 4, 8, 16, 32, 64, -128, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64,
                                        -128, 0, 0, 0, 0, 0, 0, 0, 0)),
           lower_bit(_mm_set1_epi8(classes.lowercase ? 32 : 0)) {}
@@ -55,8 +56,8 @@ struct Simd {
   FASTBERT_TARGET static inline void store_key(const Tables& tables, const uint8_t* p, size_t length, uint64_t* key) {
     const __m128i keep = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kKeep + 16 - length));
     const __m128i bytes = _mm_and_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), keep);
-    const __m128i upper = _mm_and_si128(_mm_cmpgt_epi8(bytes, _mm_set1_epi8('A' - 1)),
-                                        _mm_cmpgt_epi8(_mm_set1_epi8('Z' + 1), bytes));
+    const __m128i upper =
+        _mm_and_si128(_mm_cmpgt_epi8(bytes, _mm_set1_epi8('A' - 1)), _mm_cmpgt_epi8(_mm_set1_epi8('Z' + 1), bytes));
     const __m128i lower = _mm_add_epi8(bytes, _mm_and_si128(upper, tables.lower_bit));
     _mm_store_si128(reinterpret_cast<__m128i*>(key), _mm_insert_epi8(lower, static_cast<int>(length), 15));
   }

@@ -14,7 +14,8 @@ namespace {
 struct Simd {
   struct Tables {
     FASTBERT_TARGET explicit Tables(const SegmentClasses& classes)
-        : low(_mm512_load_si512(classes.by_byte)), high(_mm512_load_si512(classes.by_byte + 64)),
+        : low(_mm512_load_si512(classes.by_byte)),
+          high(_mm512_load_si512(classes.by_byte + 64)),
           range(_mm_set1_epi8(classes.lowercase ? 'Z' - 'A' : -1)) {}
     __m512i low, high;
     __m128i range;  // -1: no letter is below 0, nothing changes

@@ -18,9 +18,9 @@
 namespace fastbert {
 namespace {
 
-constexpr ptrdiff_t kQueueFull = 64;                    // looked up when so many are waiting, or at the end of the text
-constexpr size_t kQueueSize = kQueueFull + 64 + 1;   // one more block
-constexpr size_t kQueueIds = kQueueSize * 7 + 16;    // they may store at most, the unused places of a slot included
+constexpr ptrdiff_t kQueueFull = 64;                // looked up when so many are waiting, or at the end of the text
+constexpr size_t kQueueSize = kQueueFull + 64 + 1;  // one more block
+constexpr size_t kQueueIds = kQueueSize * 7 + 16;   // they may store at most, the unused places of a slot included
 
 template <class Id>
 struct SegmentLoop {
@@ -84,8 +84,7 @@ struct SegmentLoop {
     if (count <= Cache::Long::kMaxIds) Cache::fill(*slot, key, out - count, count);
   }
 
-  FASTBERT_TARGET inline __attribute__((always_inline)) void enqueue(const uint8_t* p, size_t length,
-                                                                     Waiting*& next) {
+  FASTBERT_TARGET inline __attribute__((always_inline)) void enqueue(const uint8_t* p, size_t length, Waiting*& next) {
     Waiting& waiting = *next++;
     waiting.text = p;
     waiting.length = length;

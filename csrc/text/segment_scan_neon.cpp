@@ -13,15 +13,17 @@ namespace {
 
 // kKeep + 16 - n, read as 16 bytes, keeps the first n bytes.
 alignas(32) constexpr uint8_t kKeep[32] = {255, 255, 255, 255, 255, 255, 255, 255,
-                                             255, 255, 255, 255, 255, 255, 255, 255};
+                                           255, 255, 255, 255, 255, 255, 255, 255};
 constexpr uint8_t kBitByHigh[16] = {1, 2, 4, 8, 16, 32, 64, 128};
 constexpr uint8_t kBitByPlace[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
 
 struct Simd {
   struct Tables {
     explicit Tables(const SegmentClasses& classes)
-        : blank_by_low(vld1q_u8(classes.blank_by_low)), punctuation_by_low(vld1q_u8(classes.punctuation_by_low)),
-          bit_by_high(vld1q_u8(kBitByHigh)), lower_bit(vdupq_n_u8(classes.lowercase ? 32 : 0)) {}
+        : blank_by_low(vld1q_u8(classes.blank_by_low)),
+          punctuation_by_low(vld1q_u8(classes.punctuation_by_low)),
+          bit_by_high(vld1q_u8(kBitByHigh)),
+          lower_bit(vdupq_n_u8(classes.lowercase ? 32 : 0)) {}
     uint8x16_t blank_by_low, punctuation_by_low, bit_by_high, lower_bit;
   };
 

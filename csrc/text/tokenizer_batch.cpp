@@ -47,14 +47,13 @@ KeptLengths kept_lengths(size_t num_first, int64_t num_second, const BatchOption
     return num_first > n2 ? KeptLengths{large, small} : KeptLengths{small, large};
   }
   if (options.truncation == Truncation::kOnlySecond && !has_pair)
-    throw InputError("truncation='only_second' needs a pair, and there is one text");
+    throw InputError("truncation='only_second' requires a pair, but there is one text");
   const bool first = options.truncation == Truncation::kOnlyFirst;
   const size_t target = first ? num_first : n2;
   if (target <= to_remove)
     throw InputError("the " + std::string(first ? "first" : "second") + " text has " + std::to_string(target) +
-                     " tokens, too few to give up " + std::to_string(to_remove) +
-                     " for max_length=" + std::to_string(options.max_length) +
-                     ". Remedy: truncation='longest_first' or a larger max_length");
+                     " tokens, too few to remove " + std::to_string(to_remove) + " for max_length=" +
+                     std::to_string(options.max_length) + ". Try: truncation='longest_first' or a larger max_length");
   return first ? KeptLengths{num_first - to_remove, n2} : KeptLengths{num_first, n2 - to_remove};
 }
 

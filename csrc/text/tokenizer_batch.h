@@ -64,9 +64,9 @@ class EncodedBatch {
  private:
   friend class BatchEncoder;
   struct Chunk {
-    size_t first = 0, last = 0;           // texts
-    std::vector<int64_t> lengths;         // of each text, in tokens
-    const void* ids = nullptr;  // uint16_t or int32_t, see narrow_
+    size_t first = 0, last = 0;    // texts
+    std::vector<int64_t> lengths;  // of each text, in tokens
+    const void* ids = nullptr;     // uint16_t or int32_t, see narrow_
     size_t num_ids = 0;
     std::vector<uint32_t> second_begins;  // with pairs, by sequence: where its second text begins
     std::vector<int32_t> char_offsets;    // with offsets: 2 by token

@@ -33,8 +33,7 @@ size_t transcode(const Unit* units, size_t length, uint8_t* out) {
     if (code_point >= 0xD800 && code_point < 0xE000) {
       char message[128];
       std::snprintf(message, sizeof message,
-                    "the text holds a lone surrogate U+%04X at character %zu, which is not text. "
-                    "Remedy: decode it again",
+                    "the text has a lone surrogate U+%04X at character %zu. Try: decode it again",
                     static_cast<unsigned>(code_point), i);
       throw InputError(message);
     }

@@ -8,14 +8,14 @@ namespace fastbert {
 constexpr uint32_t kNumCodePoints = 0x110000;
 
 enum CodePointFlags : uint16_t {
-  kFlagRemoved = 1 << 8,      // deleted by clean_text
-  kFlagCleanSpace = 1 << 9,   // a space after clean_text
-  kFlagWhiteSpace = 1 << 10,  // separates words
+  kFlagRemoved = 1 << 8,       // deleted by clean_text
+  kFlagCleanSpace = 1 << 9,    // a space after clean_text
+  kFlagWhiteSpace = 1 << 10,   // separates words
   kFlagPunctuation = 1 << 11,  // a word of its own
-  kFlagIdeograph = 1 << 12,   // padded with spaces by handle_chinese_chars
-  kFlagNonspacing = 1 << 13,  // dropped by strip_accents
-  kFlagLower = 1 << 14,       // lower_case() gives something else
-  kFlagDecomposes = 1 << 15,  // decompose() gives something else
+  kFlagIdeograph = 1 << 12,    // padded with spaces by handle_chinese_chars
+  kFlagNonspacing = 1 << 13,   // dropped by strip_accents
+  kFlagLower = 1 << 14,        // lower_case() gives something else
+  kFlagDecomposes = 1 << 15,   // decompose() gives something else
 };
 
 // One uint16 per code point: CodePointFlags, and the canonical combining class in the low byte.

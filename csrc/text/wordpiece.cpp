@@ -86,8 +86,8 @@ inline uint32_t WordPiece::child(uint32_t node, uint8_t byte) const {
 void WordPiece::unknown(const uint8_t* word, size_t num_bytes, std::vector<Piece>& pieces) const {
   if (unk_id_ < 0) {
     const std::string shown(reinterpret_cast<const char*>(word), std::min(num_bytes, kShownBytes));
-    throw InputError("the vocabulary has no [UNK] and cannot write the word '" + shown +
-                     "'. Remedy: add a line [UNK] to vocab.txt");
+    throw InputError("the vocabulary has no [UNK] and cannot spell the word '" + shown +
+                     "'. Try: add a line [UNK] to vocab.txt");
   }
   pieces.assign(1, Piece{unk_id_, static_cast<uint32_t>(num_bytes)});
 }

@@ -59,8 +59,7 @@ CountTable::Slot* CountTable::find(const uint8_t* bytes, size_t size, uint32_t h
   const size_t mask = slots_.size() - 1;
   for (size_t i = hash & mask;; i = (i + 1) & mask) {
     Slot& slot = slots_[i];
-    if (!slot.bytes || (slot.hash == hash && slot.size == size && equal(slot.bytes, bytes, size)))
-      return &slot;
+    if (!slot.bytes || (slot.hash == hash && slot.size == size && equal(slot.bytes, bytes, size))) return &slot;
   }
 }
 

@@ -20,8 +20,7 @@ PairMerger::Best PairMerger::best() {
     const Entry entry = heap_.back();
     heap_.pop_back();
     const int64_t count = pairs_[find(entry.key)->pair_plus_one - 1].count;
-    if (count == entry.count)
-      return {static_cast<uint32_t>(entry.key >> 32), static_cast<uint32_t>(entry.key), count};
+    if (count == entry.count) return {static_cast<uint32_t>(entry.key >> 32), static_cast<uint32_t>(entry.key), count};
     if (count > 0 && count < entry.count) {
       heap_.push_back({count, entry.key});
       std::push_heap(heap_.begin(), heap_.end());

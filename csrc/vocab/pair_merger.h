@@ -38,9 +38,9 @@ class PairMerger {
   };
   struct Pair {
     int64_t count = 0;
-    uint32_t lists = kNone;    // first of a chain in lists_
-    uint32_t step = 0;         // the last one in which the count rose; what follows belongs to it
-    uint32_t num_words = 0;    // words found in the step
+    uint32_t lists = kNone;  // first of a chain in lists_
+    uint32_t step = 0;       // the last one in which the count rose; what follows belongs to it
+    uint32_t num_words = 0;  // words found in the step
     uint32_t last_word = kNone;
   };
   struct List {

@@ -76,19 +76,6 @@ void WordCounter::add_word(std::string_view word, int64_t count) {
   words_.add(reinterpret_cast<const uint8_t*>(word.data()), word.size(), count);
 }
 
-void WordCounter::merge(WordCounter& other) {
-  if (&other == this) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    collect();
-    words_.add_all(words_);
-    return;
-  }
-  std::scoped_lock lock(mutex_, other.mutex_);
-  collect();
-  other.collect();
-  words_.add_all(other.words_);
-}
-
 // The end of a chunk that begins a run, or `begin` when the text ends before one is certain.
 const uint8_t* WordCounter::chunk_end(const uint8_t* begin, const uint8_t* end, bool final) const {
   const auto size = static_cast<size_t>(end - begin);

@@ -34,10 +34,10 @@ class WordCounter {
 
   // When work is cut and tables are emptied. Only longest_run shows in the counts; tests make them small.
   struct Limits {
-    size_t longest_run = kLongestRun;     // bytes, at least 4
-    size_t chunk_bytes = 128 << 10;       // of one piece of work for a thread, at most longest_run
-    size_t max_segment_bytes = 64;        // longer segments are seldom seen twice
-    size_t max_segments = 1 << 19;        // in the table of a thread: some 50 MB
+    size_t longest_run = kLongestRun;  // bytes, at least 4
+    size_t chunk_bytes = 128 << 10;    // of one piece of work for a thread, at most longest_run
+    size_t max_segment_bytes = 64;     // longer segments are seldom seen twice
+    size_t max_segments = 1 << 19;     // in the table of a thread: some 50 MB
     size_t max_thread_words = 1 << 19;
   };
 
@@ -52,7 +52,6 @@ class WordCounter {
   // the rest, at most a longest run, is to come again with what follows.
   size_t add_bytes(const uint8_t* data, size_t size, bool final);
   void add_word(std::string_view word, int64_t count);
-  void merge(WordCounter& other);
 
   // Calls body(const CountTable&) with the counts as they are now. body must not call back into this counter.
   template <class Body>

@@ -13,7 +13,6 @@ _HOMES = {
     "Split": "fastbert.data.batches.split",
     "TokenStore": "fastbert.data.store.token_store",
     "merge_stores": "fastbert.data.store.merge",
-    "read_documents": "fastbert.data.corpus.documents",
     "split_documents": "fastbert.data.batches.split",
     "write_store": "fastbert.data.store.writer",
 }
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from fastbert.data.batches.split import split_documents as split_documents
     from fastbert.data.corpus.documents import Corpus as Corpus
     from fastbert.data.corpus.documents import Document as Document
-    from fastbert.data.corpus.documents import read_documents as read_documents
     from fastbert.data.store.merge import merge_stores as merge_stores
     from fastbert.data.store.token_store import TokenStore as TokenStore
     from fastbert.data.store.writer import write_store as write_store

@@ -1,1 +1,1 @@
-"""Several ranks: their world, sharded weights, weights in shared memory."""
+"""Training on several ranks: collectives, and how the ranks share a model."""

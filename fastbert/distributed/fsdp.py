@@ -1,51 +1,73 @@
-"""Weights, gradients and optimizer state shared out over the ranks (FSDP2), for models that do not fit on one device.
+"""Weights, gradients and optimizer state sharded over the ranks (FSDP2), for models that do not fit on one device.
 
-Each layer's parameters are gathered when it runs and given back after it; gradients arrive summed, each rank its rows.
-AdamW works on the rows as they are; Muon gathers one whole matrix after the other, since its update is of the matrix.
-Optimizer state goes to checkpoints through ``torch.distributed.checkpoint``, as safetensors, and is read back on any
-number of ranks.
+A layer's parameters are gathered when it runs and freed afterwards; gradients are reduced and scattered by rows. AdamW
+updates the local rows; Muon gathers one matrix after the other, because its update needs the whole matrix. Optimizer
+state is saved through ``torch.distributed.checkpoint``, as safetensors, and can be loaded on any number of ranks.
 
 Reference: Rajbhandari et al., ZeRO, 2020; Zhao et al., PyTorch FSDP, 2023.
 """
 
-import logging
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter, TensorStorageMetadata
-from torch.distributed.checkpoint import load as dcp_load
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
 from torch.distributed.checkpoint import save as dcp_save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from fastbert import ops
+from fastbert.distributed.parallelism import Parallelism, Snapshot
 from fastbert.distributed.world import World
-from fastbert.model import BertForPreTraining
 from fastbert.optim.muon import COEFFICIENTS, Muon, orthogonalise
 from fastbert.optim.optimizers import Optimizers
+from fastbert.runs.sharded_state import silence_warnings
 from fastbert.system.background import HostCopy
-from fastbert.system.errors import InputError
 
 
-def shard(model: BertForPreTraining, world: World, device: torch.device) -> None:
-    """Turn the parameters into shards of dimension 0, a group for each layer and one for the rest."""
+class FullyShardedParallel(Parallelism):
+    """FSDP2: every rank holds a part of the weights and of the optimizer state."""
+
+    replicated, sharded = False, True
+
+    def __init__(self, model: nn.Module, world: World, device: torch.device, settings: dict[str, Any]):
+        shard(model, world, device)
+        super().__init__(model, ShardedOptimizers(model, **settings))
+        self.backward_scale = float(world.size)
+        self._world, self._files = world, ShardFiles(world)
+
+    def snapshot(self) -> Snapshot:
+        shards, files = self._files.copy(self.optimizers.state_tensors()), self._files
+        model = full_state(self.model, keep=self._world.main)
+        return Snapshot(model, {}, lambda directory: files.write(shards, directory))
+
+    def load(self, model: Mapping[str, Tensor], optimizer: dict[str, Tensor]) -> None:
+        load_full_state(self.model, model)
+        self.optimizers.load_state_tensors(optimizer)
+
+    def full_state(self, keep: bool) -> Mapping[str, Tensor]:
+        return full_state(self.model, keep)
+
+
+def shard(model: nn.Module, world: World, device: torch.device) -> None:
+    """Shard the parameters along dimension 0, one group for each encoder layer and one for the rest."""
     mesh = init_device_mesh(device.type, (world.size,))
-    for layer in model.encoder.layers:
+    for layer in model.get_submodule("encoder.layers").children():
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor in full, on every rank; all ranks must call it."""
+    """The full tensor on every rank; all ranks call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: Tensor, model: Tensor) -> Tensor:
-    """This rank's shard of a full tensor that all ranks have, laid out as ``model`` is."""
+    """This rank's shard of a full tensor that all ranks have, with the layout of ``model``."""
     if not isinstance(model, DTensor):
         return tensor.to(model.device)
     return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements, src_data_rank=None)
@@ -56,7 +78,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 class ShardedMuon(Muon):
-    """Muon on shards: momentum stays in shards, each direction is gathered, orthogonalised, and its rows applied."""
+    """Muon on shards: momentum stays sharded; each direction is gathered, orthogonalised, and applied to local rows."""
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -79,9 +101,9 @@ class ShardedMuon(Muon):
 
 
 def whole_update(direction: Tensor, count: int, steps: int, dtype: torch.dtype) -> Tensor:
-    """Orthogonalise the ``count`` maps that a matrix (R, C) stacks, each scaled as Muon does."""
+    """Orthogonalise the ``count`` projections stacked in a matrix (R, C), each scaled as Muon does."""
     fused = ops.fused_muon([direction])
-    if fused is not None:  # the iteration that one rank takes: a step from 0, without memory
+    if fused is not None:  # same iteration as on one rank: a step from zero without momentum
         update = torch.zeros_like(direction)
         fused(
             [update], [direction], [torch.zeros_like(direction)], [count], lr=-1.0, momentum=0.0, weight_decay=0.0,
@@ -91,36 +113,35 @@ def whole_update(direction: Tensor, count: int, steps: int, dtype: torch.dtype) 
     parts = torch.stack(direction.chunk(count))
     rows, columns = parts.shape[1:]
     flat = orthogonalise(parts.mT, steps, dtype).mT if rows > columns else orthogonalise(parts, steps, dtype)
-    return flat.reshape(direction.shape) * max(1.0, rows / columns) ** 0.5
+    # scaled in the gradient's dtype, as Muon does: in bfloat16 the factor would round once more
+    return flat.reshape(direction.shape).to(direction.dtype) * max(1.0, rows / columns) ** 0.5
 
 
 class ShardedOptimizers(Optimizers):
-    """The optimizers of a model that :func:`shard` has cut."""
+    """The optimizers of a sharded model."""
 
-    def __init__(self, model: BertForPreTraining, **options):
+    def __init__(self, model: nn.Module, **options: Any):
         super().__init__(model, **options)
-        ours, peak = self.parts["adamw"]  # its one pass is over whole tensors: shards take torch's
+        ours = self.parts["adamw"]  # updates whole tensors in one pass; shards need torch's own
         groups = [
             {"params": list(zip(g["param_names"], g["params"], strict=True)), "weight_decay": g["weight_decay"]}
             for g in ours.param_groups
         ]
-        self.parts["adamw"] = (torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), eps=1e-6, fused=True), peak)
-        if "muon" in self.parts:
-            plain, peak = self.parts["muon"]
-            assert isinstance(plain, Muon)
+        self.parts["adamw"] = torch.optim.AdamW(groups, lr=self.peaks["adamw"], betas=(0.9, 0.98), eps=1e-6, fused=True)
+        if isinstance(plain := self.parts.get("muon"), Muon):
             (group,) = plain.param_groups
             names = zip(group["param_names"], group["params"], strict=True)
             parts = dict(zip(group["param_names"], plain.parts, strict=True))
             kept = {name: group[name] for name in ("lr", "momentum", "weight_decay", "steps")}
-            self.parts["muon"] = (ShardedMuon(names, parts, dtype=plain.dtype, **kept), peak)
+            self.parts["muon"] = ShardedMuon(names, parts, dtype=plain.dtype, **kept)
 
     def clip(self) -> Tensor:
         return whole(super().clip())
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put back full tensors, of this number of ranks or another."""
+        """Load full tensors, saved by any number of ranks."""
         super().load_state_tensors(tensors)
-        for optimizer, _ in self.parts.values():
+        for optimizer in self.parts.values():
             for parameter, states in optimizer.state.items():
                 for key, value in states.items():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -128,7 +149,7 @@ class ShardedOptimizers(Optimizers):
 
 
 def full_state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
-    """The weights in full on the CPU; ranks that do not ``keep`` them take part and hold nothing."""
+    """The full weights on the CPU of ranks that ``keep`` them; all ranks call it."""
     gathered = {}
     for name, tensor in model.state_dict().items():
         full = whole(tensor)
@@ -137,8 +158,8 @@ def full_state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
     return gathered
 
 
-def load_full_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Put full weights into the shards.
+def load_full_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load full weights into the shards.
 
     Raises:
         RuntimeError: names or shapes differ.
@@ -152,7 +173,7 @@ def load_full_state(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 class ShardFiles:
-    """Saves sharded optimizer state, from copies in host memory and over a process group of its own."""
+    """Saves sharded optimizer state from copies in host memory, over a separate process group."""
 
     def __init__(self, world: World):
         self.mesh = init_device_mesh("cpu", (world.size,))
@@ -160,7 +181,7 @@ class ShardFiles:
         self._copy = HostCopy()
 
     def copy(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors as shards in host memory; the copies of the call before are overwritten."""
+        """The tensors as shards in host memory, reusing the buffers of the previous call."""
         copies = self._copy.take({name: local(tensor) for name, tensor in tensors.items()})
         return {
             name: DTensor.from_local(
@@ -170,37 +191,8 @@ class ShardFiles:
         }  # fmt: skip
 
     def write(self, tensors: dict[str, Tensor], directory: Path) -> None:
-        """Write every rank's part; all ranks call it, rank 0 with a directory that is there."""
+        """Write this rank's part; all ranks call it, and rank 0 has made the directory."""
         dist.barrier(self.group)
-        quiet()
+        silence_warnings()
         writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
         dcp_save(tensors, storage_writer=writer, process_group=self.group)
-
-
-def read_shards(directory: Path) -> dict[str, Tensor]:
-    """Read what :class:`ShardFiles` wrote, in full, on any number of ranks.
-
-    Raises:
-        InputError: the files are no such state.
-    """
-    quiet()
-    reader = HuggingFaceStorageReader(str(directory))
-    try:
-        listed = reader.read_metadata().state_dict_metadata
-        tensors = {
-            name: torch.empty(m.size, dtype=m.properties.dtype)
-            for name, m in listed.items()
-            if isinstance(m, TensorStorageMetadata)
-        }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that there is no process group
-            dcp_load(tensors, storage_reader=HuggingFaceStorageReader(str(directory)), no_dist=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{directory}: is no sharded optimizer state ({reason}): restore it") from None
-    return tensors
-
-
-def quiet() -> None:
-    """The library warns of what we ask for on purpose: a group of its own, or none."""
-    logging.getLogger("torch.distributed.checkpoint").setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
-"""Many processes, one run: who they are, what they agree on, and which part of a batch is whose.
+"""The ranks of a run: who they are, collectives, and which part of a batch each one takes.
 
-Every rank makes the same global batch, a pure function of (seed, epoch, position), and takes its part of the sequences;
-the loss is divided by the labels of the whole batch. So the loss curve does not depend on the number of ranks. Rank 0
-owns the clock, the run directory and the screen.
+Every rank makes the same global batch, a pure function of (seed, epoch, position), and takes its share of the
+sequences; the loss is divided by the labels of the whole batch. So the loss curve does not depend on the number of
+ranks. Rank 0 owns the clock, the run directory and the terminal.
 
 Legend: B sequences, T packed tokens, M masked positions.
 """
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.rendezvous import rendezvous
 
@@ -26,30 +26,29 @@ from fastbert.system.errors import InputError
 
 T = TypeVar("T")
 
-JOIN_PATIENCE = timedelta(minutes=10)  # for all to start Python and find one another
-PATIENCE = timedelta(days=2)  # for rank 0 to prepare the data; torchrun ends the others when it dies
-# once training has begun: nothing else notices a host that vanished without a word (a cut cable); reading a large token
-# store against its checksums and a slow disk must fit in
-TRAINING_PATIENCE = timedelta(hours=1)
-BUCKET_MB = 25  # of gradients, reduced while the rest of the backward pass goes on
+JOIN_TIMEOUT = timedelta(minutes=10)  # for all ranks to start Python and connect
+PREPARE_TIMEOUT = timedelta(days=2)  # for rank 0 to prepare the data; if it dies, torchrun ends the others
+# once training has begun: nothing else notices a host that vanished silently (a cut cable); verifying a large token
+# store and a slow disk must fit in
+TRAINING_TIMEOUT = timedelta(hours=1)
 
 
 class World:
-    """The processes of a run; without torchrun there is one, and everything here is a no-op."""
+    """The ranks of a run; without torchrun there is one, and all collectives are no-ops."""
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1, joined: bool = False):
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
-        self.joined = joined  # started by torchrun, also as the only one
+        self.joined = joined  # started by torchrun, even if alone
 
     @classmethod
     def join(cls, cuda: bool) -> "World":
-        """Meet the others that torchrun started (RANK and WORLD_SIZE are in the environment), or be alone.
+        """Connect to the other ranks that torchrun started (RANK and WORLD_SIZE are set), or be the only one.
 
         Args:
-            cuda: the gradients are on GPUs: NCCL carries them, gloo the rest.
+            cuda: gradients are on GPUs: NCCL for them, gloo for the rest.
 
         Raises:
-            InputError: the others were not found within JOIN_PATIENCE.
+            InputError: the others could not be reached within JOIN_TIMEOUT.
         """
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             return cls()
@@ -59,32 +58,32 @@ class World:
             torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         try:
-            store = _meeting_place(rank, size)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=JOIN_PATIENCE)
+            store = _rendezvous_store(rank, size)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=JOIN_TIMEOUT)
         except (RuntimeError, dist.DistError) as error:
             raise InputError(
-                f"rank {rank} has not found the other {size - 1} within {JOIN_PATIENCE} "
-                f'({" ".join(str(error).split())[:160]}): start all again; see "Several machines" in docs/scale.md'
+                f"rank {rank} could not reach the other {size - 1} ranks within {JOIN_TIMEOUT} "
+                f'({" ".join(str(error).split())[:160]}). Try: start all again; see "Several machines" in docs/scale.md'
             ) from None
-        _set_pg_timeout(PATIENCE)
+        _set_pg_timeout(PREPARE_TIMEOUT)
         return cls(rank, size, local_rank, local_size, joined=True)
 
-    def expect_steps(self) -> None:
-        """From now on a rank that stays silent for TRAINING_PATIENCE is lost."""
+    def start_training(self) -> None:
+        """From now on a rank that is silent for TRAINING_TIMEOUT counts as lost."""
         if self.joined:
-            _set_pg_timeout(TRAINING_PATIENCE)
+            _set_pg_timeout(TRAINING_TIMEOUT)
 
     @property
     def main(self) -> bool:
         return self.rank == 0
 
-    def leave(self) -> None:
+    def close(self) -> None:
         if self.joined and dist.is_initialized():
             dist.destroy_process_group()
             self.joined = False
 
-    # ---- agreement ----
-    def agree(self, *values: float) -> list[float]:
+    # ---- collectives ----
+    def broadcast(self, *values: float) -> list[float]:
         """The values of rank 0."""
         if self.size == 1:
             return list(values)
@@ -92,8 +91,8 @@ class World:
         dist.broadcast(tensor, 0)
         return tensor.tolist()
 
-    def highest(self, *values: float) -> list[float]:
-        """The largest of each value over the ranks."""
+    def all_max(self, *values: float) -> list[float]:
+        """The maximum of each value over the ranks."""
         if self.size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -106,8 +105,8 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def meet(self) -> None:
-        """Wait until every rank is here."""
+    def barrier(self) -> None:
+        """Wait for all ranks."""
         if self.size > 1:
             dist.all_reduce(torch.zeros(1))
 
@@ -119,62 +118,62 @@ class World:
         dist.all_gather(gathered, tensor)
         return gathered
 
-    def from_main(self, work: Callable[[], Any]) -> Any:
-        """What ``work`` returns on rank 0, JSON, on every rank. When it fails there, the others leave in silence."""
+    def run_on_main(self, work: Callable[[], Any]) -> Any:
+        """Run ``work`` on rank 0; every rank gets its result, as JSON. If it fails, the other ranks exit silently."""
         if self.size == 1:
             return work()
         if not self.main:
-            text = self._share(None)
+            text = self._send(None)
             if text is None:
                 raise SystemExit(2)
             return json.loads(text)
         try:
             result = work()
         except BaseException:
-            self._share(None)
+            self._send(None)
             raise
-        self._share(json.dumps(result))
+        self._send(json.dumps(result))
         return result
 
-    def main_first(self, work: Callable[[], T]) -> T:
-        """Do ``work`` on rank 0, then on the others, who find its results on the disk."""
+    def run_on_main_first(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on rank 0, then on the others, which find its results on the disk."""
         if self.size == 1:
             return work()
         results: list[T] = []
-        self.from_main(lambda: results.append(work()))
+        self.run_on_main(lambda: results.append(work()))
         return results[0] if self.main else work()
 
-    def _share(self, text: str | None) -> str | None:
+    def _send(self, text: str | None) -> str | None:
         data = b"" if text is None else b"+" + text.encode()
-        length = int(self.agree(len(data))[0])
+        length = int(self.broadcast(len(data))[0])
         block = torch.frombuffer(bytearray(data.ljust(max(length, 1))), dtype=torch.uint8)
         dist.broadcast(block, 0)
         return block.numpy().tobytes()[1:length].decode() if length else None
 
-    # ---- work ----
-    def part(self, batch: PackedBatch, pieces: int = 1) -> list[PackedBatch]:
-        """This rank's ``pieces`` micro-batches of a global batch."""
-        count = self.size * pieces
+    # ---- data ----
+    def shard(self, batch: PackedBatch, micro_batches: int = 1) -> list[PackedBatch]:
+        """This rank's micro-batches of a global batch."""
+        count = self.size * micro_batches
         if count == 1:
             return [batch]
-        return [take(batch, count, self.rank * pieces + i) for i in range(pieces)]
+        return [take(batch, count, self.rank * micro_batches + i) for i in range(micro_batches)]
 
 
-def _meeting_place(rank: int, size: int) -> dist.Store:
-    """The store in which the ranks of this start leave their addresses.
+def _rendezvous_store(rank: int, size: int) -> dist.Store:
+    """The store in which the ranks of this start publish their addresses.
 
-    torchrun may keep one store through all its restarts, and gloo would wait for an address left by the dead. The
-    agents of several machines count their restarts apart: there the store itself has to be new (docs/scale.md).
+    torchrun may keep one store over all its restarts, and gloo would wait for the address of a dead process. The
+    agents of several machines count restarts separately: there the store itself must be new (docs/scale.md).
     """
-    store, *_ = next(rendezvous("env://", rank, size, timeout=JOIN_PATIENCE))
+    store, *_ = next(rendezvous("env://", rank, size, timeout=JOIN_TIMEOUT))
     one_agent = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
     return dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store) if one_agent else store
 
 
 def take(batch: PackedBatch, count: int, number: int) -> PackedBatch:
-    """Part ``number`` of ``count`` of the sequences, cut where the tokens are about even.
+    """Part ``number`` of ``count`` of the sequences, with about as many tokens in each part.
 
-    A part that would be empty repeats the first sequence without a label, so that every rank has something to run.
+    A part that would be empty repeats the first sequence without labels, so that every rank has something to run.
     """
     bounds = batch.cu_seqlens.numpy()  # (B + 1,)
     wanted = bounds[-1] * np.arange(count + 1) / count
@@ -198,29 +197,13 @@ def _sequences(batch: PackedBatch, bounds: np.ndarray, first: int, last: int, wi
         if batch.label_weights is not None:
             news["label_weights"] = batch.label_weights[low:high]
     if batch.next_sentence_label is not None:
-        asked = batch.next_sentence_label[first:last]
-        news["next_sentence_label"] = asked if with_labels else torch.full_like(asked, -100)
+        labels = batch.next_sentence_label[first:last]
+        news["next_sentence_label"] = labels if with_labels else torch.full_like(labels, -100)
     return replace(
         batch,
         cu_seqlens=batch.cu_seqlens[first : last + 1] - begin,
         max_seqlen=int(np.diff(bounds[first : last + 1]).max()),
         **news,
-    )
-
-
-def replicate(model: nn.Module, world: World, unused: tuple[str, ...] = ()) -> nn.Module:
-    """The model with its gradients averaged over the ranks while they are worked out (DDP).
-
-    Args:
-        model: on its device, alike on every rank afterwards.
-        world: the ranks.
-        unused: prefixes of parameters that no loss reaches; they keep no gradient.
-    """
-    for name, parameter in model.named_parameters():
-        if name.startswith(unused):
-            parameter.requires_grad_(False)
-    return nn.parallel.DistributedDataParallel(
-        model, broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB
     )
 
 

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from fastbert.batch import PackedBatch
 from fastbert.bert import Bert
-from fastbert.data import TokenStore
 
 RANK_BANDS = (100, 1_000, 4_000)  # tokens by frequency: the 100 most frequent, up to the 1,000th …
 WORD_PARTS = ("whole", "first", "continuation")
@@ -33,8 +32,6 @@ PAIRS_S = 3.0  # time for the minimal pairs of a run without a budget of minutes
 EXIT_S = 0.8  # reserved for the command's last output and the end of the process
 PAIRS_PER_GROUP = 5  # scored between looks at the clock
 MAX_PROBE_TOKENS_SHARE = 1 / 8  # of the last evaluation's tokens, for the masked accuracies
-MAX_COUNTED_TOKENS = 5_000_000  # of the corpus, to rank its tokens
-COUNTED_TOKENS_PER_READ = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def probe(
         bert: the model.
         batches: masked, with labels, of unseen text.
         sentences: of unseen text, as token ids without special tokens.
-        counts: (V,) occurrences of each token in the corpus: :func:`token_counts`.
+        counts: (V,) occurrences of each token in the corpus: ``token_counts``.
         ends_in_s: seconds until the command should end, called before the minimal pairs: as many are scored as that
             time allows, so that the command ends on time; None: :data:`NUM_PAIRS` in :data:`PAIRS_S`.
         autocast: arithmetic for the batches.
@@ -114,16 +111,6 @@ def probe(
         return Probes(by_frequency, by_part, minimal_pairs(bert, sentences))
     pairs = minimal_pairs(bert, sentences, count=MAX_PAIRS, seconds=left_s - EXIT_S)
     return Probes(by_frequency, by_part, pairs)
-
-
-def token_counts(store: TokenStore, vocab_size: int) -> NDArray[np.int64]:
-    """(V,) occurrences of each token at the beginning of a corpus."""
-    counts = np.zeros(vocab_size, np.int64)
-    counted = min(store.num_tokens, MAX_COUNTED_TOKENS)
-    for start in range(0, counted, COUNTED_TOKENS_PER_READ):
-        tokens = store.gather([start], [min(COUNTED_TOKENS_PER_READ, counted - start)])
-        counts += np.bincount(tokens, minlength=vocab_size)[:vocab_size]
-    return counts
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
-"""torch.optim.AdamW that knows the quickest way to take its step on the CPU, clipping included.
+"""torch.optim.AdamW with a fused CPU step that includes gradient clipping.
 
-The state is PyTorch's own (``step``, ``exp_avg``, ``exp_avg_sq``): checkpoints do not show which way a step was taken.
+The state is PyTorch's (``step``, ``exp_avg``, ``exp_avg_sq``), so checkpoints do not depend on the implementation.
 
 Reference: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019.
 """
@@ -14,11 +14,11 @@ from fastbert import ops
 
 
 class AdamW(torch.optim.AdamW):
-    """AdamW with decoupled decay; one pass over memory where the C++ core takes the parameters, else PyTorch's.
+    """AdamW in one pass over memory where the C++ core supports the parameters, else PyTorch's.
 
     Attributes:
-        gradient_factor: multiplies every gradient in the next step, then is 1 again; see :func:`clip`.
-            (torch's own name for such a thing, ``grad_scale``, is a tensor that its fused form would look for.)
+        gradient_factor: multiplies every gradient in the next step only; see :func:`clip`. (Not called ``grad_scale``,
+            which torch's fused step reads.)
     """
 
     gradient_factor = 1.0
@@ -26,19 +26,19 @@ class AdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure=None):
         """One update of every parameter that has a gradient."""
-        turned = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        fused = ops.fused_adamw([p for p, _ in turned])
+        updated = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        fused = ops.fused_adamw([p for p, _ in updated])
         scale, self.gradient_factor = self.gradient_factor, 1.0
         assert closure is None, "AdamW takes no closure"
         if fused is None:
             if scale != 1.0:
-                torch._foreach_mul_([p.grad for p, _ in turned], scale)
+                torch._foreach_mul_([p.grad for p, _ in updated], scale)
             super().step()
-            # PyTorch's fused form does not count its writes, and kernels may keep images of weights by that count
-            torch.autograd.graph.increment_version([p for p, _ in turned])
+            # PyTorch's fused step does not increment versions, and kernels cache copies of weights by version
+            torch.autograd.graph.increment_version([p for p, _ in updated])
             return None
         by_count: dict[tuple, list[tuple[Tensor, dict, dict]]] = {}
-        for p, group in turned:
+        for p, group in updated:
             state = self.state[p]
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32)
@@ -56,22 +56,25 @@ class AdamW(torch.optim.AdamW):
 
 
 def clip(
-    optimizer: AdamW, parameters: Sequence[Tensor], bound: float, of_all: Callable[[Tensor], Tensor] = lambda norm: norm
+    optimizer: AdamW,
+    parameters: Sequence[Tensor],
+    max_norm: float,
+    over_ranks: Callable[[Tensor], Tensor] = lambda norm: norm,
 ) -> Tensor:
-    """Bound the norm of the gradients of ``parameters``, all turned by ``optimizer``; returns the norm before.
+    """Clip the gradient norm of ``parameters``, all of ``optimizer``; returns the norm before.
 
-    Where the core takes them, the gradients stay as they are and the optimizer's next step scales them.
+    Where the core supports them, the gradients stay unchanged and the optimizer's next step scales them.
 
     Args:
-        of_all: makes the norm of all gradients of that of these, where ranks share them out.
+        over_ranks: the norm over all ranks, given that of these parameters.
     """
-    turned = [p for p in parameters if p.grad is not None]
-    gradients = [p.grad for p in turned if p.grad is not None]
-    if ops.fused_adamw(turned) is None:
-        norm = of_all(nn.utils.get_total_norm(gradients))
-        nn.utils.clip_grads_with_norm_(turned, bound or float("inf"), norm)
+    updated = [p for p in parameters if p.grad is not None]
+    gradients = [p.grad for p in updated if p.grad is not None]
+    if ops.fused_adamw(updated) is None:
+        norm = over_ranks(nn.utils.get_total_norm(gradients))
+        nn.utils.clip_grads_with_norm_(updated, max_norm or float("inf"), norm)
         return norm
-    norm = of_all(ops.gradient_norm(gradients))
-    if bound:
-        optimizer.gradient_factor = min(1.0, bound / (norm.item() + 1e-6))
+    norm = over_ranks(ops.gradient_norm(gradients))
+    if max_norm:
+        optimizer.gradient_factor = min(1.0, max_norm / (norm.item() + 1e-6))
     return norm

@@ -1,9 +1,9 @@
-"""Muon: momentum whose update is orthogonalised, for the matrices between hidden states.
+"""Muon: momentum with an orthogonalised update, for the matrices between hidden states.
 
 Reference: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024. The update of one matrix is
-torch.optim.Muon's. Two things are ours: a fused parameter (queries, keys and values in one matrix, or the two halves of
-a GLU) is orthogonalised part by part, since its parts are separate maps; and on the CPU the whole step is one call of
-the C++ core where that can take it, elsewhere matrices of one shape go through the iteration together.
+torch.optim.Muon's, with two differences: the projections fused in one matrix (Q, K and V, or the two halves of a GLU)
+are orthogonalised separately; and on the CPU the whole step is one call of the C++ core if that supports it; otherwise
+matrices of one shape are batched.
 """
 
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
+    """Approximate the nearest (semi-)orthogonal matrices: singular values end between 0.7 and 1.2.
 
     Args:
         matrices: (K, R, C) with R <= C, any floating dtype.
         steps: Newton–Schulz iterations.
-        dtype: of the iteration; it was made for bf16, which makes its last bits depend on those of the gradients.
+        dtype: of the iteration, which was designed for bf16; its result then depends on the last bits of the gradients.
 
     Returns:
         (K, R, C) of ``dtype``.
@@ -43,15 +43,15 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: ``(name, parameter)`` pairs of matrices (R, C).
-        parts: how many separate maps a parameter stacks along its rows, by name; 1 where it is not listed.
-        lr: step length; the update is scaled by sqrt(max(1, R / C)) of each part.
+        parts: number of projections fused along the rows of a parameter, by name; 1 if not listed.
+        lr: learning rate; the update of each part is scaled by sqrt(max(1, R / C)).
         momentum: of the Nesterov momentum.
         weight_decay: decoupled.
         steps: Newton–Schulz iterations.
         dtype: of the iteration.
 
     Raises:
-        ValueError: a parameter is no matrix, or its rows do not divide into its parts.
+        ValueError: a parameter is not a matrix, or its rows cannot be divided into its parts.
     """
 
     def __init__(
@@ -79,26 +79,26 @@ class Muon(torch.optim.Optimizer):
         """One update of every parameter that has a gradient."""
         assert closure is None, "Muon takes no closure"
         (group,) = self.param_groups
-        turned = [(p, n) for p, n in zip(group["params"], self.parts, strict=True) if p.grad is not None]
-        for p, _ in turned:
+        updated = [(p, n) for p, n in zip(group["params"], self.parts, strict=True) if p.grad is not None]
+        for p, _ in updated:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        momenta = [self.state[p]["momentum_buffer"] for p, _ in turned]
-        fused = ops.fused_muon([p for p, _ in turned]) if self.dtype in (torch.bfloat16, torch.float32) else None
+        momenta = [self.state[p]["momentum_buffer"] for p, _ in updated]
+        fused = ops.fused_muon([p for p, _ in updated]) if self.dtype in (torch.bfloat16, torch.float32) else None
         if fused is None:
-            return self._step(group, turned, momenta)
+            return self._step(group, updated, momenta)
         return fused(
-            [p for p, _ in turned], [p.grad for p, _ in turned], momenta, [n for _, n in turned],
+            [p for p, _ in updated], [p.grad for p, _ in updated], momenta, [n for _, n in updated],
             lr=group["lr"], momentum=group["momentum"], weight_decay=group["weight_decay"], coefficients=COEFFICIENTS,
             iterations=group["steps"], narrow=self.dtype == torch.bfloat16, owner=self,
         )  # fmt: skip
 
-    def _step(self, group: dict[str, Any], turned: list[tuple[Tensor, int]], momenta: list[Tensor]) -> None:
-        """The same in PyTorch's operations, matrices of one shape together."""
+    def _step(self, group: dict[str, Any], updated: list[tuple[Tensor, int]], momenta: list[Tensor]) -> None:
+        """The same in PyTorch, with matrices of one shape batched."""
         lr, momentum = group["lr"], group["momentum"]
-        # shape -> (direction, target, scale) of every part, all lying down (rows <= columns)
+        # shape -> (direction, target, scale) of every part, transposed if needed (rows <= columns)
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor, float]]] = {}
-        for (parameter, count), buffer in zip(turned, momenta, strict=True):
+        for (parameter, count), buffer in zip(updated, momenta, strict=True):
             assert parameter.grad is not None
             buffer.lerp_(parameter.grad, 1 - momentum)
             direction = parameter.grad.lerp(buffer, momentum)  # Nesterov

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastbert import __version__
-from fastbert.evaluation.examples import readable
 from fastbert.reporting.charts import COLOURS, Series, bars, line_chart
 from fastbert.reporting.drawings import map_drawing, token_boxes
 from fastbert.reporting.model_views import attention, tokenization, word_map
@@ -15,6 +14,7 @@ from fastbert.reporting.runs import RunRecord
 from fastbert.reporting.wording import WORDS
 from fastbert.system import html_page
 from fastbert.system.html_page import escape
+from fastbert.text.detokenize import detokenize
 from fastbert.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class _Report:
         """The first example without its mask: a sentence that the model has not seen."""
         for example in self.first.description.get("examples") or []:
             if isinstance(example, dict) and isinstance(example.get("text"), str):
-                return readable(example["text"].replace("[MASK]", str(example.get("word", "")), 1))
+                return detokenize(example["text"].replace("[MASK]", str(example.get("word", "")), 1))
         data = self.first.options.get("data") or []
         return DEFAULT_TEXTS[
             "en" if "bundled:en" in data or (self.language == "en" and "bundled:pt" not in data) else "pt"
@@ -202,7 +202,7 @@ class _Report:
             guesses = [(str(token), float(share)) for token, share in example["guesses"]]
             right = bool(guesses) and guesses[0][0] == example["word"]
             # the masked word, highlighted
-            before, _, after = readable(example["text"]).partition("[MASK]")
+            before, _, after = detokenize(example["text"]).partition("[MASK]")
             word = f'<mark class="{"right" if right else "wrong"}">{escape(example["word"])}</mark>'
             predictions = bars([(token, share, self.numbers.percent(share)) for token, share in guesses])
             rows.append(f"<li><p>{escape(before)}{word}{escape(after)}</p>{predictions}</li>")

@@ -1,9 +1,9 @@
-"""Checkpoints that a run can be continued from exactly, and that are whole or not there at all.
+"""Checkpoints for exact resuming, written atomically.
 
-``checkpoints/step-N/`` holds the model in Hugging Face layout, ``optimizer.safetensors`` (optimizer and random state)
-and ``state.json``, which is written last and lists the size and SHA-256 of the others. A run with sharded weights has
-its optimizer state in ``optimizer/`` instead, one file a rank. Everything is written to a temporary directory, flushed
-to the disk, then renamed. No pickle.
+``checkpoints/step-N/`` has the model in Hugging Face layout, ``optimizer.safetensors`` (optimizer and random state) and
+``state.json``, which is written last and lists the size and SHA-256 of the others. A run with sharded weights has its
+optimizer state in ``optimizer/`` instead, one file per rank. Everything is written to a temporary directory, flushed to
+the disk, then renamed. No pickle.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What :func:`load` found: ``state`` is the JSON-able part, tensors are on the CPU."""
+    """A loaded checkpoint: tensors on the CPU, ``state`` as JSON values."""
 
     directory: Path
     step: int
@@ -46,14 +46,14 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Keep:
-    """Which checkpoints stay: the newest ``last`` (0: all), and those at multiples of ``every`` steps (0: none)."""
+class RetentionPolicy:
+    """Checkpoints that stay: the newest ``last`` (0: all) and those at multiples of ``every`` steps (0: none)."""
 
     last: int = 2
     every: int = 0
 
     def dropped(self, steps: list[int]) -> list[int]:
-        """Of ``steps``, ascending, those that go."""
+        """Those of ``steps``, ascending, to be deleted."""
         old = steps[: -self.last] if self.last else []
         return [step for step in old if not (self.every and step % self.every == 0)]
 
@@ -62,13 +62,20 @@ def folder(run: Path) -> Path:
     return run / "checkpoints"
 
 
+def resolve(directory: Path) -> Path:
+    """Where the weights of a run are: the directory itself, or the newest checkpoint of a run that has not finished."""
+    if not (directory / CONFIG).is_file() and (steps := list_steps(directory)):
+        return folder(directory) / f"step-{steps[-1]}"
+    return directory
+
+
 def partial_folder(run: Path, step: int) -> Path:
-    """Where a checkpoint is until it is whole."""
+    """Where a checkpoint is written."""
     return folder(run) / f".step-{step}.partial"
 
 
 def list_steps(run: Path) -> list[int]:
-    """Steps that have a checkpoint directory, oldest first, whole or not."""
+    """Steps with a checkpoint directory, oldest first, complete or not."""
     names = [p.name for p in folder(run).glob("step-*")] if folder(run).is_dir() else []
     return sorted(int(n.removeprefix("step-")) for n in names if n.removeprefix("step-").isdigit())
 
@@ -80,10 +87,10 @@ def save(
     config: BertConfig,
     tensors: Mapping[str, Tensor],
     state: dict,
-    keep: Keep | int = 2,
+    retention: RetentionPolicy | int = 2,
     write_shards: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write ``checkpoints/step-N`` in one stroke and drop the old ones that ``keep`` does not want.
+    """Write ``checkpoints/step-N`` atomically and delete old ones by the retention policy.
 
     Args:
         run: directory of the run.
@@ -91,12 +98,12 @@ def save(
         model: weights under our names; ``config`` theirs.
         tensors: optimizer and random state.
         state: the rest, as JSON.
-        keep: which to keep, or how many of the newest.
-        write_shards: writes sharded optimizer state into the directory it is given; all ranks meet in it.
+        retention: which checkpoints stay, or how many of the newest.
+        write_shards: writes sharded optimizer state to a directory, together with the other ranks.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
-        FloatingPointError: a weight or a state is NaN or infinite: nobody would want to continue from it.
+        FloatingPointError: the tensor of this name has a NaN or infinity.
     """
     _refuse_not_finite({**model, **tensors})
     final = folder(run) / f"step-{step}"
@@ -121,22 +128,22 @@ def save(
         text = json.dumps(whole | {"sha256": _fingerprint_of(whole)}, indent=2)
         _write_bytes(partial / STATE, (text + "\n").encode())
         _flush(partial)
-        if final.exists():  # never a moment without one: the old one goes after the new one has come
+        if final.exists():  # replaced only when the new one is complete
             _drop(final)
         partial.rename(final)
         _flush(folder(run))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    keep = Keep(last=keep) if isinstance(keep, int) else keep
-    for old in keep.dropped(list_steps(run)):
+    retention = RetentionPolicy(last=retention) if isinstance(retention, int) else retention
+    for old in retention.dropped(list_steps(run)):
         _drop(folder(run) / f"step-{old}")
     remove_leftovers(run)
     return final
 
 
 def remove_leftovers(run: Path) -> None:
-    """Delete what a kill in the middle of a save or of a deletion left."""
+    """Delete what a process killed during a save or a deletion has left."""
     if folder(run).is_dir():
         for pattern in (".step-*.partial", ".step-*.dropped"):
             for path in folder(run).glob(pattern):
@@ -144,7 +151,7 @@ def remove_leftovers(run: Path) -> None:
 
 
 def _drop(directory: Path) -> None:
-    """Take a checkpoint out of the list at once; its files go with :func:`remove_leftovers`."""
+    """Remove a checkpoint from the list at once; :func:`remove_leftovers` deletes its files."""
     dropped = directory.with_name(f".{directory.name}.dropped")
     shutil.rmtree(dropped, ignore_errors=True)
     directory.rename(dropped)
@@ -160,10 +167,10 @@ def _refuse_not_finite(tensors: Mapping[str, Tensor]) -> None:
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict:
     """Write CPU tensors as safetensors, flushed to the disk; returns the size and SHA-256 of the file.
 
-    The library's own writer copies every tensor and holds the interpreter's lock all the while; this one streams, so
-    that a thread can save while another trains.
+    The library's writer copies every tensor and holds the interpreter lock; this one streams, so that one thread can
+    save while another trains.
     """
-    # the largest elements first, so that every tensor is aligned, as the library does it
+    # largest elements first, as the library does, so that every tensor is aligned
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -190,7 +197,7 @@ def _bytes_of(tensor: Tensor) -> bytes | memoryview:
 
 
 def _write_all(file, data) -> None:
-    """A raw file may take less than it is given: at a signal, or two gigabytes at a time."""
+    """A raw file may write less than it is given: at a signal, or more than two gigabytes."""
     view = memoryview(data)
     while len(view):
         view = view[file.write(view) :]
@@ -207,47 +214,47 @@ def load(directory: Path) -> Checkpoint:
     """Read one checkpoint, every byte verified.
 
     Raises:
-        InputError: a file is missing, cut short or changed; the line names it and the remedy.
+        InputError: a file is missing, truncated or changed.
     """
     path = directory / STATE
     remedy = "delete that directory to continue from an earlier checkpoint"
     whole = read_object(path, remedy)
     if (version := whole.get("format")) != FORMAT:
         raise InputError(
-            f"{path}: format {version!r:.40}, this fastbert reads {FORMAT}: use the version that wrote it, or {remedy}"
+            f"{path}: format {version!r:.40}, this version reads {FORMAT}. Try: the version that wrote it, or {remedy}"
         )
     own = whole.pop("sha256", None)
     if own != _fingerprint_of(whole):
-        raise InputError(f"{path}: changed since it was written (checksum differs): {remedy}")
+        raise InputError(f"{path}: changed since it was written (checksum differs). Try: {remedy}")
     fields = Fields(whole, str(path), remedy)
     step, listed, state = fields.integer("step", high=2**60), fields.inner("files"), fields.inner("state")
     for name in {**dict.fromkeys(FILES), **listed.values}:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"{path}: file name {name!r:.80} leaves the directory: {remedy}")
+            raise InputError(f"{path}: file name {name!r:.80} leaves the directory. Try: {remedy}")
         file = directory / name
         if not file.is_file():
-            raise InputError(f"{file}: missing: {remedy}")
+            raise InputError(f"{file}: missing. Try: {remedy}")
         if _fingerprint(file) != listed.values.get(name):
-            raise InputError(f"{file}: cut short or changed since it was written (checksum differs): {remedy}")
+            raise InputError(f"{file}: truncated or changed since it was written (checksum differs). Try: {remedy}")
     config = huggingface.read_config(directory)
     model = huggingface.state_dict_from_hf(huggingface.read_weights(directory), config)
     tensors = huggingface.read_safetensors(directory / OPTIMIZER)
     if (directory / SHARDS).is_dir():
-        from fastbert.distributed.fsdp import read_shards  # imports much of torch.distributed
+        from fastbert.runs.sharded_state import read_shards  # imports much of torch.distributed
 
         tensors |= read_shards(directory / SHARDS)
     return Checkpoint(directory, step, model, tensors, dict(state.values), config)
 
 
 def load_newest(run: Path, warn: Callable[[str], None]) -> Checkpoint:
-    """Read the newest whole checkpoint; ``warn(line)`` is called for each damaged one that is skipped.
+    """Load the newest complete checkpoint; ``warn(line)`` is called for each damaged one that is skipped.
 
     Raises:
-        InputError: there is none, or none is whole.
+        InputError: there is none, or none is complete.
     """
     steps = list_steps(run)
     if not steps:
-        raise InputError(f"{run}: holds no checkpoint to resume from: start it again without --resume")
+        raise InputError(f"{run}: has no checkpoint to resume from. Try: without --resume")
     for step in reversed(steps):
         try:
             return load(folder(run) / f"step-{step}")
@@ -265,7 +272,7 @@ def _fingerprint(path: Path) -> dict:
 
 
 def _fingerprint_of(state: dict) -> str:
-    """SHA-256 of a JSON object, however it is laid out in the file."""
+    """SHA-256 of a JSON object, independent of its layout in the file."""
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
@@ -278,7 +285,7 @@ def _digest(file):
 
 
 def _flush(path: Path) -> None:
-    """fsync a file or a directory: a rename may otherwise reach the disk before the data do."""
+    """fsync a file or a directory, so that a rename cannot reach the disk before the data."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

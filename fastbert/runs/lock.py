@@ -1,7 +1,6 @@
-"""One process in a run directory at a time: an advisory lock that the operating system drops when its holder dies.
+"""One process per run directory: an advisory lock that the operating system releases when its holder dies.
 
-The lock is on the open file, not on its existence, so that a crash leaves nothing to clean up: whoever comes next takes
-it over. The file's text says who holds it, for the one who is turned away.
+The lock is on the open file, not on its existence, so a crash leaves nothing to clean up. The file names the holder.
 """
 
 import errno
@@ -29,7 +28,7 @@ class RunLock:
         """Take the lock of an existing directory.
 
         Raises:
-            InputError: another process holds it; the line says which, where and since when.
+            InputError: another process holds it.
             OSError: the directory cannot be written.
         """
         path = directory / NAME
@@ -37,9 +36,9 @@ class RunLock:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 if not _lock(descriptor):
-                    remedy = "wait for it, stop it, or choose another --output"
-                    raise InputError(f"{directory}: in use by {_holder(descriptor)}: {remedy}")
-                # a holder that cleaned up has removed the file we opened: its successor must be locked, not it
+                    holder = _holder(descriptor)
+                    raise InputError(f"{directory}: in use by {holder}. Try: wait for it, stop it, or another --output")
+                # the previous holder may have deleted the file we opened; then lock its successor
                 if _same_file(descriptor, path):
                     break
             except BaseException:
@@ -58,7 +57,7 @@ class RunLock:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether the lock is ours now."""
+    """Try to take the lock."""
     try:
         import fcntl
     except ImportError:  # not on Windows
@@ -70,7 +69,7 @@ def _lock(descriptor: int) -> bool:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        warnings.warn("this file system has no locks: do not start two runs in one directory", stacklevel=2)
+        warnings.warn("this file system has no locks. Try: never two runs in one directory", stacklevel=2)
     return True
 
 
@@ -82,7 +81,7 @@ def _same_file(descriptor: int, path: Path) -> bool:
 
 
 def _holder(descriptor: int) -> str:
-    """Who wrote the file, in words; the holder writes it a moment after it has the lock."""
+    """Who holds the lock; the holder writes it shortly after it has locked the file."""
     for _ in range(20):
         try:
             who = json.loads(os.pread(descriptor, 4096, 0))

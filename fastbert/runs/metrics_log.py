@@ -1,4 +1,4 @@
-"""What a run shows and records: a progress bar, metrics.jsonl, TensorBoard, and a picture at the end."""
+"""Log and metrics of a run: progress bar, metrics.jsonl, TensorBoard, and curves at the end."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-PLAIN_EVERY_S = 15.0  # without a terminal a line is printed this often
+PLAIN_INTERVAL_S = 15.0  # between progress lines without a terminal
 
 
 def clock(seconds: float) -> str:
@@ -21,13 +21,13 @@ def clock(seconds: float) -> str:
 
 
 class Monitor:
-    """One for a run; use as a context. ``say`` prints a line without disturbing the bar.
+    """Log of one run, a context manager; ``log`` prints a line above the progress bar.
 
     Args:
         run: directory of the run.
-        first_step: the run goes on from here.
-        metrics_bytes: size that metrics.jsonl had then; None: not known, lines of later steps go.
-        main: False on ranks that neither write nor speak.
+        first_step: of this session.
+        metrics_bytes: size of metrics.jsonl at that step; None: unknown, and lines of later steps are dropped.
+        main: False on ranks that neither write nor print.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Monitor:
         self._metrics = run / "metrics.jsonl" if main else Path(os.devnull)
         self._main = main
         if main:
-            self._forget_after(first_step, metrics_bytes)
+            self._truncate_after(first_step, metrics_bytes)
         self._file = self._metrics.open("a", encoding="utf-8")
         self._events: Any = None
         self._events_directory = run / "tensorboard"
@@ -61,7 +61,7 @@ class Monitor:
         if self._events is not None:
             self._events.close()
 
-    def say(self, line: str = "") -> None:
+    def log(self, line: str = "") -> None:
         self.console.print(line, markup=False)
 
     def record(self, kind: str, step: int, **values: float | int | None) -> None:
@@ -72,21 +72,21 @@ class Monitor:
         self._file.write(json.dumps({"kind": kind, "step": step, **known}) + "\n")
         self._file.flush()
         if self._events is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import: only when there is something to write
+            from torch.utils.tensorboard import SummaryWriter  # slow import
 
             self._events = SummaryWriter(str(self._events_directory), purge_step=self._first_step or None)
         for name, value in known.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
 
-    def show(self, progress: float, step: int, loss: float, tokens_per_s: float, left_s: float) -> None:
-        """Move the bar, or now and then print a line where there is no terminal."""
+    def update_bar(self, progress: float, step: int, loss: float, tokens_per_s: float, left_s: float) -> None:
+        """Update the progress bar; without a terminal print a line every PLAIN_INTERVAL_S."""
         if not self._main:
             return
         text = f"step {step:,}  loss {loss:.3f}  {tokens_per_s:,.0f} tokens/s  {clock(left_s)} left"
         if not self.console.is_terminal:
-            if time.monotonic() - self._last_line_s >= PLAIN_EVERY_S:
+            if time.monotonic() - self._last_line_s >= PLAIN_INTERVAL_S:
                 self._last_line_s = time.monotonic()
-                self.say(f"{progress:6.1%}  {text}")
+                self.log(f"{progress:6.1%}  {text}")
             return
         if self._progress is None:
             self._progress = Progress(
@@ -107,8 +107,8 @@ class Monitor:
         """Size of metrics.jsonl, for a checkpoint."""
         return self._file.tell()
 
-    def _forget_after(self, step: int, size: int | None) -> None:
-        """A resumed run writes its steps again: drop what the interrupted one recorded past the checkpoint."""
+    def _truncate_after(self, step: int, size: int | None) -> None:
+        """Drop records after the checkpoint, because a resumed run repeats those steps."""
         if not self._metrics.exists():
             return
         if size is not None and self._metrics.stat().st_size >= size:
@@ -120,7 +120,7 @@ class Monitor:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; lines that a crash or a damaged disk has broken are left out."""
+    """The records of a metrics.jsonl, without lines broken by a crash or a damaged disk."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return [json.loads(line) for line in lines if _step_of(line) < math.inf]
 
@@ -130,11 +130,11 @@ def _step_of(line: str) -> float:
         record = json.loads(line)
         return float(record["step"]) if {"kind", "tokens"} <= record.keys() else math.inf
     except (ValueError, KeyError, TypeError, AttributeError):
-        return math.inf  # a line cut short by a crash goes too
+        return math.inf  # truncated by a crash
 
 
 def draw_curves(run: Path) -> Path:
-    """Loss, accuracy and learning rate over tokens, from metrics.jsonl, as ``curves.png``."""
+    """Plot loss, accuracy and learning rate over tokens as ``curves.png``."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -154,8 +154,8 @@ def draw_curves(run: Path) -> Path:
     draw(axes[0], held, "loss", "evaluation text", color="tab:blue", marker="o", markersize=3)
     axes[0].set(title="masked-LM loss", ylabel="nats per masked token")
     axes[0].legend()
-    draw(axes[1], held, "accuracy", "masked words right", color="tab:green", marker="o", markersize=3)
-    draw(axes[1], held, "next_sentence_accuracy", "next sentence right", color="tab:orange", marker="o", markersize=3)
+    draw(axes[1], held, "accuracy", "masked tokens", color="tab:green", marker="o", markersize=3)
+    draw(axes[1], held, "next_sentence_accuracy", "next sentence", color="tab:orange", marker="o", markersize=3)
     axes[1].set(title="accuracy", ylim=(0, None))
     axes[1].yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
     axes[1].legend()

@@ -1,1 +1,1 @@
-"""Errors, command lines, the compiled core, files and pages."""
+"""Errors, command lines, the native extension, files and HTML pages."""

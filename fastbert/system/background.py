@@ -1,4 +1,4 @@
-"""Work beside the training loop, one piece at a time: a thread whose errors come back to the loop."""
+"""Background work during training, one task at a time, in a thread whose errors are raised in the training loop."""
 
 import threading
 import time
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class Background:
-    """One slot: :meth:`submit` waits for the piece before, and every call raises what a piece has failed with."""
+    """One slot: :meth:`submit` waits for the previous task, and every call raises the error of a failed task."""
 
     def __init__(self, name: str):
         self.name = name
-        self.cpu_s = 0.0  # processor time of the last finished piece
+        self.cpu_s = 0.0  # CPU time of the last finished task
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -27,7 +27,7 @@ class Background:
         began_s = time.thread_time()
         try:
             work()
-        except BaseException as error:  # handed to the loop
+        except BaseException as error:  # raised in the training loop
             self._error = error
         self.cpu_s = time.thread_time() - began_s
 
@@ -36,12 +36,12 @@ class Background:
         return self._thread is not None and self._thread.is_alive()
 
     def check(self) -> None:
-        """Raise what the last piece failed with, if it has; does not wait."""
+        """Raise the error of the last task, if it failed; do not wait."""
         if not self.busy:
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the slot is free; raise what the last piece failed with."""
+        """Wait until the slot is free; raise the error of the last task, if it failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -50,8 +50,8 @@ class Background:
             raise error
 
     @contextmanager
-    def to_blame(self) -> Iterator[None]:
-        """When the block fails, what this work has found explains it better: that is raised instead."""
+    def explain_failures(self) -> Iterator[None]:
+        """If the block fails, raise the error of this work instead, if it has one: it explains the failure better."""
         try:
             yield
         except Exception:
@@ -60,13 +60,13 @@ class Background:
 
 
 class HostCopy:
-    """Copies of tensors in host memory that is allocated once: what a thread saves while the originals change."""
+    """Copies of tensors in host buffers allocated once, so that a thread can save them while training continues."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copy; the copies of the call before are overwritten, so whoever reads them must be done."""
+        """Copy tensors, overwriting the copies of the previous call, which must no longer be in use."""
         taken, on_gpu = {}, False
         for name, tensor in tensors.items():
             buffer = self._buffers.get(name)

@@ -1,4 +1,4 @@
-"""How every command starts: options from a typed dataclass, one clear line for a user's mistake, an exit code.
+"""The entry point of every command: options from a typed dataclass, one line for user errors, an exit code.
 
     @dataclass(frozen=True)
     class Options:
@@ -9,18 +9,19 @@
         batch_tokens: int = 4096
         \"\"\"Tokens in a batch.\"\"\"
         resume: bool = False
-        \"\"\"Go on where the run stopped.\"\"\"
+        \"\"\"Resume an interrupted run.\"\"\"
 
     def main(options: Options) -> None: ...
 
     if __name__ == "__main__":
         sys.exit(run(main, Options))
 
-Exit codes: 0 done, 2 bad input or bad option, 130 interrupted. Anything else is our bug and shows its traceback.
+Exit codes: 0 success, 2 invalid input or option, 130 interrupted. Anything else is a bug and shows its traceback.
 """
 
 import ast
 import contextlib
+import dataclasses
 import errno
 import functools
 import inspect
@@ -46,7 +47,7 @@ _FAILING_DISK = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETIME
 
 
 def unset(metavar: str) -> Any:
-    """Mark an option whose default depends on other things, which its help tells: no "(default: None)" after it."""
+    """Mark an option whose default is computed and explained in its help, which then omits "(default: None)"."""
     from tyro.conf import arg
 
     return arg(metavar=metavar, help_behavior_hint="")
@@ -54,15 +55,15 @@ def unset(metavar: str) -> Any:
 
 @functools.cache
 def _join_lines_of_help(options_type: type) -> None:
-    """Hand tyro the options' docstrings as running text: it would keep the line breaks of indented source lines."""
-    from typing_extensions import Doc  # tyro's dependency, and what it looks for
+    """Pass the docstrings of options to tyro as running text; it would keep the line breaks of the source."""
+    from typing_extensions import Doc  # a dependency of tyro, which reads this annotation
 
     for cls in options_type.__mro__:
         if "__dataclass_fields__" not in vars(cls):
             continue
         try:
             source = textwrap.dedent(inspect.getsource(cls))
-        except OSError:  # no source beside the bytecode: no docstrings either
+        except OSError:  # bytecode without sources has no docstrings of options
             continue
         statements = ast.parse(source).body[0].body  # type: ignore[attr-defined]
         for option, doc in itertools.pairwise(statements):
@@ -72,19 +73,38 @@ def _join_lines_of_help(options_type: type) -> None:
                     cls.__annotations__[name] = Annotated[cls.__annotations__[name], Doc(running)]
 
 
+def in_sections(options_type: Any) -> Any:
+    """The same options nested by ``help_sections`` (section -> its first option), which --help then shows apart."""
+    if not (sections := getattr(options_type, "help_sections", None)):
+        return options_type
+    first = {option: section for section, option in sections.items()}
+    nested: dict[str, list[Any]] = {}
+    for option in dataclasses.fields(options_type):
+        section = nested.setdefault(first.get(option.name) or list(nested)[-1], [])
+        default = dataclasses.field(default=option.default, default_factory=option.default_factory)
+        section.append((option.name, options_type.__annotations__[option.name], default))
+    types = [(name, dataclasses.make_dataclass(name, options)) for name, options in nested.items()]
+    sections_of = [(name, section, dataclasses.field(default_factory=section)) for name, section in types]
+    whole = dataclasses.make_dataclass(options_type.__name__, sections_of)
+    whole.__doc__ = options_type.__doc__
+    return whole
+
+
 def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Options:
     """Read ``argv`` into ``options_type``; ``--help`` prints and raises SystemExit(0).
 
     Raises:
-        InputError: a bad, missing or unknown option.
+        InputError: an invalid, missing or unknown option.
     """
     import tyro
 
     markers = [tyro.conf.FlagCreatePairsOff]  # --resume, without its --no-resume
     if named := getattr(tyro.conf, "PositionalMetavarFromFieldName", None):
-        markers.append(named)  # newer tyro only: RUN in the usage line in place of its type, STR
+        markers.append(named)  # newer tyro only: RUN in the usage line instead of its type, STR
     if {"-h", "--help"} & set(argv):
         _join_lines_of_help(options_type)  # type: ignore[arg-type]
+        options_type = in_sections(options_type)
+        markers.append(tyro.conf.OmitArgPrefixes)
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -100,10 +120,10 @@ def run(
 ) -> int:
     """Parse the options, call ``main(options)`` and return the exit code for ``sys.exit``.
 
-    ``prog`` is the command as the user types it, where that is more than ``python -m`` and the module.
+    ``prog`` is the command as the user types it, if it is more than ``python -m`` and the module.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    # a person needs the message, not the line of ours that warned
+    # the message, without our source line
     warnings.showwarning = lambda message, *_args, **_kwargs: _say(f"warning: {message}")
     if "--version" in argv:
         from fastbert import __version__
@@ -123,18 +143,18 @@ def run(
         _say("interrupted")
         return 130
     except BrokenPipeError:
-        # the reader (`| head`) has gone; without this Python complains once more when it flushes at exit
+        # the reader (`| head`) is gone; otherwise Python would report it again when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno in _DISK_ERRORS:
-            remedy = "free some space, or give a place that you may read and write"
+            remedy = "free some space, or use a path that you may read and write"
         elif error.errno in _FAILING_DISK:
-            remedy = "the disk, or the way to it, fails: when it works again repeat the command (a training: --resume)"
+            remedy = "repeat the command when the disk works again (training: --resume)"
         else:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        _say(f"error: {place}{error.strerror}; {remedy}")
+        path = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {path}{error.strerror}. Try: {remedy}")
         return 2
 
 
@@ -154,16 +174,16 @@ def _say(message: str) -> None:
 
 
 def _one_line(box: str, prog: str) -> str:
-    """tyro's framed complaint as one sentence: the first block of the frame, and its guess at what was meant.
+    """Turn tyro's boxed error into one sentence: the first block of the box, and its suggestion.
 
-    The frame is drawn with box characters or, where stdout is not UTF-8, with dashes and spaces.
+    The box is drawn with box characters or, if stdout is not UTF-8, with dashes and spaces.
     """
     blocks: list[list[str]] = [[]]
     for row in _ANSI.sub("", box).strip().splitlines():
         text = row.strip("│╭╮╰╯ ")
         if not text.strip("─-"):
             blocks.append([])
-        elif not row.startswith("╭"):  # the title says less than the text
+        elif not row.startswith("╭"):  # the title repeats the text
             blocks[-1].append(text)
     blocks = [block for block in blocks if block]
     if len(blocks) > 1 and len(blocks[0]) == 1 and "╭" not in box:

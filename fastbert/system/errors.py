@@ -1,12 +1,12 @@
-"""The one exception that means "your input", not "our bug"."""
+"""The exception for invalid user input, as opposed to bugs."""
 
 
 class InputError(ValueError):
-    """Bad input from the user: one line that names the file, line or option, and the remedy.
+    """Invalid user input: one line with the file, line or option, the value, and the remedy after "Try:".
 
     Commands print it as ``error: …`` and exit with code 2 (see :func:`fastbert.system.cli.run`).
     """
 
 
 class AllRanksFail(InputError):
-    """A fault that every rank of a run meets at once: only rank 0 says it."""
+    """An input error that all ranks encounter at once; only rank 0 prints it."""

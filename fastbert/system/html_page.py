@@ -1,6 +1,6 @@
-"""One self-contained HTML page: style, script and data inside, no request to anywhere, readable in light and dark.
+"""Self-contained HTML pages: inline style, script and data, no network requests, light and dark mode.
 
-Everything that comes from data is escaped here: text by :func:`escape`, a script's data by :func:`data_block`.
+All data is escaped here: text by :func:`escape`, the data of scripts by :func:`data_block`.
 """
 
 import html
@@ -14,31 +14,31 @@ from fastbert.system.errors import InputError
 
 PageLanguage = Literal["en", "pt"]
 LANGUAGE_TAGS = {"en": "en", "pt": "pt-BR"}
-# the page may run its own script and style and nothing else; a stray link in somebody's data cannot call home
+# only inline script and style; links in the data cannot send requests
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 def escape(value: object) -> str:
-    """Text for HTML, in an element or in a quoted attribute."""
+    """Escape text for an HTML element or a quoted attribute."""
     return html.escape(str(value), quote=True)
 
 
 def data_block(name: str, data: Any) -> str:
-    """Data for the page's script, as ``JSON.parse(document.getElementById(name).textContent)`` reads it."""
+    """Data for the script of the page: ``JSON.parse(document.getElementById(name).textContent)``."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    # "</script>" and "<!--" in a text must not end the block
+    # "</script>" and "<!--" in the data must not end the block
     safe = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     return f'<script type="application/json" id="{escape(name)}">{safe}</script>'
 
 
 def page(title: str, body: str, *, language: PageLanguage = "en", style: str = "", script: str = "") -> str:
-    """A whole page.
+    """Return a complete page.
 
     Args:
         title: plain text.
-        body: HTML, its data already escaped.
+        body: HTML with escaped data.
         language: of the page.
-        style, script: added to the common style; ``script`` runs when the body is there.
+        style, script: added to the common style; ``script`` runs after the body is parsed.
     """
     common = asset("fastbert.system", "html_page.css")
     code = f"<script>\n{script}\n</script>" if script else ""
@@ -53,15 +53,15 @@ def page(title: str, body: str, *, language: PageLanguage = "en", style: str = "
 
 
 def asset(package: str, name: str) -> str:
-    """A style or script that lies beside the code."""
+    """A style sheet or script from a package."""
     return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def write(path: str | Path, text: str) -> Path:
-    """Write a file through a temporary name.
+    """Write a file atomically.
 
     Raises:
-        InputError: it cannot be written there.
+        InputError: it cannot be written.
     """
     path = Path(path)
     try:
@@ -70,6 +70,6 @@ def write(path: str | Path, text: str) -> Path:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}): free some space, or choose another place"
+            f"{path}: cannot be written ({error.strerror}). Try: free some space, or another path"
         ) from None
     return path

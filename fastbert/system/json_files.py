@@ -1,4 +1,4 @@
-"""JSON from files that anybody may have written or damaged: read as a dictionary, each field checked before use."""
+"""JSON from untrusted or damaged files: read as a dictionary, each field validated before use."""
 
 import json
 import math
@@ -8,43 +8,43 @@ from typing import Any
 
 from fastbert.system.errors import InputError
 
-MAX_BYTES = 256 << 20  # a vocabulary of millions of entries fits; a file that is no JSON at all is not swallowed
+MAX_BYTES = 256 << 20  # enough for a vocabulary of millions of entries; protects against huge files that are not JSON
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read the JSON object in a file.
 
     Raises:
-        InputError: the file is not there, cannot be read, or holds no JSON object; the line ends with ``remedy``.
+        InputError: the file is missing, cannot be read, or is not a JSON object; the message ends with ``remedy``.
     """
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise InputError(f"{path}: has {size:,} bytes, too many for a file of its kind: {remedy}")
+            raise InputError(f"{path}: has {size:,} bytes, too many for this kind of file. Try: {remedy}")
         value = json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: missing: {remedy}") from None
+        raise InputError(f"{path}: missing. Try: {remedy}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): {remedy}") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Try: {remedy}") from None
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: is damaged, no valid JSON ({reason}): {remedy}") from None
+        raise InputError(f"{path}: is damaged, not valid JSON ({reason}). Try: {remedy}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path}: holds {type(value).__name__} where a JSON object is expected: {remedy}")
+        raise InputError(f"{path}: contains {type(value).__name__}, expected a JSON object. Try: {remedy}")
     return value
 
 
 class Fields:
-    """The fields of a JSON object, each with the type and the range it must have.
+    """The fields of a JSON object, with validated types and ranges.
 
     Args:
-        source: what an error names: a path, or a path and a place in it.
-        remedy: how an error ends.
+        source: for errors: a path, or a path and a location in it.
+        remedy: for errors.
     """
 
     def __init__(self, values: object, source: str, remedy: str):
         self.source, self.remedy = source, remedy
         if not isinstance(values, Mapping):
-            raise InputError(f"{source}: {_shown(values)} where an object is expected: {remedy}")
+            raise InputError(f"{source}: is {_shown(values)}, expected an object. Try: {remedy}")
         self.values = values
 
     def __contains__(self, name: str) -> bool:
@@ -52,7 +52,7 @@ class Fields:
 
     def refuse(self, name: str, expected: str) -> InputError:
         got = _shown(self.values[name]) if name in self.values else "missing"
-        return InputError(f"{self.source}: {name} is {got}, expected {expected}: {self.remedy}")
+        return InputError(f"{self.source}: {name} is {got}, expected {expected}. Try: {self.remedy}")
 
     def _value(self, name: str, default: object, expected: str) -> Any:
         if self.values.get(name) is None:
@@ -62,7 +62,7 @@ class Fields:
         return self.values[name]
 
     def integer(self, name: str, default: int | None = None, low: int = 0, high: int = 2**31 - 1) -> int:
-        """A whole number low … high; absent or null is the default, if there is one."""
+        """A whole number low … high; absent or null gives the default, if any."""
         expected = f"a whole number from {low} to {high}"
         value = self._value(name, default, expected)
         if type(value) is not int or not low <= value <= high:
@@ -106,7 +106,7 @@ class Fields:
 
 
 def _broken(text: str) -> bool:
-    """Half of a surrogate pair, which JSON can spell and no file name or vocabulary can hold."""
+    """Whether it contains half of a surrogate pair, which JSON can spell but UTF-8 cannot."""
     return any(0xD800 <= ord(c) <= 0xDFFF for c in text)
 
 

@@ -1,7 +1,7 @@
-"""The compiled C++ core ``fastbert._C``, or why it cannot be used.
+"""The native extension ``fastbert._C``, or the reason it is unavailable.
 
-``impl`` follows the same words everywhere: "auto" takes the core when it is there, "cpp" insists on it, "reference"
-takes the pure-Python twin. The environment variable ``FASTBERT_IMPL`` sets what "auto" means.
+``impl`` is the same everywhere: "auto" uses the extension if available, "cpp" requires it, "reference" uses the
+pure-Python twin. The environment variable ``FASTBERT_IMPL`` sets the meaning of "auto".
 """
 
 import functools
@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-SOURCES = Path(__file__).resolve().parents[2] / "csrc"  # there in a source tree only
+SOURCES = Path(__file__).resolve().parents[2] / "csrc"  # only in a source tree
 
 
 @functools.cache
@@ -23,21 +23,20 @@ def _load() -> tuple[ModuleType | None, str]:
         return None, str(error) if built else "it was not compiled at install"
     if is_stale(Path(_C.__file__), SOURCES):
         warnings.warn(
-            f"{SOURCES} has changed since fastbert's C++ core was compiled: what is new there may fail. "
-            "Remedy: run `pip install -e .` again.",
+            f"{SOURCES} has changed since fastbert's C++ core was compiled. Try: pip install -e .",
             stacklevel=4,
         )
     return _C, ""
 
 
 def is_stale(core: Path, sources: Path) -> bool:
-    """Whether any of the sources is younger than the core."""
+    """Whether any source is newer than the extension."""
     compiled = core.stat().st_mtime
     return any(p.stat().st_mtime > compiled for p in sources.glob("**/*") if p.suffix in (".cpp", ".h"))
 
 
 def status() -> tuple[bool, str]:
-    """Whether the core is there, and if not, why."""
+    """Whether the extension is available, and if not, why."""
     module, why = _load()
     return module is not None, why
 
@@ -45,22 +44,22 @@ def status() -> tuple[bool, str]:
 @functools.cache
 def _warn_once(why: str) -> None:
     warnings.warn(
-        f"fastbert's C++ core is not available ({why}); the pure-Python twins are used, which give the same results "
-        "many times slower. Remedy: install a C++17 compiler and run `pip install -e .` again.",
+        f"fastbert's C++ core is not available ({why}): the pure-Python twins give the same results, but much slower. "
+        "Try: install a C++17 compiler and run `pip install -e .`",
         stacklevel=3,
     )
 
 
 def core(impl: str = "auto") -> ModuleType | None:
-    """Return the C++ core, or None when the pure-Python twin is to be used.
+    """Return the extension, or None to use the pure-Python twin.
 
     Raises:
         ValueError: unknown ``impl``.
-        RuntimeError: ``impl="cpp"`` and the core is not there.
+        RuntimeError: ``impl="cpp"``, but the extension is unavailable.
     """
     if impl == "auto":
-        wished = os.environ.get("FASTBERT_IMPL", "auto")
-        impl = wished if wished in ("reference", "cpp") else "auto"  # "triton" says nothing about text
+        requested = os.environ.get("FASTBERT_IMPL", "auto")
+        impl = requested if requested in ("reference", "cpp") else "auto"  # "triton" does not concern text
     if impl == "reference":
         return None
     if impl not in ("auto", "cpp"):
@@ -69,20 +68,20 @@ def core(impl: str = "auto") -> ModuleType | None:
     if module is None:
         if impl == "cpp":
             raise RuntimeError(
-                f"impl='cpp' was asked for and the C++ core cannot be loaded: {why}. "
-                "Remedy: install a C++17 compiler and run `pip install -e .` again."
+                f"impl='cpp': the C++ core cannot be loaded ({why}). "
+                "Try: install a C++17 compiler and run `pip install -e .`"
             )
         _warn_once(why)
     return module
 
 
 def compute() -> ModuleType:
-    """The C++ core for the CPU kernels, whatever ``FASTBERT_IMPL`` says of the text engine.
+    """Return the extension for the CPU kernels, independent of ``FASTBERT_IMPL``.
 
     Raises:
-        RuntimeError: the core is not there.
+        RuntimeError: the extension is unavailable.
     """
     module, why = _load()
     if module is None:
-        raise RuntimeError(f"the C++ core cannot be loaded: {why}. Remedy: impl='reference'")
+        raise RuntimeError(f"the C++ core cannot be loaded ({why}). Try: impl='reference'")
     return module

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from fastbert.data.corpus.records import Record, read_lines
 from fastbert.system.errors import InputError
-from fastbert.tasks.records import Record, read_lines
 
 _CONLLU_COLUMNS = 10
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fastbert.data.corpus.records import Record, is_table, read_lines, read_records
 from fastbert.system.errors import InputError
 from fastbert.tasks.columns import read_columns
-from fastbert.tasks.records import Record, is_table, read_lines, read_records
 from fastbert.tasks.tag_schemes import BIO, OUTSIDE, bio_faults, find_scheme, is_iob1
 
 Task = Literal["classification", "regression", "tagging", "qa"]

@@ -48,17 +48,9 @@ class TaskData:
     keeps_head: bool = False  # training starts from the head of the given model
 
 
-def weights_directory(directory: str | Path) -> Path:
-    """The directory with a run's weights: itself, or the newest checkpoint of a run that has not finished."""
-    directory = Path(directory)
-    if not (directory / "config.json").is_file() and (steps := checkpoint.list_steps(directory)):
-        return checkpoint.folder(directory) / f"step-{steps[-1]}"
-    return directory
-
-
 def load_backbone(directory: str | Path, dropout: float, impl: str = "auto") -> BertForPreTraining:
     """A pretrained encoder with the same dropout everywhere."""
-    model = BertForPreTraining.from_pretrained(weights_directory(directory), impl=impl)
+    model = BertForPreTraining.from_pretrained(checkpoint.resolve(Path(directory)), impl=impl)
     model.config = model.config.replace(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     for module in model.modules():
         if hasattr(module, "dropout_p"):
@@ -172,7 +164,7 @@ def _about_the_head(previous: TaskSettings | None, data: TaskData) -> Iterator[s
 
 def previous_settings(directory: str | Path) -> TaskSettings | None:
     """What a model was fine-tuned for; None for a pretrained one, or a head that is not supported."""
-    path = weights_directory(directory) / "config.json"
+    path = checkpoint.resolve(Path(directory)) / "config.json"
     try:
         return settings_of(read_object(path, "give a directory with a model"), str(path))
     except InputError:
@@ -181,7 +173,7 @@ def previous_settings(directory: str | Path) -> TaskSettings | None:
 
 def restore_head(model: TaskModel, directory: str | Path, scale: tuple[float, float]) -> None:
     """Load the head of a fine-tuned model of the same task and labels; its numbers are put on ``scale``."""
-    load_head(model, weights_directory(directory))
+    load_head(model, checkpoint.resolve(Path(directory)))
     with torch.no_grad():
         model.classifier.weight.div_(scale[1])
         model.classifier.bias.sub_(scale[0]).div_(scale[1])
@@ -305,7 +297,7 @@ def choose_pooling(directory: str | Path, requested: str) -> str:
     Raises:
         InputError: "mean" for one of those.
     """
-    hf = read_object(weights_directory(directory) / "config.json", "give a directory with a model")
+    hf = read_object(checkpoint.resolve(Path(directory)) / "config.json", "give a directory with a model")
     modern = hf.get("model_type") == "modernbert"
     if requested == "mean" and not modern:
         raise InputError("--pooling mean: heads of this architecture read [CLS]. Try: leave it out, or a modern model")

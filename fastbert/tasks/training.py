@@ -23,8 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fastbert.optim.groups import fused_projections, split_param_groups
 from fastbert.optim.muon import Muon
-from fastbert.optim.optimizers import Schedule, hidden_and_rest, stacked_parts
+from fastbert.optim.schedules import Schedule
 from fastbert.system.errors import InputError
 from fastbert.tasks.features import Rows
 from fastbert.tasks.model import TaskModel
@@ -277,7 +278,7 @@ def _optimizers(model: TaskModel, recipe: Recipe) -> list[torch.optim.Optimizer]
     Heads that the task does not use get no gradient and are left alone.
     """
     used = [(name.removeprefix("backbone."), p) for name, p in model.named_parameters() if _is_used(name, model)]
-    hidden, rest = hidden_and_rest(used, recipe.optimizer)
+    hidden, rest = split_param_groups(used, recipe.optimizer)
     peak = recipe.learning_rate
     groups = [
         {"params": [p for _, p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay, "peak": peak},
@@ -287,7 +288,7 @@ def _optimizers(model: TaskModel, recipe: Recipe) -> list[torch.optim.Optimizer]
         torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.999), eps=1e-8, fused=True)
     ]
     if hidden:
-        parts = {name: stacked_parts(name, model.backbone.config) for name, _ in hidden}
+        parts = {name: fused_projections(name, model.backbone.config) for name, _ in hidden}
         muon = Muon(hidden, parts, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay)
         muon.param_groups[0]["peak"] = recipe.muon_learning_rate
         optimizers.append(muon)

@@ -1,4 +1,4 @@
-"""Text to ids: the tokenizer, its vocabulary trainer, and their Python twins."""
+"""From text to ids: the tokenizer, the vocabulary trainer, and their Python twins."""
 
 from fastbert.text.encoding import EncodedBatch, Encoding
 from fastbert.text.tokenizer import Tokenizer

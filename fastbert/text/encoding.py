@@ -1,4 +1,4 @@
-"""One encoded text, and the reference's rules for cutting, framing and joining encodings.
+"""Encodings, and the rules of Hugging Face tokenizers for truncating, framing and joining them.
 
 [CLS] A [SEP] has type ids 0; in [CLS] A [SEP] B [SEP], B and the last [SEP] have type id 1.
 """
@@ -19,11 +19,11 @@ class EncodedBatch:
     """B sequences as flat arrays.
 
     Attributes:
-        input_ids: (T,) int32, or uint16 where that was asked for.
+        input_ids: (T,) int32, or uint16 if requested.
         offsets: (B + 1,) int64; sequence i is ``input_ids[offsets[i]:offsets[i + 1]]``.
-        token_type_ids: (T,) int32 for pairs, else None.
-        char_offsets: (T, 2) int32 with ``with_offsets=True``, else None: begin and end in characters of the raw text,
-            (0, 0) for the special tokens that were added.
+        token_type_ids: (T,) int32 for pairs, otherwise None.
+        char_offsets: (T, 2) int32 with ``with_offsets=True``, otherwise None: begin and end in characters of the raw
+            text, (0, 0) for added special tokens.
     """
 
     input_ids: np.ndarray
@@ -43,7 +43,7 @@ class EncodedBatch:
 
     @classmethod
     def concatenated(cls, batches: list[EncodedBatch]) -> EncodedBatch:
-        """Put batches of single texts (no type ids) one after the other; at least one."""
+        """Concatenate at least one batch of single texts (without type ids)."""
         starts = np.cumsum([0, *(b.offsets[-1] for b in batches)])
         ends = [b.offsets[1:] + start for b, start in zip(batches, starts[:-1], strict=True)]
         spans = [b.char_offsets for b in batches if b.char_offsets is not None]
@@ -57,7 +57,7 @@ class EncodedBatch:
 
 @dataclass
 class Encoding:
-    """The tokens of one text or pair; every list has one item a token, except ``overflowing``.
+    """The tokens of one text or pair; every list has one item per token, except ``overflowing``.
 
     Attributes:
         ids: vocabulary ids.
@@ -67,7 +67,7 @@ class Encoding:
         word_ids: the index of the word in its text (punctuation characters and special tokens in the text count as
             words); None for added special tokens.
         special_tokens_mask: 1 for added special tokens.
-        overflowing: what truncation cut off, in pieces of the same length that overlap by ``stride`` tokens.
+        overflowing: the truncated rest, in parts of the same length that overlap by ``stride`` tokens.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Encoding:
 
     @property
     def attention_mask(self) -> list[int]:
-        """1 for every token: nothing is padded here."""
+        """1 for every token, since there is no padding."""
         return [1] * len(self)
 
     def _slice(self, begin: int, end: int) -> Encoding:
@@ -97,7 +97,7 @@ class Encoding:
         )
 
     def _truncate(self, length: int, stride: int, side: str) -> Encoding:
-        """Keep ``length`` tokens; the rest goes to ``overflowing``."""
+        """Keep ``length`` tokens and move the rest to ``overflowing``."""
         total = len(self)
         if length >= total:
             return self
@@ -105,8 +105,8 @@ class Encoding:
             return Encoding(overflowing=[self])
         if stride >= length:
             raise InputError(
-                f"stride={stride}: expected less than {length}, the tokens a text may keep (max_length less the "
-                "special tokens). Remedy: a smaller stride or a larger max_length"
+                f"stride={stride}: expected less than {length}, the tokens a text may keep (max_length minus the "
+                "special tokens). Try: a smaller stride or a larger max_length"
             )
         step = length - stride
         parts = []
@@ -144,7 +144,7 @@ class Encoding:
         )
 
     def _joined(self, other: Encoding) -> Encoding:
-        """Append ``other``; the overflowing parts are all combinations, nested as the reference nests them."""
+        """Append ``other``; the overflowing parts are all combinations, nested as in Hugging Face tokenizers."""
         overflowing = []
         for mine in self.overflowing:
             overflowing.append(mine._joined(other))
@@ -164,14 +164,14 @@ class Encoding:
 def kept_lengths(
     first: int, second: int | None, *, strategy: str | None, max_length: int, add_special_tokens: bool
 ) -> tuple[int, int]:
-    """How many tokens two texts keep under the reference's truncation rules (``second=None``: there is one text).
+    """The number of tokens that two texts keep when truncated (``second=None``: there is one text).
 
     Raises:
-        InputError: the text that should be cut has too few tokens, or is not there.
+        InputError: the text to be truncated has too few tokens, or is missing.
     """
     n2 = second or 0
     added = (2 if second is None else 3) if add_special_tokens else 0
-    # below `added` the reference's budget wraps around, hence it does not truncate
+    # below `added` the budget wraps around in Hugging Face tokenizers, which then do not truncate
     if strategy is None or max_length < added:
         return first, n2
     budget = max_length - added
@@ -190,19 +190,19 @@ def kept_lengths(
             large = small + budget % 2
         return (large, small) if first > n2 else (small, large)
     if strategy == "only_second" and second is None:
-        raise InputError("truncation='only_second' needs a pair, and there is one text")
+        raise InputError("truncation='only_second' requires a pair, but there is one text")
     which, target = ("first", first) if strategy == "only_first" else ("second", n2)
     if target <= to_remove:
         raise InputError(
-            f"the {which} text has {target} tokens, too few to give up {to_remove} for max_length={max_length}. "
-            "Remedy: truncation='longest_first' or a larger max_length"
+            f"the {which} text has {target} tokens, too few to remove {to_remove} for max_length={max_length}. "
+            "Try: truncation='longest_first' or a larger max_length"
         )
     return (first - to_remove, n2) if which == "first" else (first, n2 - to_remove)
 
 
 @dataclass(frozen=True)
 class TruncationRule:
-    """``strategy`` None: nothing is cut. ``max_length`` counts special tokens; ``stride`` tokens overlap."""
+    """How to truncate: not at all if ``strategy`` is None; ``max_length`` includes special tokens."""
 
     strategy: str | None = None
     max_length: int = 0
@@ -213,10 +213,10 @@ class TruncationRule:
     def checked(
         cls, truncation: str | bool | None, max_length: int | None, stride: int = 0, side: str = "right"
     ) -> TruncationRule:
-        """Make sense of what a caller wrote: ``max_length`` alone means "longest_first", as ``truncation=True`` does.
+        """Validate the arguments; ``max_length`` alone means "longest_first", as does ``truncation=True``.
 
         Raises:
-            InputError: an unknown strategy or side, a negative number, a length that is missing, a stride too large.
+            InputError: an unknown strategy or side, a negative number, a missing length, or a stride too large.
         """
         if side not in ("left", "right"):
             raise InputError(f"truncation_side={side!r}: expected 'right' or 'left'")
@@ -226,13 +226,13 @@ class TruncationRule:
         if strategy not in STRATEGIES:
             raise InputError(f"truncation={truncation!r}: expected True, False or one of {', '.join(STRATEGIES)}")
         if max_length is None:
-            raise InputError(f"truncation={truncation!r} needs max_length, in tokens with the special ones included")
+            raise InputError(f"truncation={truncation!r} requires max_length, in tokens including special tokens")
         if max_length < 0 or stride < 0:
-            raise InputError(f"max_length={max_length}, stride={stride}: expected no negative number")
+            raise InputError(f"max_length={max_length}, stride={stride}: expected at least 0")
         if 0 <= max_length - 2 < stride:
             raise InputError(
-                f"stride={stride}: expected at most {max_length - 2}, which is max_length={max_length} less [CLS] "
-                "and [SEP]. Remedy: a smaller stride or a larger max_length"
+                f"stride={stride}: expected at most {max_length - 2}, which is max_length={max_length} minus [CLS] "
+                "and [SEP]. Try: a smaller stride or a larger max_length"
             )
         return cls(str(strategy), max_length, stride, side)
 
@@ -245,7 +245,7 @@ def assemble(
     sep: tuple[int, str],
     add: bool,
 ) -> Encoding:
-    """Cut, frame with special tokens (``add``) and join one or two encodings."""
+    """Truncate one or two encodings, add special tokens (``add``) and join them."""
     lengths = kept_lengths(
         len(first),
         None if second is None else len(second),

@@ -1,4 +1,4 @@
-"""What may be given to be tokenized: lists, pairs, Arrow columns, files and bytes."""
+"""Inputs of the tokenizer: lists, pairs, Arrow columns, files and bytes."""
 
 import mmap
 import os
@@ -13,15 +13,15 @@ from fastbert.system.errors import InputError
 
 
 def is_arrow(texts: object) -> bool:
-    """True for a pyarrow Array or ChunkedArray; pyarrow is not imported to find out."""
+    """Whether this is a pyarrow Array or ChunkedArray, without importing pyarrow."""
     return type(texts).__module__.partition(".")[0] == "pyarrow"
 
 
 def arrow_chunks(texts: Any) -> Iterator[tuple[Any, np.ndarray]]:
-    """Yield (UTF-8 data, (B + 1,) int64 bounds) of each chunk of a string column, without making Python strings.
+    """Yield (UTF-8 data, (B + 1,) int64 bounds) for each chunk of a string column, without Python strings.
 
     Raises:
-        InputError: not a column of strings, or one with nulls.
+        InputError: not a column of strings, or nulls in it.
     """
     import pyarrow
 
@@ -31,10 +31,10 @@ def arrow_chunks(texts: Any) -> Iterator[tuple[Any, np.ndarray]]:
         if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
             readable = pyarrow.types.is_dictionary(kind) or pyarrow.types.is_string_view(kind)
             if not readable:
-                raise InputError(f"an Arrow column of {kind}: expected strings. Remedy: select a text column")
+                raise InputError(f"an Arrow column of {kind}: expected strings. Try: a text column")
             chunk = chunk.cast(pyarrow.large_string())
         if chunk.null_count:
-            raise InputError(f"an Arrow column with {chunk.null_count} nulls: expected none. Remedy: fill_null('')")
+            raise InputError(f"an Arrow column with {chunk.null_count} nulls: expected none. Try: fill_null('')")
         wide = pyarrow.types.is_large_string(chunk.type)
         _, bounds, data = chunk.buffers()
         if bounds is None or not len(chunk):
@@ -51,10 +51,10 @@ def texts_and_pairs(texts: Any) -> tuple[list[str], list[str] | None]:
     """Split a batch of texts, or of (text, text) pairs, into lists.
 
     Raises:
-        InputError: a single text, a mixture, or something that is not text.
+        InputError: a single text, a mixture of texts and pairs, or something that is not text.
     """
     if isinstance(texts, str | bytes):
-        raise InputError(f"expected a list of texts, got one {type(texts).__name__}. Remedy: [text]")
+        raise InputError(f"expected a list of texts, got one {type(texts).__name__}. Try: [text]")
     items = texts if isinstance(texts, list) else list(texts)
     if not items or isinstance(items[0], str):
         return items, None
@@ -75,7 +75,7 @@ def _shown(item: object) -> str:
 
 @contextmanager
 def file_bytes(source: str | os.PathLike | bytes | bytearray | memoryview | mmap.mmap) -> Iterator[Any]:
-    """Give the bytes of a file, memory-mapped, or of an object that holds bytes already.
+    """Yield the memory-mapped bytes of a file, or an object that already contains bytes.
 
     Raises:
         InputError: the file cannot be read.
@@ -85,7 +85,7 @@ def file_bytes(source: str | os.PathLike | bytes | bytearray | memoryview | mmap
         return
     try:
         with Path(source).open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:  # nothing to map; also pipes and the like
+            if os.fstat(file.fileno()).st_size == 0:  # nothing to map, or a pipe
                 yield file.read()
                 return
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -99,21 +99,21 @@ def file_bytes(source: str | os.PathLike | bytes | bytearray | memoryview | mmap
 
 
 def existing_files(source: Any) -> list[Path] | None:
-    """The files that a path, or a list of paths that all exist, names; None when ``source`` is texts.
+    """The files named by a path or by a list of existing paths; None if ``source`` contains texts.
 
     Raises:
-        InputError: a path that names no file.
+        InputError: a path without a file.
     """
     if isinstance(source, str | os.PathLike):
         if not os.path.isfile(source):
-            raise InputError(f"{source}: no such file. Remedy: a path of a UTF-8 text file, or a list of texts")
+            raise InputError(f"{source}: no such file. Try: the path of a UTF-8 text file, or a list of texts")
         return [Path(source)]
     if not isinstance(source, Sequence) or not source:
         return None
     if any(isinstance(item, os.PathLike) for item in source):
         for item in source:
             if not os.path.isfile(item):
-                raise InputError(f"{item}: no such file. Remedy: paths of UTF-8 text files, or texts")
+                raise InputError(f"{item}: no such file. Try: paths of UTF-8 text files, or texts")
         return [Path(item) for item in source]
     if all(isinstance(item, str) and 0 < len(item) < 4096 and "\0" not in item for item in source):
         try:

@@ -1,10 +1,10 @@
-"""BertNormalizer and BertPreTokenizer: raw text in, normalised words out. The readable twin of csrc/text/normalizer.h.
+"""BertNormalizer and BertPreTokenizer: from raw text to normalized words. The readable twin of csrc/text/normalizer.h.
 
 The steps, in order: ``clean_text`` deletes control characters and turns blanks into spaces; ``handle_chinese_chars``
-sets ideographs apart; ``strip_accents`` decomposes (NFD), orders the marks and drops the nonspacing ones;
-``lowercase``; then words are split at white space and each punctuation character is a word.
+surrounds ideographs with spaces; ``strip_accents`` decomposes (NFD), orders the marks and drops the nonspacing ones;
+``lowercase``; then text is split at white space, and each punctuation character is a word.
 
-Every fact about a code point is the reference tokenizer's, which mixes three Unicode versions (see
+All character properties are those of Hugging Face tokenizers, which mix three Unicode versions (see
 csrc/tables/generate.py); ``unicodedata`` would give other words.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from fastbert.text import unicode_tables as tables
 
-# ASCII blanks and punctuation end a word and stop marks from moving, under every option: between them lie segments
-# that can be normalised one by one, hence remembered.
+# ASCII blanks and punctuation end a word and stop the reordering of marks under every option, so the segments between
+# them can be normalized independently and cached.
 _SEGMENT = re.compile(r"[^ \t\n\r!-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
 _CACHE_LIMIT = 1 << 17
 _CACHED_CHARS = 64
@@ -23,7 +23,7 @@ _CACHED_CHARS = 64
 
 @dataclass(frozen=True)
 class NormalizerOptions:
-    """What is done to the text. All 16 combinations are valid."""
+    """The normalization steps. All 16 combinations are valid."""
 
     lowercase: bool = True
     strip_accents: bool = True
@@ -41,7 +41,7 @@ def _is_ideograph(char: str) -> bool:
 
 
 _REMOVED = _members(tables.REMOVED[:-2])
-_REMOVED_PLANES = tables.REMOVED[-2:]  # private use: two whole planes, kept as ranges
+_REMOVED_PLANES = tables.REMOVED[-2:]  # private use: two whole planes, stored as ranges
 _CLEAN_SPACE = _members(tables.CLEAN_SPACE)
 _WHITE_SPACE = _members(tables.WHITE_SPACE)
 _PUNCTUATION = _members(tables.PUNCTUATION)
@@ -59,7 +59,7 @@ def _is_removed(char: str) -> bool:
 
 
 def _decompose(char: str) -> str:
-    """Full canonical decomposition of one character."""
+    """The full canonical decomposition of one character."""
     index = ord(char) - 0xAC00
     if 0 <= index < 11172:  # Hangul: Unicode Standard, section 3.12
         tail = chr(0x11A7 + index % 28) if index % 28 else ""
@@ -67,7 +67,7 @@ def _decompose(char: str) -> str:
     return _DECOMPOSITION.get(char, char)
 
 
-# One character of the text as it goes through the steps, and the index of the raw character it stands for.
+# a character of the text during normalization, and the index of its raw character
 Aligned = tuple[str, int]
 
 
@@ -90,14 +90,14 @@ def _set_ideographs_apart(chars: Iterator[Aligned]) -> Iterator[Aligned]:
 def _strip_accents(chars: Iterator[Aligned]) -> Iterator[Aligned]:
     """NFD, then drop the nonspacing marks.
 
-    The i-th code point that replaces a source character is aligned with the i-th source character, in the order the
-    marks have after sorting, and an inserted one (a further code point of a decomposition) with the source before it.
+    After sorting the marks, the i-th code point that replaces a source character is aligned with the i-th source
+    character, and an inserted one (a further code point of a decomposition) with the source before it.
     """
     last_source = 0
 
     def ordered(run: list[tuple[str, bool]], sources: list[int]) -> Iterator[Aligned]:
         nonlocal last_source
-        run.sort(key=lambda item: _COMBINING_CLASS.get(item[0], 0))  # stable, which canonical order requires
+        run.sort(key=lambda item: _COMBINING_CLASS.get(item[0], 0))  # canonical order requires a stable sort
         following = iter(sources)
         for char, inserted in run:
             if not inserted:
@@ -126,10 +126,10 @@ def _lowercase(chars: Iterator[Aligned]) -> Iterator[Aligned]:
 
 
 class Normalizer:
-    """Turns text into normalised words.
+    """Converts text to normalized words.
 
     Args:
-        options: which steps are done.
+        options: the steps.
     """
 
     def __init__(self, options: NormalizerOptions) -> None:
@@ -137,7 +137,7 @@ class Normalizer:
         self._cache: dict[str, list[str]] = {}
 
     def words(self, text: str) -> list[str]:
-        """Return the normalised words of ``text``, in order."""
+        """Return the normalized words of ``text``, in order."""
         result: list[str] = []
         cache = self._cache
         for segment in _SEGMENT.findall(text):
@@ -152,7 +152,7 @@ class Normalizer:
         return result
 
     def aligned_words(self, text: str) -> list[tuple[str, list[int]]]:
-        """Return each word with, for each of its characters, the index in ``text`` of the character it came from."""
+        """Return each word with the index in ``text`` of each of its characters."""
         return [("".join(char for char, _ in word), [source for _, source in word]) for word in self._aligned(text)]
 
     def _aligned(self, text: str) -> Iterator[list[Aligned]]:

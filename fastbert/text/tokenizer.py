@@ -1,4 +1,4 @@
-"""The WordPiece tokenizer: text to ids and back, equal to Hugging Face's BERT tokenizer and an order faster.
+"""The WordPiece tokenizer: the same results as Hugging Face's BERT tokenizer, an order of magnitude faster.
 
 Legend: B sequences, T tokens of all sequences, V vocabulary entries.
 """
@@ -18,9 +18,9 @@ import numpy as np
 from fastbert.system import native
 from fastbert.system.errors import InputError
 from fastbert.text import inputs
+from fastbert.text.detokenize import CONTINUATION, join_pieces
 from fastbert.text.encoding import EncodedBatch, Encoding, TruncationRule, assemble
 from fastbert.text.tokenizer_files import (
-    CONTINUATION,
     SPECIAL_TOKENS,
     TokenizerOptions,
     read_directory,
@@ -29,32 +29,23 @@ from fastbert.text.tokenizer_files import (
 )
 from fastbert.text.wordpiece import ReferenceTokenizer
 
-# in the reference's order
-_CLEANUPS = (
-    *((f" {mark}", mark) for mark in ".?!,"),
-    (" ' ", "'"),
-    (" n't", "n't"),
-    (" 'm", "'m"),
-    (" do not", " don't"),
-    *((f" '{ending}", f"'{ending}") for ending in ("s", "ve", "re")),
-)
 _DTYPES = ("int32", "uint16")
 
 
 class Tokenizer:
-    """A vocabulary and the way text is cut into its entries. Immutable, pickle-able, safe to share among threads.
+    """A vocabulary and the options of the tokenizer. Immutable, picklable, thread-safe.
 
     Ids, offsets, word ids and truncation are those of Hugging Face `tokenizers` 0.23 (BertNormalizer,
     BertPreTokenizer, WordPiece, BertProcessing), to the last code point. Special tokens ([PAD] [UNK] [CLS] [SEP]
-    [MASK]) are found in the raw text; ``split_special_tokens=True`` makes them ordinary text, which is what untrusted
-    text needs.
+    [MASK]) are recognized in the raw text; ``split_special_tokens=True`` treats them as ordinary text, which untrusted
+    text requires.
 
-    A vocabulary without [UNK] is accepted; meeting a word that it cannot write raises InputError. One without [CLS] or
-    [SEP] works with ``add_special_tokens=False``.
+    A vocabulary without [UNK] is accepted; a word that it cannot spell raises InputError. One without [CLS] or [SEP]
+    works with ``add_special_tokens=False``.
 
     Args:
-        vocab: entries in the order of their ids; of equal entries the last wins; "" matches nothing.
-        options: normalisation and the longest word.
+        vocab: entries in the order of their ids; duplicates get the last id; "" matches nothing.
+        options: normalization and maximum word length.
         added_tokens: further special tokens, text -> id.
         impl: "auto", "cpp" or "reference" (the Python twin).
 
@@ -110,10 +101,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: str | os.PathLike, impl: str = "auto") -> Tokenizer:
-        """Read a directory: a run of ours, a Hugging Face model, or one with no more than a vocab.txt.
+        """Read a directory: a run, a Hugging Face model, or just a vocab.txt.
 
         Raises:
-            InputError: no tokenizer there, or one that is not WordPiece.
+            InputError: no tokenizer, or not WordPiece.
         """
         files = read_directory(directory)
         return cls(files.vocab, files.options, added_tokens=files.added_tokens, impl=impl)
@@ -122,11 +113,11 @@ class Tokenizer:
         """Write vocab.txt, tokenizer.json and tokenizer_config.json, which ``transformers.AutoTokenizer`` reads.
 
         Args:
-            directory: made when it is not there.
-            token_type_ids: whether transformers is to make them; a ModernBERT takes none.
+            directory: created if missing.
+            token_type_ids: whether transformers should produce them; ModernBERT takes none.
 
         Raises:
-            InputError: the directory cannot be written.
+            InputError: the directory is not writable.
         """
         write_directory(directory, self.vocab, self.options, self._special_tokens, token_type_ids)
 
@@ -148,20 +139,20 @@ class Tokenizer:
         handle_chinese_chars: bool = True,
         max_input_chars_per_word: int = 100,
     ) -> Tokenizer:
-        """Learn a vocabulary from text; the same text gives the same vocabulary for any number of threads.
+        """Train a vocabulary; the same text gives the same vocabulary for any number of threads.
 
         Args:
             files_or_iterable: a path, a list of paths that all exist (UTF-8 text), or any other iterable of texts.
-            vocab_size: V, special tokens included; fewer where the text does not support as many.
-            min_frequency: least count of a pair that is merged.
+            vocab_size: V, including special tokens; a small text gives fewer.
+            min_frequency: minimum count of a pair to be merged.
             lowercase, strip_accents, clean_text, handle_chinese_chars, max_input_chars_per_word: see TokenizerOptions.
-            limit_alphabet: keep only the commonest characters, None for all.
-            initial_alphabet: characters to keep whatever their count.
-            threads: None for all that the process may use.
+            limit_alphabet: keep only the most frequent characters.
+            initial_alphabet: characters to keep even if they are rare.
+            threads: None uses all CPUs of the process.
             progress: called with (entries so far, ``vocab_size``) while the vocabulary grows.
 
         Raises:
-            InputError: a path that names no file, or text that cannot be read.
+            InputError: a path without a file, or text that cannot be read.
         """
         from fastbert.text.vocab_trainer import train_vocab
 
@@ -194,21 +185,21 @@ class Tokenizer:
         truncation_side: str = "right",
         split_special_tokens: bool = False,
     ) -> Encoding:
-        """Encode one text or one pair, with everything that is known about its tokens.
+        """Encode one text or pair, with offsets and word ids.
 
         Args:
             text, text_pair: [CLS] text [SEP], or [CLS] text [SEP] text_pair [SEP].
-            add_special_tokens: add those.
-            truncation: None or False: no; True or "longest_first"; "only_first"; "only_second". ``max_length`` alone
-                means "longest_first".
-            max_length: in tokens, the special ones included. Smaller than their number, it cuts nothing, as in the
-                reference.
-            stride: tokens by which the ``overflowing`` parts overlap.
-            truncation_side: "right" cuts at the end, "left" at the beginning.
-            split_special_tokens: special tokens in the text are ordinary text.
+            add_special_tokens: add [CLS] and [SEP].
+            truncation: None or False; True or "longest_first"; "only_first"; "only_second". ``max_length`` alone means
+                "longest_first".
+            max_length: in tokens, including special tokens. As in Hugging Face tokenizers, a value smaller than their
+                number truncates nothing.
+            stride: overlap of the ``overflowing`` parts, in tokens.
+            truncation_side: "right" truncates the end, "left" the beginning.
+            split_special_tokens: treat special tokens in the text as ordinary text.
 
         Raises:
-            InputError: not a str, a lone surrogate, a text too short to be cut, [CLS] or [SEP] not in the vocabulary.
+            InputError: not a str, a lone surrogate, a text too short to be truncated, or no [CLS] or [SEP].
         """
         rule = TruncationRule.checked(truncation, max_length, stride, truncation_side)
         self._check_frame(add_special_tokens)
@@ -233,7 +224,7 @@ class Tokenizer:
         if add_special_tokens and min(self.cls_id, self.sep_id) < 0:
             missing = "[CLS]" if self.cls_id < 0 else "[SEP]"
             raise InputError(
-                f"the vocabulary has no {missing}. Remedy: add that line to vocab.txt, or add_special_tokens=False"
+                f"the vocabulary has no {missing}. Try: add that line to vocab.txt, or add_special_tokens=False"
             )
 
     def _batch_options(
@@ -250,11 +241,9 @@ class Tokenizer:
         if dtype not in _DTYPES:
             raise InputError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
         if dtype == "uint16" and len(self) > 1 << 16:
-            raise InputError(
-                f"dtype='uint16' holds 65,536 ids, the vocabulary has {len(self):,}. Remedy: dtype='int32'"
-            )
+            raise InputError(f"dtype='uint16' holds 65,536 ids, the vocabulary has {len(self):,}. Try: dtype='int32'")
         if threads is not None and threads < 1:
-            raise InputError(f"threads={threads}: expected at least 1, or None for all that the process may use")
+            raise InputError(f"threads={threads}: expected at least 1, or None for all CPUs of the process")
         return {
             "dtype": dtype,
             "add_special_tokens": add_special_tokens,
@@ -280,16 +269,16 @@ class Tokenizer:
         truncation_side: str = "right",
         dtype: str = "int32",
     ) -> EncodedBatch:
-        """Encode many texts, or many pairs, to flat arrays. The result does not depend on ``threads``.
+        """Encode many texts or pairs to flat arrays. The result does not depend on ``threads``.
 
         Args:
-            texts: a list of str, of (str, str), or a pyarrow column of strings (no Python strings are made of it).
-            with_offsets: give ``char_offsets`` too; slower.
+            texts: a list of str, a list of (str, str), or a pyarrow column of strings (read without Python strings).
+            with_offsets: also return ``char_offsets``; slower.
             dtype: "int32", or "uint16" for a vocabulary of at most 65,536 entries.
             Others: see :meth:`encode`.
 
         Raises:
-            InputError: naming the index of the text at fault.
+            InputError: with the index of the invalid text.
         """
         rule = TruncationRule.checked(truncation, max_length, side=truncation_side)
         options = self._batch_options(rule, add_special_tokens, threads, split_special_tokens, with_offsets, dtype)
@@ -320,10 +309,10 @@ class Tokenizer:
         truncation_side: str = "right",
         dtype: str = "int32",
     ) -> EncodedBatch:
-        """Encode every line of a UTF-8 file (memory-mapped) or of bytes, without making Python strings.
+        """Encode every line of a UTF-8 file (memory-mapped) or of bytes, without Python strings.
 
-        Lines end at "\\n"; a last line without it counts. Ill-formed UTF-8 is read as U+FFFD, as Python's
-        ``errors="replace"`` does (and clean_text deletes it).
+        Lines end at "\\n"; a last line without it counts. Ill-formed UTF-8 is read as U+FFFD, as with Python's
+        ``errors="replace"`` (and clean_text deletes it).
 
         Args:
             path_or_bytes: a path, or bytes.
@@ -338,33 +327,24 @@ class Tokenizer:
             return EncodedBatch(*self._core.encode_lines(data, **options))
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True, clean_up: bool = True) -> str:
-        """Join ids to text: pieces to words, words with spaces, and no space before punctuation (``clean_up``).
+        """Convert ids to text; ``clean_up`` removes the spaces before punctuation.
 
-        Ids outside of the vocabulary are left out, as in the reference.
+        Ids outside the vocabulary are skipped, as in Hugging Face tokenizers.
         """
-        special = self._special_tokens
-        parts: list[str] = []
-        for i in ids:
-            token = self.id_to_token(int(i))
-            if token is None or (skip_special_tokens and token in special):
-                continue
-            if parts:
-                token = token[2:] if token.startswith(CONTINUATION) else " " + token
-            if clean_up:
-                token = _clean_up(token)
-            parts.append(token)
-        return "".join(parts)
+        tokens = (self.id_to_token(int(i)) for i in ids)
+        special = self._special_tokens if skip_special_tokens else ()
+        return join_pieces([token for token in tokens if token is not None and token not in special], clean_up)
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of a vocabulary entry, None when it is not there."""
+        """The id of a vocabulary entry, or None."""
         return self._ids.get(token)
 
     def id_to_token(self, token_id: int) -> str | None:
-        """The vocabulary entry of an id, None when there is none."""
+        """The vocabulary entry of an id, or None."""
         return self.vocab[token_id] if 0 <= token_id < len(self.vocab) else None
 
     def __len__(self) -> int:
-        """V, the number of ids (equal and empty lines of a vocab.txt included)."""
+        """V, the number of ids (including duplicate and empty lines of a vocab.txt)."""
         return len(self.vocab)
 
     @property
@@ -389,7 +369,7 @@ class Tokenizer:
 
     @property
     def is_continuation(self) -> np.ndarray:
-        """(V,) uint8, 1 where the entry continues a word ("##...")."""
+        """(V,) uint8, 1 for entries that continue a word ("##...")."""
         return np.array([entry.startswith(CONTINUATION) for entry in self.vocab], np.uint8)
 
     def fingerprint(self) -> str:
@@ -417,10 +397,3 @@ class Tokenizer:
 
 def _unpickle(vocab: list[str], options: TokenizerOptions, added_tokens: dict[str, int], impl: str) -> Tokenizer:
     return Tokenizer(vocab, options, added_tokens=added_tokens, impl=impl)
-
-
-def _clean_up(token: str) -> str:
-    """The reference's clean-up, token by token, in its order."""
-    for old, new in _CLEANUPS:
-        token = token.replace(old, new)
-    return token

@@ -1,4 +1,4 @@
-"""vocab.txt, tokenizer.json and tokenizer_config.json: what a tokenizer's directory holds, read and written."""
+"""Reading and writing the files of a tokenizer: vocab.txt, tokenizer.json and tokenizer_config.json."""
 
 import json
 import os
@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fastbert.system.atomic_write import written_whole
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import Fields, read_object
 from fastbert.text import unicode_tables
+from fastbert.text.detokenize import CONTINUATION
 from fastbert.text.normalizer import NormalizerOptions
+from fastbert.text.word_counts import SPECIAL_TOKENS
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-CONTINUATION = "##"
 _REMEDY = "copy the file again from its source"
-# tokenizer_config.json's names of our options
+# keys of tokenizer_config.json -> our options
 _CONFIG_KEYS = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
@@ -27,14 +28,14 @@ _WHITE_SPACE = "".join(chr(c) for first, last in unicode_tables.WHITE_SPACE for 
 
 @dataclass(frozen=True)
 class TokenizerOptions:
-    """How text is tokenized.
+    """Options of the tokenizer.
 
     Attributes:
         lowercase: lower-case the text, character by character.
-        strip_accents: drop accents; None means "as ``lowercase``", which is the reference's rule.
+        strip_accents: drop accents; None means the same as ``lowercase``, as in Hugging Face tokenizers.
         clean_text: delete control characters, turn blanks into spaces.
         handle_chinese_chars: every CJK ideograph is a word.
-        max_input_chars_per_word: a longer word, in characters after normalisation, is one [UNK].
+        max_input_chars_per_word: longer words (in characters after normalization) become one [UNK].
     """
 
     lowercase: bool = True
@@ -49,14 +50,14 @@ class TokenizerOptions:
 
     @property
     def normalizer(self) -> NormalizerOptions:
-        """The same with ``strip_accents`` decided."""
+        """The normalization steps, with ``strip_accents`` resolved."""
         strip = self.lowercase if self.strip_accents is None else self.strip_accents
         return NormalizerOptions(self.lowercase, strip, self.clean_text, self.handle_chinese_chars)
 
 
 @dataclass
 class TokenizerFiles:
-    """A tokenizer as its files describe it. ``added_tokens``: special tokens beyond the five, text -> id."""
+    """The content of a tokenizer directory. ``added_tokens``: special tokens beyond the five, text -> id."""
 
     vocab: list[str]
     options: TokenizerOptions
@@ -64,13 +65,13 @@ class TokenizerFiles:
 
 
 def read_vocab(path: str | os.PathLike) -> list[str]:
-    """Read a vocab.txt: one entry a line, the line's number being the id.
+    """Read a vocab.txt: one entry per line; the line number is the id.
 
-    As the reference does: trailing white space is dropped (also "\\r"), an empty line is an entry that matches nothing,
-    and of equal lines the last one wins. Other than it: a byte-order mark at the start is dropped.
+    As in Hugging Face tokenizers, trailing white space is dropped (also "\\r"), an empty line is an entry that matches
+    nothing, and duplicates get the last id. In addition, a byte order mark at the start is dropped.
 
     Raises:
-        InputError: no such file, not UTF-8, or no entry.
+        InputError: no such file, not UTF-8, or no entries.
     """
     try:
         data = Path(path).read_bytes()
@@ -80,37 +81,35 @@ def read_vocab(path: str | os.PathLike) -> list[str]:
         text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"byte {error.start}"
-        raise InputError(
-            f"{path}: expected UTF-8, got an ill-formed character at {where}. Remedy: convert it"
-        ) from None
+        raise InputError(f"{path}: {where} is not UTF-8. Try: convert the file to UTF-8") from None
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
     vocab = [line.rstrip(_WHITE_SPACE) for line in lines]
     if not any(vocab):
-        raise InputError(f"{path}: the vocabulary is empty; expected one entry a line")
+        raise InputError(f"{path}: the vocabulary is empty: expected one entry per line")
     return vocab
 
 
 def read_directory(directory: str | os.PathLike) -> TokenizerFiles:
-    """Read a tokenizer's directory: ours, Hugging Face's, or one with no more than a vocab.txt.
+    """Read a tokenizer directory: a run, a Hugging Face model, or just a vocab.txt.
 
-    tokenizer.json says everything where it is there; vocab.txt serves without it. Options written in
-    tokenizer_config.json override those of tokenizer.json, as in transformers.
+    tokenizer.json has priority over vocab.txt. Options in tokenizer_config.json override those of tokenizer.json, as in
+    transformers.
 
     Raises:
-        InputError: no tokenizer there, or one that is not WordPiece.
+        InputError: no tokenizer, or not WordPiece.
     """
     root = Path(directory)
     if not root.is_dir():
-        raise InputError(f"{root}: no such directory; expected one with a vocab.txt or tokenizer.json")
+        raise InputError(f"{root}: no such directory: expected one with a vocab.txt or tokenizer.json")
     path = root / "tokenizer.json"
     if path.is_file():
         files = _parse_tokenizer_json(Fields(read_object(path, _REMEDY), str(path), _REMEDY))
     elif (root / "vocab.txt").is_file():
         files = TokenizerFiles(read_vocab(root / "vocab.txt"), TokenizerOptions())
     else:
-        raise InputError(f"{root}: neither vocab.txt nor tokenizer.json is there")
+        raise InputError(f"{root}: has neither vocab.txt nor tokenizer.json")
     path = root / "tokenizer_config.json"
     config = read_object(path, _REMEDY) if path.is_file() else {}
     overrides: dict[str, Any] = {}
@@ -125,7 +124,7 @@ def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
     path, model = fields.source, fields.inner("model")
     kind = model.text("type", "WordPiece" if "continuing_subword_prefix" in model else "unknown")
     if kind != "WordPiece":
-        raise InputError(f"{path}: the model is {kind!r:.40}; expected WordPiece, the only kind this tokenizer reads")
+        raise InputError(f"{path}: the model is {kind!r:.40}; expected WordPiece, the only model supported")
     for key, expected in (("continuing_subword_prefix", CONTINUATION), ("unk_token", "[UNK]")):
         if model.text(key, expected) != expected:
             raise model.refuse(key, repr(expected))
@@ -133,7 +132,7 @@ def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
     if (found := normalizer.text("type", "none")) != "BertNormalizer":
         raise InputError(f"{path}: the normalizer is {found!r:.40}; expected BertNormalizer")
     if pre_tokenizer.text("type", "none") != "BertPreTokenizer":
-        raise InputError(f"{path}: the pre-tokenizer is not BertPreTokenizer, which this tokenizer needs")
+        raise InputError(f"{path}: the pre-tokenizer is not BertPreTokenizer, the only one supported")
     entries = model.inner("vocab", {})
     ids = {text: entries.integer(text) for text in entries.values}
     if not ids:
@@ -144,7 +143,7 @@ def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
         text, token_id = token.text("content"), token.integer("id")
         if any(token.flag(flag, False) for flag in ("single_word", "lstrip", "rstrip", "normalized")) or not text:
             raise InputError(
-                f"{path}: the added token {text!r:.40} asks for stripping or normalisation; expected a plain one"
+                f"{path}: the added token {text!r:.40} requires stripping or normalization: expected a plain one"
             )
         ids[text] = token_id
         if text not in SPECIAL_TOKENS:
@@ -154,7 +153,7 @@ def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
     vocab = [""] * (max(ids.values()) + 1)
     for text, token_id in ids.items():
         if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
-            raise InputError(f"{path}: the entry {text!a:.40} is no Unicode text: {_REMEDY}")
+            raise InputError(f"{path}: the entry {text!a:.40} is not Unicode text. Try: {_REMEDY}")
         vocab[token_id] = text
     strip = "strip_accents"
     options = TokenizerOptions(
@@ -170,7 +169,7 @@ def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
 def tokenizer_json(
     vocab: Sequence[str], options: TokenizerOptions, special_tokens: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The content of tokenizer.json, as Hugging Face's `tokenizers` reads it."""
+    """The content of tokenizer.json."""
     frame = [["[SEP]", special_tokens.get("[SEP]", 0)], ["[CLS]", special_tokens.get("[CLS]", 0)]]
     return {
         "version": "1.0",
@@ -213,8 +212,8 @@ def tokenizer_config(
 ) -> dict[str, Any]:
     """The content of tokenizer_config.json.
 
-    The class is the generic one, which reads all of tokenizer.json: "BertTokenizer" would build a tokenizer of its own
-    that knows neither ``clean_text`` nor ``max_input_chars_per_word``.
+    The class is the generic one, which reads all of tokenizer.json: "BertTokenizer" would build its own tokenizer,
+    without ``clean_text`` and ``max_input_chars_per_word``.
     """
     inputs = ["input_ids", *(["token_type_ids"] if token_type_ids else []), "attention_mask"]
     return {
@@ -223,7 +222,7 @@ def tokenizer_config(
         "strip_accents": options.strip_accents,
         "tokenize_chinese_chars": options.handle_chinese_chars,
         "clean_text": options.clean_text,
-        "clean_up_tokenization_spaces": False,  # the decoder of tokenizer.json has done it, token by token
+        "clean_up_tokenization_spaces": False,  # done by the decoder of tokenizer.json, token by token
         "model_input_names": inputs,
         **{f"{text[1:-1].lower()}_token": text for text in SPECIAL_TOKENS if text in special_tokens},
     }
@@ -246,14 +245,9 @@ def write_directory(
     try:
         root.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            temporary = root / f".{name}.{os.getpid()}.tmp"
-            try:
+            with written_whole(root / name) as temporary:
                 temporary.write_text(content, encoding="utf-8", newline="\n")
-                temporary.replace(root / name)
-            finally:
-                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"{root}: cannot write the tokenizer ({error.strerror}): free some space, or give a directory that you may "
-            "write"
+            f"{root}: the tokenizer cannot be written ({error.strerror}). Try: free some space, or another directory"
         ) from None

@@ -1,6 +1,6 @@
-"""Training a WordPiece vocabulary: the rule, its readable twin, and the functions to call.
+"""Training of a WordPiece vocabulary, with the readable twin of csrc/vocab/vocab_trainer.h.
 
-The rule, to the byte (csrc/vocab/vocab_trainer.h does the same, many times faster):
+The rule (both implementations give the same bytes):
 
 1. Words are counted (:mod:`fastbert.text.word_counts`).
 2. The alphabet is the characters of the words. ``limit_alphabet`` keeps the most frequent ones (ties: the smaller code
@@ -9,13 +9,13 @@ The rule, to the byte (csrc/vocab/vocab_trainer.h does the same, many times fast
    not kept would be the unknown token; it is left out.
 3. A word is split into its first character as it is and the following ones with "##" before them.
 4. Ids: the special tokens, the alphabet by code point, the "##" forms that occur by code point, then the merges.
-5. The pair of neighbours with the highest count becomes one piece everywhere, from left to right in each word. Ties:
-   the smaller id of the left piece, then of the right one. A piece whose string is there already keeps its id.
-6. It ends at ``vocab_size`` pieces, or when the best pair occurs fewer than ``min_frequency`` times.
+5. The adjacent pair with the highest count is merged everywhere, from left to right in each word. Ties: the smaller id
+   of the left piece, then of the right one. A merged piece that exists already keeps its id.
+6. Training ends at ``vocab_size`` pieces, or if the best pair occurs fewer than ``min_frequency`` times.
 
-Nothing depends on the order of the words, on hashing or on threads. Counts are exact (64 bits; Hugging Face's 32 bits
-overflow and lose the commonest pairs of a large corpus). This is the merge rule of Hugging Face's WordPieceTrainer,
-which is the pair count of byte-pair encoding rather than the likelihood ratio of the original WordPiece.
+The result does not depend on the order of the words, on hashing or on threads. Counts are exact (64 bits; the 32 bits
+of Hugging Face tokenizers overflow and lose the most frequent pairs of a large corpus). The merge rule is that of their
+WordPieceTrainer: the pair count of byte-pair encoding, not the likelihood ratio of the original WordPiece.
 
 Reference: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units", 2016;
 Schuster, Nakajima, "Japanese and Korean Voice Search", 2012.
@@ -45,8 +45,8 @@ class VocabResult:
     """A trained vocabulary.
 
     Attributes:
-        tokens: the pieces in the order of their ids; fewer than ``vocab_size`` when the text supports no more.
-        num_words: words counted; num_distinct_words: distinct ones.
+        tokens: the pieces in the order of their ids; a small text gives fewer than ``vocab_size``.
+        num_words: number of words; num_distinct_words: of distinct words.
         num_characters: characters of the words and the initial alphabet; num_characters_dropped: those that
             ``limit_alphabet`` (or the default for it) left out.
     """
@@ -79,15 +79,15 @@ def train_vocab(
     Args:
         source: texts (any iterable of str, streamed), or paths of UTF-8 text files: path objects, or strings the first
             of which names an existing file.
-        vocab_size: pieces wanted, special tokens included.
-        min_frequency: a pair that occurs fewer times is not merged.
+        vocab_size: number of pieces, including special tokens.
+        min_frequency: pairs that occur fewer times are not merged.
         limit_alphabet: number of distinct characters to keep; None lets them take up to half of the vocabulary.
-        initial_alphabet: characters to keep even when they never occur.
+        initial_alphabet: characters to keep even if they never occur.
         lowercase, strip_accents, clean_text, handle_chinese_chars: the tokenizer's options; ``strip_accents=None``
             means the same as ``lowercase``.
-        special_tokens: the first ids; split out of the raw text.
-        threads: for counting; the result does not depend on it.
-        progress: called with (pieces so far, ``vocab_size``) at most ten times a second while merging, and at the end.
+        special_tokens: the first ids.
+        threads: for counting; they do not change the result.
+        progress: called with (pieces so far, ``vocab_size``) at most ten times per second, and at the end.
         impl: "auto", "cpp" or "reference".
 
     Raises:
@@ -122,7 +122,7 @@ def train_vocab(
 def _texts_or_paths(source: Any) -> tuple[bool, Iterable[Any]]:
     if isinstance(source, str | os.PathLike):
         if not os.path.isfile(source):
-            raise InputError(f"{source}: no such file; give an existing file, or wrap a text in a list")
+            raise InputError(f"{source}: no such file. Try: an existing file, or a list of texts")
         return False, [source]
     if isinstance(source, list | tuple) and source:
         first = source[0]
@@ -134,7 +134,7 @@ def _texts_or_paths(source: Any) -> tuple[bool, Iterable[Any]]:
 def _is_file(text: str) -> bool:
     try:
         return os.path.isfile(text)
-    except ValueError:  # a NUL in it
+    except ValueError:  # contains NUL
         return False
 
 
@@ -152,7 +152,7 @@ def learn_vocab(
     """Learn a vocabulary from word counts; see :func:`train_vocab` for the arguments.
 
     Args:
-        counts: :class:`WordCounts`, or words with their counts (the words are taken as they are).
+        counts: :class:`WordCounts`, or normalized words with their counts.
         special_tokens: None means those of ``counts``, or the five of BERT.
 
     Raises:
@@ -176,11 +176,13 @@ def learn_vocab(
             counter, vocab_size, min_frequency, limit, initial, special_tokens, progress
         )
     except OverflowError:
-        raise InputError("counts: they add up to more than 2**63 - 1 pieces; divide them all by one number") from None
+        raise InputError(
+            "counts: the sum is more than 2**63 - 1 pieces. Try: divide all counts by one number"
+        ) from None
     if num_fixed > vocab_size:
         raise InputError(
-            f"vocab_size={vocab_size}: the special tokens and the alphabet alone need {num_fixed}; "
-            "ask for more pieces or set limit_alphabet lower"
+            f"vocab_size={vocab_size}: special tokens and alphabet alone need {num_fixed} pieces. "
+            "Try: a larger vocabulary or a lower limit_alphabet"
         )
     if progress is not None:
         progress(len(tokens), vocab_size)
@@ -188,7 +190,7 @@ def learn_vocab(
 
 
 def _counter_of(counts: Any, impl: str) -> Any:
-    """The counter behind the counts, as the implementation that is to learn from it."""
+    """The counter of the implementation that will learn from the counts."""
     if not isinstance(counts, WordCounts):
         pairs = counts.items() if isinstance(counts, Mapping) else counts
         counts = WordCounts(impl=impl)
@@ -208,7 +210,7 @@ def _learn_reference(
     special_tokens: Sequence[str],
     progress: Progress | None,
 ) -> tuple[list[str], int, int, int]:
-    """The twin of csrc/vocab/vocab_trainer.h: (tokens, how many of them are no merges, characters, dropped ones)."""
+    """The twin of csrc/vocab/vocab_trainer.h: (tokens, number before the merges, characters, dropped characters)."""
     words = [(word, count) for word, count in counter.items() if len(word) <= MAX_WORD_CHARS]
     if sum(len(word) * count for word, count in words) > _MAX_COUNT:
         raise OverflowError
@@ -228,7 +230,7 @@ def _learn_reference(
 
 
 def _alphabet(words: Sequence[tuple[str, int]], limit: int, initial_alphabet: Sequence[str]) -> tuple[set[str], int]:
-    """The characters kept, and how many there are in all."""
+    """The characters kept, and the number of all characters."""
     frequency: Counter[str] = Counter()
     for word, count in words:
         for char in word:
@@ -247,15 +249,15 @@ def _merge_pairs(
     min_frequency: int,
     progress: Progress | None,
 ) -> None:
-    """Append merges to ``tokens``; ``words`` are lists of ids and change with them."""
+    """Append merges to ``tokens``; ``words`` are lists of ids, modified in place."""
     pair_counts: dict[Pair, int] = defaultdict(int)
     where: dict[Pair, set[int]] = defaultdict(set)
     for index, word in enumerate(words):
         for pair in _pairs(word):
             pair_counts[pair] += counts[index]
             where[pair].add(index)
-    # Every pair has an entry with at least its count: counts that fell are found out when they come to the top,
-    # counts that rose (the pairs of the new piece) are pushed again.
+    # every pair has an entry with at least its count: outdated entries are detected at the top of the heap, pairs whose
+    # count grew (those of the new piece) are pushed again
     heap = [(-count, pair) for pair, count in pair_counts.items()]
     heapq.heapify(heap)
     reported_at = time.monotonic()

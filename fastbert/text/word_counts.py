@@ -1,24 +1,20 @@
-"""How often each normalised word occurs in a text of any size: the first step of training a vocabulary.
+"""Counts of the normalized words in a text of any size: the first step of training a vocabulary.
 
 Words are counted as the tokenizer sees them (:mod:`fastbert.text.normalizer`). The rules:
 
-1. A text is read as runs of bytes without an ASCII blank (space, tab, line feed, carriage return). A run of more than
-   ``LONGEST_RUN`` bytes is cut every ``LONGEST_RUN`` bytes, before a character: a line of any length needs no more
-   memory than that.
+1. A text is divided into runs of bytes without ASCII blanks (space, tab, line feed, carriage return). A run of more
+   than ``LONGEST_RUN`` bytes is cut every ``LONGEST_RUN`` bytes, before a character, which bounds the memory.
 2. Special tokens in the raw text are split out and not counted.
 3. What is left is normalised and split into words; words of more than ``MAX_WORD_CHARS`` characters are ignored
    (the tokenizer gives the unknown token for them whatever the vocabulary).
 
-Counting streams: memory grows with the number of distinct words and with nothing else. The counts do not depend on
-the order of the texts, on how they are cut into calls, or on the number of threads.
+Counting streams: memory grows only with the number of distinct words. The counts do not depend on the order of the
+texts, on their division into calls, or on the number of threads.
 """
 
-import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastbert.system.errors import InputError
@@ -33,7 +29,6 @@ _BLANKS = (b" ", b"\t", b"\n", b"\r")
 _RUN = re.compile(r"[^ \t\n\r]+")
 _BATCH_CHARS = 1 << 20
 _BLOCK_BYTES = 4 << 20
-_FORMAT = "fastbert word counts"
 
 
 def check_unicode(text: str, name: str) -> None:
@@ -42,26 +37,26 @@ def check_unicode(text: str, name: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{name}: character {error.start} of {text!r:.60} is a lone surrogate, which is no Unicode text; "
-            'repair it with text.encode("utf-8", "replace").decode()'
+            f"{name}: character {error.start} of {text!r:.60} is a lone surrogate, not Unicode text. "
+            'Try: text.encode("utf-8", "replace").decode()'
         ) from None
 
 
 def check_special_tokens(special_tokens: Sequence[str]) -> tuple[str, ...]:
-    """Return them as a tuple; a vocabulary file holds one piece a line, so blanks and doubles are refused."""
+    """Return them as a tuple; a vocabulary file has one piece per line, so blanks and duplicates are errors."""
     if isinstance(special_tokens, str):
         raise TypeError(f"special_tokens={special_tokens!r}: expected a sequence of str, got one str")
     for token in special_tokens:
         if not token or token != "".join(token.split()):
-            raise InputError(f"special_tokens: {token!r} is empty or holds white space; give tokens without blanks")
+            raise InputError(f"special_tokens: {token!r} is empty or contains white space. Try: tokens without blanks")
         check_unicode(token, "special_tokens")
     if len(set(special_tokens)) != len(special_tokens):
-        raise InputError(f"special_tokens: {list(special_tokens)} holds a token twice; give each once")
+        raise InputError(f"special_tokens: {list(special_tokens)} contains a token twice. Try: each once")
     return tuple(special_tokens)
 
 
 def _cut(data: bytes, limit: int) -> int:
-    """The last start of a character at or before ``limit`` (3 bytes before it at the most)."""
+    """The last start of a character at or before ``limit`` (at most 3 bytes before)."""
     for end in range(limit, limit - 3, -1):
         if data[end] & 0xC0 != 0x80:
             return end
@@ -69,7 +64,7 @@ def _cut(data: bytes, limit: int) -> int:
 
 
 def _complete(data: bytes) -> int:
-    """How many bytes from the front hold runs that no further bytes can change."""
+    """The number of bytes at the front whose runs are complete."""
     end = max(data.rfind(blank) for blank in _BLANKS) + 1
     while len(data) - end > LONGEST_RUN:
         end = _cut(data, end + LONGEST_RUN)
@@ -83,7 +78,7 @@ class _ReferenceCounter:
         self.counts: dict[str, int] = {}
         self.total = 0
         self._normalizer = Normalizer(options)
-        # leftmost, and the longest of those that start at one place
+        # leftmost, then longest
         longest_first = sorted(special_tokens, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first))) if special_tokens else None
 
@@ -103,7 +98,7 @@ class _ReferenceCounter:
 
     def add_texts(self, texts: Sequence[str]) -> None:
         for text in texts:
-            text.encode()  # a lone surrogate is an error here as it is in the core
+            text.encode()  # a lone surrogate is an error, as in the core
         for text in texts:
             for run in self._runs(text):
                 for part in self._special.split(run) if self._special else (run,):
@@ -112,7 +107,7 @@ class _ReferenceCounter:
                             self.add_word(word, 1)
 
     def add_bytes(self, data: bytes, final: bool) -> int:
-        """Count the complete runs at the front of ``data`` (all of it when ``final``); return the bytes used."""
+        """Count the complete runs at the front of ``data`` (everything if ``final``); return the bytes used."""
         used = len(data) if final else _complete(data)
         self.add_texts([data[:used].decode()])
         return used
@@ -122,10 +117,6 @@ class _ReferenceCounter:
             raise OverflowError("the counts add up to more than 2**63 - 1")
         self.total += count
         self.counts[word] = self.counts.get(word, 0) + count
-
-    def merge(self, other: "_ReferenceCounter") -> None:
-        for word, count in other.counts.items():
-            self.add_word(word, count)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -150,17 +141,17 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 class WordCounts:
-    """Counts of distinct normalised words, to be filled, merged over machines, saved and learnt from.
+    """Counts of distinct normalised words, to train a vocabulary from.
 
     Args:
         lowercase, strip_accents, clean_text, handle_chinese_chars: the tokenizer's options; ``strip_accents=None``
             means the same as ``lowercase``.
         special_tokens: split out of the raw text and not counted.
-        threads: of the C++ core; None means all the process may run on.
+        threads: of the C++ core; None means all CPUs of the process.
         impl: "auto", "cpp" or "reference".
 
-    Every method that counts raises :class:`InputError` for text that is not Unicode or UTF-8; what came before the
-    fault may have been counted then.
+    Methods that count raise :class:`InputError` for text that is not Unicode or UTF-8; the text before the error may
+    have been counted.
     """
 
     def __init__(
@@ -205,7 +196,7 @@ class WordCounts:
         return list(self._counter.items())
 
     def add_texts(self, texts: Iterable[str]) -> None:
-        """Count the words of texts (documents or lines, as they come), about a megabyte of them in memory at a time."""
+        """Count the words of texts (documents or lines), with about a megabyte of text in memory at a time."""
         if isinstance(texts, str):
             raise TypeError("texts: expected an iterable of str, got one str; wrap it in a list")
         number = 0
@@ -218,7 +209,7 @@ class WordCounts:
             number += len(batch)
 
     def add_words(self, pairs: Iterable[tuple[str, int]]) -> None:
-        """Add counts of words that are normalised already.
+        """Add counts of normalized words.
 
         Raises:
             ValueError: an empty word or a count below 1.
@@ -233,20 +224,20 @@ class WordCounts:
             self._counter.add_word(word, count)
 
     def add_bytes(self, data: bytes | bytearray | memoryview, name: str = "data") -> None:
-        """Count the words of UTF-8 text. ``name`` is what errors call it."""
+        """Count the words of UTF-8 text; errors call it ``name``."""
         self._feed(data, True, name, 0)
 
     def add_file(self, path: str | os.PathLike[str]) -> None:
-        """Count the words of a UTF-8 text file, read in blocks; no Python strings are made by the C++ core."""
+        """Count the words of a UTF-8 text file, read in blocks; the C++ core creates no Python strings."""
         try:
             with open(path, "rb", buffering=0) as file:
                 self._add_stream(file, str(path))
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); give a readable text file") from None
+            raise InputError(f"{path}: cannot be read ({error.strerror}). Try: a readable text file") from None
 
     def _add_stream(self, file: BinaryIO, name: str) -> None:
         buffer = memoryview(bytearray(_BLOCK_BYTES))
-        offset = kept = 0  # bytes counted so far, and bytes at the front of the buffer that wait for what follows
+        offset = kept = 0  # bytes counted so far, and bytes at the front of the buffer of an incomplete run
         while num_read := file.readinto(buffer[kept:]):  # type: ignore[attr-defined]
             end = kept + num_read
             used = self._feed(buffer[:end], False, name, offset)
@@ -259,74 +250,12 @@ class WordCounts:
             return int(self._counter.add_bytes(bytes(data) if self._native is None else data, final))
         except UnicodeDecodeError as error:
             where = offset + error.start
-            raise InputError(f"{name}: byte {where} is not UTF-8 text; convert the file to UTF-8 first") from None
-
-    def merge(self, other: "WordCounts") -> None:
-        """Add another's counts, made with the same options, perhaps on another machine.
-
-        Raises:
-            InputError: the other was made with other options or special tokens.
-        """
-        if (self.options, self.special_tokens) != (other.options, other.special_tokens):
-            raise InputError(
-                f"merge: the counts were made with {other.options} and special tokens {other.special_tokens}, "
-                f"these with {self.options} and {self.special_tokens}; count again with the same"
-            )
-        if type(self._counter) is type(other._counter):
-            self._counter.merge(other._counter)
-        else:
-            self.add_words(other.items())
+            raise InputError(f"{name}: byte {where} is not UTF-8. Try: convert the file to UTF-8") from None
 
     def counter(self, impl: str) -> Any:
-        """What holds the counts, in the implementation that ``impl`` names (a copy when it is the other one)."""
+        """The counter in the implementation ``impl`` (a copy if it is the other one)."""
         if core(impl) is self._native:
             return self._counter
         copy = WordCounts(**vars(self.options), special_tokens=self.special_tokens, impl=impl)
-        copy.merge(self)
+        copy.add_words(self.items())
         return copy._counter
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a text file: a line of JSON with the options, then ``count word`` lines sorted by the words' bytes.
-
-        The same counts give the same bytes. Words never hold a line feed, which is white space in every option.
-        """
-        header = {"format": _FORMAT, "version": 1, **vars(self.options), "special_tokens": list(self.special_tokens)}
-        path = Path(path)
-        try:
-            handle, temporary = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)
-            try:
-                with open(handle, "w", encoding="utf-8", newline="\n") as file:
-                    file.write(json.dumps(header) + "\n")
-                    file.writelines(f"{count} {word}\n" for word, count in self.items())
-                os.replace(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror}); give a writable path") from None
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, threads: int | None = None, impl: str = "auto") -> "WordCounts":
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            InputError: the file cannot be read or is something else.
-        """
-        line_number = 1
-        try:
-            with open(path, encoding="utf-8", newline="\n") as file:
-                header = json.loads(file.readline())
-                if header.pop("format") != _FORMAT or header.pop("version") != 1:
-                    raise ValueError
-                counts = cls(**header, threads=threads, impl=impl)
-                for line in file:
-                    line_number += 1
-                    count, separator, word = line.partition(" ")
-                    if not (separator and word.endswith("\n") and len(word) > 1 and int(count) > 0):
-                        raise ValueError
-                    counts._counter.add_word(word[:-1], int(count))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of WordCounts.save") from None
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-            raise InputError(f"{path}: line {line_number} is not of a file of word counts; save it again") from None
-        return counts

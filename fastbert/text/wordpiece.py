@@ -23,12 +23,12 @@ class Piece(NamedTuple):
 
 
 class WordPiece:
-    """Greedy longest-match-first splitting of a normalised word.
+    """Greedy longest-match-first splitting of a normalized word.
 
     Args:
-        vocab: entries in the order of their ids; of equal entries the last wins.
-        unk_id: id of [UNK]; negative when the vocabulary has none.
-        max_chars: a longer word is one [UNK].
+        vocab: entries in the order of their ids; duplicates get the last id.
+        unk_id: id of [UNK]; negative if the vocabulary has none.
+        max_chars: longer words become one [UNK].
     """
 
     def __init__(self, vocab: Sequence[str], unk_id: int, max_chars: int) -> None:
@@ -41,7 +41,7 @@ class WordPiece:
         """Return the pieces of one word.
 
         Raises:
-            InputError: the word cannot be written and there is no [UNK].
+            InputError: the word cannot be spelled and there is no [UNK].
         """
         if len(word) > self._max_chars:
             return self._unknown(word)
@@ -62,21 +62,21 @@ class WordPiece:
     def _unknown(self, word: str) -> list[Piece]:
         if self._unk_id < 0:
             raise InputError(
-                f"the vocabulary has no [UNK] and cannot write the word {word[:_SHOWN_CHARS]!r}. "
-                "Remedy: add a line [UNK] to vocab.txt"
+                f"the vocabulary has no [UNK] and cannot spell the word {word[:_SHOWN_CHARS]!r}. "
+                "Try: add a line [UNK] to vocab.txt"
             )
         return [Piece(self._unk_id, 0, len(word))]
 
 
 class ReferenceTokenizer:
-    """Text to ids, with the interface of ``fastbert._C.Tokenizer``.
+    """Converts text to ids, with the interface of ``fastbert._C.Tokenizer``.
 
     Args:
         vocab: entries in the order of their ids.
         unk_id: id of [UNK], negative for none.
-        special_tokens: text -> id of the tokens found in the raw text.
-        options: normalisation.
-        max_input_chars_per_word: a longer word is one [UNK].
+        special_tokens: text -> id of the tokens recognized in raw text.
+        options: normalization.
+        max_input_chars_per_word: longer words become one [UNK].
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ReferenceTokenizer:
         self._word_cache: dict[str, list[int]] = {}
 
     def _parts(self, text: str, split_special_tokens: bool) -> list[str]:
-        """Plain text and special tokens in turn; ``text`` alone when special tokens are not looked for."""
+        """Plain text and special tokens alternately; only ``text`` if special tokens are not recognized."""
         if split_special_tokens or self._special_pattern is None:
             return [text]
         return self._special_pattern.split(text)
@@ -155,7 +155,7 @@ class ReferenceTokenizer:
         sep_id: int,
         threads: int,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Return (ids, offsets, type ids or None, character offsets or None) of a batch; ``threads`` is not used."""
+        """Return (ids, offsets, type ids or None, character offsets or None) of a batch; ``threads`` is ignored."""
         all_ids: list[int] = []
         type_ids: list[int] = []
         spans: list[tuple[int, int]] = []
@@ -205,7 +205,7 @@ class ReferenceTokenizer:
         return list(self.ids(text, split_special_tokens)), []
 
     def encode_lines(self, data: bytes | memoryview, **options: object) -> tuple:
-        """Encode each line of UTF-8 bytes; ill-formed bytes count as U+FFFD."""
+        """Encode each line of UTF-8 bytes; ill-formed bytes are read as U+FFFD."""
         lines = bytes(data).split(b"\n")
         if not lines[-1]:
             lines.pop()
@@ -217,7 +217,4 @@ def _check_text(text: str) -> None:
         raise InputError(f"expected str, got {type(text).__name__}")
     for i, char in enumerate(text) if not text.isascii() else ():
         if 0xD800 <= ord(char) < 0xE000:
-            raise InputError(
-                f"the text holds a lone surrogate U+{ord(char):04X} at character {i}, which is not text. "
-                "Remedy: decode it again"
-            )
+            raise InputError(f"the text has a lone surrogate U+{ord(char):04X} at character {i}. Try: decode it again")

@@ -1,11 +1,12 @@
-"""What a run will take, before it starts: memory, tokens, time; and a refusal where that cannot be had.
+"""What a run will take, before it starts: memory and time; it is refused if there is not enough.
 
-Memory is counted: weights, gradients, optimizer state and the activations that the backward pass needs, by the shapes
-of the model and the batch. Time is measured: one forward and backward pass of a batch, its result thrown away.
+Memory is computed from the shapes of the model and the batch: weights, gradients, optimizer state, activations. Time is
+measured: one forward and backward pass of a batch, whose result is discarded.
 
 Legend: T tokens of a pass, D hidden_size, F intermediate_size, N heads, L layers, V vocabulary, M masked tokens.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -15,17 +16,21 @@ from pathlib import Path
 import torch
 
 from fastbert.config import BertConfig
+from fastbert.distributed.world import World
+from fastbert.model import BertForPreTraining
+from fastbert.optim.groups import uses_muon
 from fastbert.system.errors import InputError
+from fastbert.training.plan import TrainingPlan
 
-# bytes beyond what is counted: the libraries, their buffers, the data
+# libraries, their buffers, the data
 RUNTIME_BYTES = {"cpu": 600 << 20, "cuda": 1200 << 20}
-SAFETY = 1.1  # allocators round up
+SAFETY_FACTOR = 1.1  # allocators round up
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the peak of a step, on one device."""
+    """Peak bytes of a step on one device."""
 
     parameters: int
     optimizer: int
@@ -36,7 +41,7 @@ class Memory:
     @property
     def peak(self) -> int:
         counted = self.parameters + self.optimizer + self.gradients + self.activations
-        return int(SAFETY * counted) + self.runtime
+        return int(SAFETY_FACTOR * counted) + self.runtime
 
 
 def predict_memory(
@@ -56,15 +61,15 @@ def predict_memory(
 
     Args:
         config: of the model.
-        num_parameters: all of them.
-        hidden_matrices: parameters that Muon turns (one state each; AdamW's have two).
-        tokens: T, of one pass on one device.
-        masked: M of them.
-        max_length: of a sequence.
-        bf16: activations take two bytes, with copies of the weights in bf16.
+        num_parameters: of the model.
+        hidden_matrices: parameters updated by Muon (one state each; AdamW has two).
+        tokens: T, of one pass.
+        masked: M, of one pass.
+        max_length: longest sequence.
+        bf16: activations and copies of the weights in bf16.
         optimizer: "muon" or "adamw".
         device: "cpu" or "cuda".
-        shards: ranks that share weights and state out.
+        shards: ranks over which weights and state are sharded.
     """
     width = 2 if bf16 else 4
     states = 2 * num_parameters - (hidden_matrices if optimizer == "muon" else 0)
@@ -72,7 +77,7 @@ def predict_memory(
     hidden, inner = config.hidden_size, config.intermediate_size
     # inputs, norms, Q K V, context, sums; the two halves, their product
     of_layer = tokens * (8 * hidden + (gated + 2) * inner) * width
-    # softmax(Q Kᵀ), where no kernel avoids it: probabilities of each head, forwards and backwards
+    # softmax(Q Kᵀ) of each head, forward and backward, unless a kernel avoids it
     scores = 0 if device == "cuda" else 2 * tokens * max_length * config.num_attention_heads * 4
     head = masked * (config.padded_vocab_size * (4 + 4 + width) + 4 * hidden * width)
     return Memory(
@@ -84,8 +89,31 @@ def predict_memory(
     )
 
 
+def check_memory(plan: TrainingPlan, world: World) -> Memory:
+    """Predict the memory of a step before allocating it; refuse a step that does not fit."""
+    with torch.device("meta"):
+        named = list(BertForPreTraining(plan.config).named_parameters())
+    rate = plan.mask_rate
+    memory = predict_memory(
+        plan.config,
+        sum(p.numel() for _, p in named),
+        sum(p.numel() for n, p in named if uses_muon(n, p)),
+        tokens=plan.pass_tokens,
+        masked=math.ceil(plan.pass_tokens * max(rate.rate(0.0), rate.rate(1.0))),
+        max_length=plan.max_length,
+        bf16=plan.dtype == torch.bfloat16,
+        optimizer=plan.optimizer,
+        device=plan.device.type,
+        shards=world.size if plan.mode == "fsdp" else 1,
+    )
+    ranks_here = 1 if plan.device.type == "cuda" else world.local_size
+    available = available_bytes(plan.device)
+    refuse_too_large(memory, available, preset=plan.preset, tokens=plan.pass_tokens, ranks_here=ranks_here)
+    return memory
+
+
 def available_bytes(device: torch.device) -> int:
-    """Memory that this process may take: of the GPU, or of the machine and its control group."""
+    """Free memory of the GPU, or of the machine and its control group."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free
@@ -120,41 +148,41 @@ def _number(path: str) -> int | None:
 
 
 def refuse_too_large(memory: Memory, available: int, *, preset: str, tokens: int, ranks_here: int = 1) -> None:
-    """Raise InputError where a step cannot fit; the line says what would."""
+    """Raise InputError if a step does not fit; the message says what would."""
     needed = memory.peak * ranks_here
     if needed <= available:
         return
-    fixed = memory.peak - int(SAFETY * memory.activations)
+    fixed = memory.peak - int(SAFETY_FACTOR * memory.activations)
     if fixed * ranks_here < available and memory.activations:
-        share = (available / ranks_here - fixed) / (SAFETY * memory.activations)
-        remedy = f"--micro-batch-tokens {max(int(tokens * share) // 128 * 128, 128)} would fit"
+        share = (available / ranks_here - fixed) / (SAFETY_FACTOR * memory.activations)
+        remedy = f"--micro-batch-tokens {max(int(tokens * share) // 128 * 128, 128)}"
     else:
-        remedy = "choose a smaller --preset, or share it out over several devices with torchrun and --shard"
+        remedy = "a smaller --preset, or several devices with torchrun and --shard"
     raise InputError(
         f"--preset {preset}: a step of {tokens:,} tokens needs about {needed / GIB:.1f} GiB"
-        f"{f' for the {ranks_here} ranks of this machine' if ranks_here > 1 else ''} and {available / GIB:.1f} GiB are "
-        f"free: {remedy}"
+        f"{f' for the {ranks_here} ranks of this machine' if ranks_here > 1 else ''}, and {available / GIB:.1f} GiB "
+        f"are free. Try: {remedy}"
     )
 
 
-def measure_step(one_pass: Callable[[], object], most_s: float = 2.0) -> float:
-    """Seconds of one forward and backward pass: the quicker of two, since the first one warms up."""
+def measure_step(one_pass: Callable[[], object], max_s: float = 2.0) -> float:
+    """Seconds of one forward and backward pass: the faster of two, the first being a warm-up."""
     best, began_s = float("inf"), time.monotonic()
     for _ in range(2):
         start_s = time.monotonic()
         one_pass()
         best = min(best, time.monotonic() - start_s)
-        if time.monotonic() - began_s > most_s:
+        if time.monotonic() - began_s > max_s:
             break
     return best
 
 
-def refuse_impossible(minutes: float, prepared_s: float, step_s: float, ending_s: float) -> None:
-    """Raise InputError where the minutes are over before a step and the end of the run could be done."""
-    needed_s = prepared_s + step_s + ending_s
+def refuse_impossible(minutes: float, prepared_s: float, step_s: float, finish_s: float) -> None:
+    """Raise InputError if the minutes do not suffice for one step and the end of the run."""
+    needed_s = prepared_s + step_s + finish_s
     if needed_s <= minutes * 60.0:
         return
     raise InputError(
-        f"--minutes {minutes:g}: {prepared_s:.0f} s went into the preparation, a step takes {step_s:.2g} s and the end "
-        f"{ending_s:.0f} s: give --minutes {needed_s / 60.0 * 1.5:.1g} or more, a smaller --preset, or --steps"
+        f"--minutes {minutes:g}: preparation took {prepared_s:.0f} s, a step takes {step_s:.2g} s, the end of the run "
+        f"{finish_s:.0f} s. Try: --minutes {needed_s / 60.0 * 1.5:.1g} or more, a smaller --preset, or --steps"
     )

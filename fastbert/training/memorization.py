@@ -1,7 +1,7 @@
-"""A text of a few lines cannot be split into training and held-out text; it can be learned by heart, and checked.
+"""Texts small enough to memorize: too short for a held-out part, so the model is checked on the training text itself.
 
-The questions are exhaustive: every word of every sentence hidden in turn, alone and beside its neighbour, and, for the
-next-sentence objective, every ordered pair of sentences.
+The check is exhaustive: each word of each sentence is masked in turn, and for the next-sentence objective also in each
+pair of consecutive sentences, and every ordered pair of sentences is classified.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,35 +21,35 @@ MAX_TOKENS = 600
 class _Row:
     ids: list[int]
     types: list[int]
-    places: list[int]  # hidden positions
+    positions: list[int]  # of masked tokens
     labels: list[int]
-    follows: int = -100  # 0 B follows A, 1 it does not, -100 not asked
+    follows: int = -100  # 0: B follows A, 1: it does not, -100: no label
 
 
 def small_enough(num_sentences: int, num_tokens: int) -> bool:
-    """Whether asking everything costs no more than a training step or two."""
+    """Whether the exhaustive check costs no more than a training step or two."""
     return num_sentences <= MAX_SENTENCES and num_tokens <= MAX_TOKENS
 
 
 def questions(
     documents: Sequence[Sequence[Sequence[int]]], tokenizer: Tokenizer, *, max_length: int, next_sentence: bool
 ) -> PackedBatch | None:
-    """Every question about a text, as one packed batch with labels; None where no word can be hidden (all [UNK]).
+    """The exhaustive check as one packed batch with labels; None if there is no word to mask (all [UNK]).
 
     Args:
         documents: documents of sentences of token ids, without special tokens.
         tokenizer: for the special tokens and word boundaries.
-        max_length: a longer sentence is cut into windows between words, a longer pair at its outer ends.
-        next_sentence: also ask whether B follows A, for every ordered pair of sentences.
+        max_length: longer sentences are cut into windows at word boundaries, longer pairs at their outer ends.
+        next_sentence: also classify every ordered pair of sentences.
     """
     rows: list[_Row] = []
     for document in documents:
         for sentence in document:
             for window in _windows(sentence, max_length - 2, tokenizer):
-                rows += _hide_each_word(_lay(tokenizer, window), tokenizer)
+                rows += _mask_each_word(_with_special_tokens(tokenizer, window), tokenizer)
         if next_sentence:
             for first, second in pairwise(document):
-                rows += _hide_each_word(_pair(tokenizer, first, second, max_length), tokenizer)
+                rows += _mask_each_word(_pair(tokenizer, first, second, max_length), tokenizer)
     if not rows:
         return None
     if next_sentence:
@@ -58,7 +58,7 @@ def questions(
 
 
 def _windows(sentence: Sequence[int], width: int, tokenizer: Tokenizer) -> Iterator[Sequence[int]]:
-    """The sentence in parts of at most ``width`` tokens; a word is cut only where it fills a whole part."""
+    """The sentence in parts of at most ``width`` tokens; only a word longer than that is cut."""
     start = 0
     while start < len(sentence):
         stop = end = min(start + width, len(sentence))
@@ -69,7 +69,7 @@ def _windows(sentence: Sequence[int], width: int, tokenizer: Tokenizer) -> Itera
         start = stop
 
 
-def _lay(tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int] | None = None) -> _Row:
+def _with_special_tokens(tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int] | None = None) -> _Row:
     ids = [tokenizer.cls_id, *first, tokenizer.sep_id]
     types = [0] * len(ids)
     if second is not None:
@@ -79,35 +79,35 @@ def _lay(tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int] | Non
 
 
 def _pair(tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int], max_length: int) -> _Row:
-    """[CLS] first [SEP] second [SEP]; where that is too long, the tokens beside the boundary stay."""
+    """[CLS] first [SEP] second [SEP]; if that is too long, the tokens next to the boundary stay."""
     space = max_length - 3
     kept = min(len(first), max(space - len(second), space // 2))
-    return _lay(tokenizer, first[len(first) - kept :], second[: space - kept])
+    return _with_special_tokens(tokenizer, first[len(first) - kept :], second[: space - kept])
 
 
-def _hide_each_word(row: _Row, tokenizer: Tokenizer) -> list[_Row]:
-    """One copy for each word, all its pieces hidden."""
+def _mask_each_word(row: _Row, tokenizer: Tokenizer) -> list[_Row]:
+    """One copy for each word, with all its pieces masked."""
     special = set(tokenizer.special_ids)
     words: list[list[int]] = []
-    for place, token in enumerate(row.ids):
+    for position, token in enumerate(row.ids):
         if token in special:
             continue
-        if words and tokenizer.is_continuation[token] and words[-1][-1] == place - 1:
-            words[-1].append(place)
+        if words and tokenizer.is_continuation[token] and words[-1][-1] == position - 1:
+            words[-1].append(position)
         else:
-            words.append([place])
+            words.append([position])
     copies = []
     for word in words:
         ids = list(row.ids)
-        for place in word:
-            ids[place] = tokenizer.mask_id
-        copies.append(_Row(ids, row.types, word, [row.ids[place] for place in word]))
+        for position in word:
+            ids[position] = tokenizer.mask_id
+        copies.append(_Row(ids, row.types, word, [row.ids[position] for position in word]))
     return copies
 
 
 def _all_pairs(documents: Sequence[Sequence[Sequence[int]]], tokenizer: Tokenizer, max_length: int) -> list[_Row]:
     sentences = [(d, s, ids) for d, document in enumerate(documents) for s, ids in enumerate(document)]
-    # a sentence said twice has no single answer to what follows it
+    # the successor of a repeated sentence is ambiguous
     texts = [tuple(ids) for _, _, ids in sentences]
     following = {(texts[i], texts[i + 1]) for i, (d, _, _) in enumerate(sentences[:-1]) if sentences[i + 1][0] == d}
     rows = []
@@ -129,7 +129,7 @@ def _pack(rows: list[_Row], next_sentence: bool) -> PackedBatch:
         token_type_ids=torch.tensor([t for row in rows for t in row.types]),
         cu_seqlens=torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32),
         max_seqlen=int(lengths.max()),
-        masked_index=torch.tensor([s + p for s, row in zip(starts.tolist(), rows, strict=True) for p in row.places]),
+        masked_index=torch.tensor([s + p for s, row in zip(starts.tolist(), rows, strict=True) for p in row.positions]),
         labels=torch.tensor([label for row in rows for label in row.labels]),
         next_sentence_label=torch.tensor([row.follows for row in rows]) if next_sentence else None,
     )

@@ -1,8 +1,9 @@
-"""The options of ``python -m fastbert.train``: names, units, defaults, and what is refused before anything is read."""
+"""The options of ``python -m fastbert.train`` and their validation, before any data is read."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from fastbert.optim.schedules import BatchRamp, RateSchedule
 from fastbert.system.cli import unset
 from fastbert.system.errors import InputError
 
@@ -11,127 +12,138 @@ Preset = Literal["tiny", "mini", "small", "base", "large"]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a BERT on your own text: vocabulary, model, evaluation and filled masks, in one command.
+    """Train a BERT on your own text: vocabulary, model, evaluation and filled masks in one command.
 
-    Without options it learns Portuguese from the bundled works of Machado de Assis in five minutes.
+    Without options it trains a Portuguese model on the works of Machado de Assis in five minutes.
     """
 
+    # section of --help -> its first option
+    help_sections: ClassVar[dict[str, str]] = {
+        "data": "data",
+        "model": "preset",
+        "training_length": "minutes",
+        "optimizer": "optimizer",
+        "evaluation": "evaluations",
+        "checkpoints": "resume",
+        "machine": "device",
+    }
+
     data: list[str] = field(default_factory=lambda: ["bundled:pt"])
-    """Files, globs, directories, URLs, "-" (standard input), bundled:pt or bundled:en. .txt has a blank line between
-    documents; .jsonl, .csv, .tsv and .parquet need --text-field; each also .gz, .xz, .bz2 or .zst. Or one directory
-    that `python -m fastbert.tokenize` made: its tokens and vocabulary are taken as they are."""
-    text_field: Annotated[str | None, unset("NAME")] = None
-    """Field that holds the text in .jsonl, .csv, .tsv and .parquet (default: "text")."""
+    """Files, globs, directories, URLs, "-" (standard input), bundled:pt or bundled:en. Blank lines separate documents
+    in .txt; .jsonl, .csv, .tsv and .parquet need --text-field; all may be compressed (.gz, .xz, .bz2, .zst). Or one
+    directory written by `python -m fastbert.tokenize`, used with its vocabulary."""
     output: Annotated[str | None, unset("DIR")] = None
-    """Directory of the run (default: the next free of runs/001, runs/002 …)."""
-    resume: bool = False
-    """Continue the run in --output (default: the newest in runs/) from its newest whole checkpoint."""
+    """Run directory (default: the next free of runs/001, runs/002 …)."""
+    text_field: Annotated[str | None, unset("NAME")] = None
+    """Text field of .jsonl, .csv, .tsv and .parquet (default: "text")."""
+    max_length: int = 128
+    """Maximum sequence length in tokens, special tokens included."""
+    tokenizer: Annotated[str | None, unset("DIR")] = None
+    """Directory with a vocab.txt, used instead of training a vocabulary."""
+    vocab_size: int = 8192
+    """Size of the vocabulary to train; a small text yields a smaller one."""
+    lowercase: bool = False
+    """Train an uncased vocabulary; accents are kept unless --strip-accents is given."""
+    strip_accents: bool = False
+    """Strip accents: "é" becomes "e". Not for Portuguese, where accents distinguish words."""
+    min_frequency: Annotated[int | None, unset("N")] = None
+    """Minimum count of a pair of pieces to be merged (default: 2; 1 for a text under 100 kB)."""
+    mask_rate: str = "0.3"
+    """Share of tokens to mask in training; or START:END, which changes linearly during the run (such as 0.3:0.15), or
+    START:END:cosine. Evaluation always masks 0.15."""
+    mask_unit: Literal["token", "word", "span"] = "token"
+    """Mask single pieces, whole words, or spans of several words."""
 
     preset: Annotated[Preset | None, unset("tiny|mini|small|base|large")] = None
     """Model size, layers × width: tiny 2×128, mini 4×256, small 4×512, base 12×768, large 24×1024 (default: mini on a
-    CPU, base on a GPU, tiny for a text of under 50,000 tokens)."""
+    CPU, base on a GPU, tiny for a text under 50,000 tokens)."""
     arch: Annotated[Literal["classic", "roformer", "modern"] | None, unset("classic|roformer|modern")] = None
-    """classic is BERT exactly; roformer is BERT with rotary positions; modern has rotary positions, pre-norm and GeGLU
-    in ModernBERT's layout (default: modern; classic for mlm+nsp)."""
+    """classic: BERT; roformer: BERT with rotary positions; modern: ModernBERT's layout with rotary positions, pre-norm
+    and GeGLU (default: modern; classic for mlm+nsp)."""
     objective: Literal["mlm", "mlm+nsp", "diffusion"] = "mlm"
-    """Masked words; masked words and next-sentence prediction (classic only); or diffusion, for a model that writes:
-    each sequence is masked at a rate of its own, from nearly none to all of it."""
+    """Masked language modeling; with next-sentence prediction (classic only); or diffusion, for text generation: each
+    sequence has its own masking rate, from nearly 0 to 1."""
     init: Annotated[str | None, unset("DIR")] = None
-    """Start from this run's or Hugging Face directory's weights (and its vocabulary, unless --tokenizer is given)."""
-
-    tokenizer: Annotated[str | None, unset("DIR")] = None
-    """Directory with a vocab.txt to use instead of training a vocabulary."""
-    vocab_size: int = 8192
-    """Pieces of the vocabulary to be trained; a small text gives fewer."""
-    min_frequency: Annotated[int | None, unset("N")] = None
-    """A pair of pieces seen less often is not merged (default: 2; 1 for a text under 100 kB)."""
-    lowercase: bool = False
-    """Train an uncased vocabulary; accents are kept unless --strip-accents is given too."""
-    strip_accents: bool = False
-    """Drop accents: "é" becomes "e". It destroys words of Portuguese."""
+    """Start from the weights of this run or Hugging Face directory, with its vocabulary unless --tokenizer is given."""
+    window: Annotated[int | None, unset("N")] = None
+    """modern: local attention to N tokens on each side in two of three layers, as in ModernBERT (64 there; default:
+    full attention in all layers)."""
+    dropout: float = 0.0
+    """Dropout of hidden states and attention weights."""
+    seed: int = 0
+    """Seed of weights, data order and masks."""
 
     minutes: Annotated[float | None, unset("X")] = None
-    """Minutes for the whole command, data preparation and last evaluation included (default: 5)."""
+    """Minutes for the whole command, data preparation and final evaluation included (default: 5)."""
     steps: Annotated[int | None, unset("N")] = None
-    """Optimizer steps, instead of minutes; such a run is repeatable bit for bit."""
+    """Optimizer steps, instead of minutes; such a run is reproducible bit for bit."""
     batch_tokens: Annotated[int | None, unset("N")] = None
-    """Tokens in a step, of all ranks together (default: 2048 on a CPU, 65536 on a GPU)."""
+    """Tokens per step, over all ranks (default: 2048 on a CPU, 65536 on a GPU)."""
     batch_ramp: Annotated[str | None, unset("FROM[:SHARE]")] = None
-    """Begin with steps of FROM tokens and grow, by whole multiples of FROM, to --batch-tokens in this SHARE of the
-    budget (0.5 if left out), such as 512:0.3; FROM tokens at a time go through the model (default: no ramp)."""
+    """Start with FROM tokens per step and grow, in multiples of FROM, to --batch-tokens over this SHARE of the run (0.5
+    if omitted), such as 512:0.3; passes have FROM tokens (default: no ramp)."""
     micro_batch_tokens: Annotated[int | None, unset("N")] = None
-    """About how many tokens go through the model at once on a device; a larger batch is taken in several passes, whose
-    gradients are added up (default: a rank's whole part of the batch)."""
-    max_length: int = 128
-    """Tokens of the longest sequence, special tokens included."""
-    window: Annotated[int | None, unset("N")] = None
-    """modern: tokens to each side that a layer sees, but for every third layer, which sees all, as in ModernBERT (64
-    there; default: all layers see all)."""
-    mask_rate: str = "0.3"
-    """Share of the tokens to be guessed in training, or FROM:TO, changing evenly over the budget (such as 0.3:0.15), or
-    FROM:TO:cosine; evaluation always hides 0.15."""
-    mask_unit: Literal["token", "word", "span"] = "token"
-    """What is hidden: single pieces, whole words, or spans of several words."""
-    heldout_fraction: float = 0.05
-    """Share of the text, by document, that is kept unseen for the evaluation."""
-    eval_data: list[str] = field(default_factory=list)
-    """Evaluate on this held-out text instead, and train on all of --data: as --data, with the same --text-field."""
+    """Approximate tokens per forward pass on a device; gradients of larger batches are accumulated over several passes
+    (default: the whole batch of a rank)."""
 
     optimizer: Literal["muon", "adamw"] = "muon"
-    """Muon for the matrices of the layers and AdamW for the rest, or AdamW for everything."""
+    """Muon for the matrices of encoder layers and AdamW for the rest, or AdamW for everything."""
     learning_rate: Annotated[float | None, unset("X")] = None
-    """Peak of AdamW (default: 0.002 for a budget of 2,000 steps, higher for a shorter and lower for a longer one, with
-    its cube root; 0.002 for any with --init, --optimizer adamw and texts learned by heart)."""
+    """Peak learning rate of AdamW (default: 0.002 at 2,000 steps, scaled by the cube root of 2,000 / steps; fixed with
+    --init, --optimizer adamw and texts small enough to memorize)."""
     muon_learning_rate: Annotated[float | None, unset("X")] = None
-    """Peak of Muon (default: 0.02, likewise)."""
+    """Peak learning rate of Muon (default: 0.02, scaled likewise)."""
     weight_decay: Annotated[float | None, unset("X")] = None
-    """Decoupled weight decay of matrices and embeddings (default: so much that the matrices of a new model forget what
-    they were over a tenth of the budget; 0.01 for --init, --optimizer adamw and texts learned by heart)."""
+    """Decoupled weight decay of matrices and embeddings (default: set so that 1/(learning rate × decay) of Muon is a
+    tenth of the run; 0.01 with --init, --optimizer adamw and texts small enough to memorize)."""
     warmup: float = 0.02
-    """Share of the budget in which the learning rates rise."""
+    """Share of the run, at its start, in which the learning rates rise."""
     decay: float = 0.6
-    """Share of the budget, at its end, in which they fall to zero."""
+    """Share of the run, at its end, in which they fall to zero."""
     clip_norm: float = 1.0
-    """Largest gradient norm (0: no limit)."""
-    dropout: float = 0.0
-    """Dropout of hidden states and attention weights, in training."""
+    """Maximum gradient norm (0: no limit)."""
 
     evaluations: int = 10
-    """Evaluations during the run, evenly spread."""
+    """Evaluations during the run, evenly spaced."""
     eval_tokens: int = 16_384
-    """Tokens of an evaluation during the run, evenly over the held-out text; the last takes eight times as many."""
+    """Tokens per evaluation during the run, spread over the held-out text; the final evaluation uses eight times as
+    many."""
+    heldout_fraction: float = 0.05
+    """Share of the text, by document, that is held out for evaluation."""
+    eval_data: list[str] = field(default_factory=list)
+    """Evaluate on this text instead and train on all of --data; formats as for --data, with the same --text-field."""
+
+    resume: bool = False
+    """Resume the run in --output (default: the newest in runs/) from its newest complete checkpoint."""
     checkpoint_every: Annotated[int | None, unset("N")] = None
-    """Steps between checkpoints (default: 500, further apart where that would cost over 1 % of the time; 0: only at the
-    end)."""
+    """Steps between checkpoints (default: 500, more if that would take over 1 % of the time; 0: only at the end)."""
     keep_last: int = 2
     """Newest checkpoints to keep (0: all)."""
     keep_every: int = 0
-    """Keep checkpoints at multiples of this step for good, too (0: none)."""
+    """Also keep checkpoints at multiples of this step (0: none)."""
     stop_after: Annotated[int | None, unset("N")] = None
-    """Save and stop after this step, as Ctrl-C does; --resume goes on."""
-    seed: int = 0
-    """Seed of weights, order and masks."""
+    """Save and stop after this step, as Ctrl-C does; continue with --resume."""
+
+    device: Annotated[str | None, unset("NAME")] = None
+    """cpu, cuda, cuda:1 … (default: a GPU if there is one)."""
     threads: Annotated[int | None, unset("N")] = None
     """CPU threads (default: all cores)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the model (auto: bf16 where the device is quick at it)."""
-    device: Annotated[str | None, unset("NAME")] = None
-    """cpu, cuda, cuda:1 … (default: a GPU if there is one)."""
+    """Precision of the model (auto: bf16 on devices with bf16 instructions)."""
     impl: Literal["auto", "reference", "triton", "cpp"] = "auto"
     """Implementation of the ops; see `python -m fastbert.info`."""
     shard: bool = False
-    """Share weights and optimizer state out over the ranks of torchrun (FSDP2), for a model too large for one."""
-
+    """Shard weights and optimizer state over the ranks of torchrun (FSDP2), for models too large for one device."""
     parallel: Literal["auto", "memory", "ddp"] = "auto"
-    """How the ranks of torchrun that do not --shard work together: in one shared memory (CPU ranks of one machine), or
-    each with a copy of everything, gradients summed over the network (auto: memory where it can)."""
+    """How the ranks of torchrun work together without --shard: with one set of weights in shared memory (CPU ranks of
+    one machine), or by DDP (auto: shared memory if possible)."""
 
     @property
     def next_sentence(self) -> bool:
         return self.objective == "mlm+nsp"
 
 
-# a resumed run may change these; everything else belongs to what the run is
+# options that may change when a run is resumed
 CHANGEABLE = (
     "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "keep_last", "keep_every", "stop_after",
     "threads", "device", "impl", "shard", "parallel", "micro_batch_tokens",
@@ -139,18 +151,20 @@ CHANGEABLE = (
 
 
 def check(options: TrainOptions) -> None:
-    """Refuse what can be seen to be wrong before anything is read."""
+    """Raise InputError for values that are wrong whatever the data."""
 
     def refuse(option: str, expected: str) -> None:
         value = getattr(options, option)
         raise InputError(f"--{option.replace('_', '-')} {value}: expected {expected}")
 
     if options.minutes is not None and options.steps is not None:
-        raise InputError("--minutes and --steps exclude each other: give one")
+        raise InputError("--minutes and --steps exclude each other. Try: one of them")
     if options.arch not in (None, "classic") and options.next_sentence:
-        raise InputError(f"--objective mlm+nsp needs --arch classic: {options.arch} has no next-sentence head")
+        raise InputError(f"--objective mlm+nsp: --arch {options.arch} has no next-sentence head. Try: --arch classic")
     if options.objective == "diffusion" and options.mask_unit == "span":
-        raise InputError("--objective diffusion needs --mask-unit token or word: spans have one rate for all sequences")
+        raise InputError(
+            "--mask-unit span: has one rate for all sequences, unlike --objective diffusion. Try: token or word"
+        )
     for option in (
         "minutes",
         "steps",
@@ -187,19 +201,22 @@ def check(options: TrainOptions) -> None:
         refuse("max_length", "at least 8 tokens")
     if options.micro_batch_tokens is not None and options.micro_batch_tokens < options.max_length:
         refuse(
-            "micro_batch_tokens", f"at least --max-length ({options.max_length}): whole sequences go through the model"
+            "micro_batch_tokens", f"at least --max-length ({options.max_length}), because a pass has whole sequences"
         )
     if options.window is not None and (options.arch not in (None, "modern") or options.next_sentence or options.init):
-        refuse("window", "a new model of --arch modern: the others have no window, and --init brings its own")
+        refuse("window", "a new model of --arch modern, because the others have no window and --init has its own")
     if options.batch_tokens is not None and options.batch_tokens < options.max_length:
-        refuse("batch_tokens", f"at least --max-length ({options.max_length}): a batch holds whole sequences")
+        refuse("batch_tokens", f"at least --max-length ({options.max_length}), because a batch has whole sequences")
+    RateSchedule.parse(options.mask_rate)
+    if options.batch_tokens is not None:
+        BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
 
 
 def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions) -> TrainOptions:
-    """The options the run began with, and of the given ones those that may change.
+    """The options a run began with, updated by the given ones that may change.
 
     Raises:
-        InputError: an option was given that would make it another run.
+        InputError: another option is given with another value.
     """
     known = {f.name for f in fields(TrainOptions)}
     stored = TrainOptions(**{k: v for k, v in stored_values.items() if k in known})
@@ -208,8 +225,8 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
     for name, value in changes.items():
         if name not in CHANGEABLE and value != getattr(stored, name):
             raise InputError(
-                f"--{name.replace('_', '-')} cannot change when a run is resumed "
-                f"(it has {getattr(stored, name)!r}): leave it out, or start a new run"
+                f"--{name.replace('_', '-')} cannot change when a run is resumed (it has {getattr(stored, name)!r}). "
+                "Try: leave it out, or a new run"
             )
     if changes.get("minutes"):
         changes["steps"] = None

@@ -1,8 +1,8 @@
-"""The text of a run: corpus, vocabulary and token stores, each made once and found again by a resumed run."""
+"""The text of a run: corpus, vocabulary and token stores, each made once and reused by a resumed run."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from fastbert.config import Arch
 from fastbert.data import Corpus, TokenStore, write_store
 from fastbert.distributed.world import World
 from fastbert.runs.metrics_log import Monitor
@@ -10,71 +10,105 @@ from fastbert.system.background import Background
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 from fastbert.training.options import TrainOptions
-from fastbert.weights.huggingface import read_config
 
-SMALL_CORPUS_BYTES = 100_000  # below: every word seen once may have a piece of its own
-VERIFIED_AT_ONCE = 256 << 20  # bytes, in a fraction of a second
-
-
-def ready_store(options: TrainOptions) -> Path | None:
-    """The directory that ``python -m fastbert.tokenize`` made, when ``--data`` is one."""
-    path = Path(options.data[0])
-    return path if len(options.data) == 1 and (path / "manifest.json").is_file() else None
+SMALL_CORPUS_BYTES = 100_000  # below: a word seen once may become a piece
+VERIFY_AT_ONCE_BYTES = 256 << 20  # takes a fraction of a second
 
 
-def open_corpus(options: TrainOptions) -> Corpus | None:
-    """The text, None when ``--data`` is a token store."""
-    return None if ready_store(options) else Corpus(options.data, text_field=options.text_field)
+@dataclass(frozen=True)
+class DataOptions:
+    """What to read, and which vocabulary to use or train."""
+
+    data: list[str]
+    eval_data: list[str]
+    text_field: str | None
+    vocabulary: str | Path | None  # directory; None: train one
+    vocab_size: int
+    min_frequency: int | None
+    lowercase: bool
+    strip_accents: bool
+    token_type_ids: bool  # transformers' ModernBERT takes none
+    threads: int | None
+
+    @classmethod
+    def of(cls, options: TrainOptions, *, token_type_ids: bool) -> "DataOptions":
+        names = (
+            "data",
+            "eval_data",
+            "text_field",
+            "vocab_size",
+            "min_frequency",
+            "lowercase",
+            "strip_accents",
+            "threads",
+        )
+        vocabulary = options.tokenizer or options.init or token_store(options.data)
+        given = {name: getattr(options, name) for name in names}
+        return cls(vocabulary=vocabulary, token_type_ids=token_type_ids, **given)
 
 
-def get_tokenizer(run: Path, options: TrainOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
-    """The run's own (resumed), the one asked for, or a new one trained on the corpus; saved in the run."""
+@dataclass(frozen=True)
+class TrainingText:
+    """A vocabulary, the text in its tokens, and the text of ``--eval-data``."""
+
+    tokenizer: Tokenizer
+    store: TokenStore
+    heldout_store: TokenStore | None = None
+
+    @property
+    def identity(self) -> str:
+        """Changes with the vocabulary and the text."""
+        return " ".join([self.tokenizer.fingerprint(), *(file.crc32 for file in self.store.manifest.files)][:100])
+
+
+def prepare(run: Path, options: DataOptions, monitor: Monitor) -> TrainingText:
+    """Vocabulary and tokens, found in the run or written there."""
+    corpus = None if token_store(options.data) else Corpus(options.data, text_field=options.text_field)
+    tokenizer = get_tokenizer(run, options, corpus, monitor)
+    store = get_store(run, options, corpus, tokenizer, monitor)
+    return TrainingText(tokenizer, store, get_heldout_store(run, options, tokenizer, monitor))
+
+
+def token_store(data: list[str]) -> Path | None:
+    """The directory written by ``python -m fastbert.tokenize``, if ``--data`` is one."""
+    path = Path(data[0])
+    return path if len(data) == 1 and (path / "manifest.json").is_file() else None
+
+
+def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
+    """The tokenizer of a resumed run, the given one, or a new one trained on the corpus; saved in the run."""
     if (run / "vocab.txt").is_file():
         tokenizer = Tokenizer.load(run)
         listed = (run / "vocab.txt").read_text(encoding="utf-8", errors="replace").split("\n")
         if listed[: len(tokenizer)] != [tokenizer.id_to_token(i) for i in range(len(tokenizer))]:
             raise InputError(
-                f"{run}/vocab.txt: is not the vocabulary of {run}/tokenizer.json: restore them, or start a new run"
+                f"{run}/vocab.txt: is not the vocabulary of {run}/tokenizer.json. Try: restore them, or a new run"
             )
         return tokenizer
-    if source := options.tokenizer or options.init or ready_store(options):
-        tokenizer = Tokenizer.load(source)
-        monitor.say(f"vocabulary: {len(tokenizer):,} pieces from {source}")
+    if options.vocabulary:
+        tokenizer = Tokenizer.load(options.vocabulary)
+        monitor.log(f"vocabulary: {len(tokenizer):,} pieces from {options.vocabulary}")
     else:
         assert corpus is not None
-        frequency = options.min_frequency or (1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2)
         tokenizer = Tokenizer.train(
             corpus.text_chunks(),
             vocab_size=options.vocab_size,
-            min_frequency=frequency,
+            min_frequency=options.min_frequency or (1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2),
             lowercase=options.lowercase,
             strip_accents=options.strip_accents,
             threads=options.threads,
         )
-        shrunk = f" (asked for {options.vocab_size:,}; the text supports no more)"
-        monitor.say(
+        smaller = f" (of {options.vocab_size:,} requested; the text has no more)"
+        monitor.log(
             f"vocabulary: {len(tokenizer):,} pieces, {'uncased' if options.lowercase else 'cased'}, accents "
-            f"{'stripped' if options.strip_accents else 'kept'}{shrunk if len(tokenizer) < options.vocab_size else ''}"
+            f"{'stripped' if options.strip_accents else 'kept'}{smaller if len(tokenizer) < options.vocab_size else ''}"
         )
-    # transformers' ModernBERT takes no token types
-    tokenizer.save(run, token_type_ids=arch_of(options) != "modern")
+    tokenizer.save(run, token_type_ids=options.token_type_ids)
     return tokenizer
 
 
-def arch_of(options: TrainOptions) -> Arch:
-    """The architecture asked for, or of the weights to start from, or the default."""
-    if options.init:
-        arch = read_config(Path(options.init)).arch
-        if options.arch not in (None, arch):
-            raise InputError(
-                f"--arch {options.arch}: the weights of --init {options.init} are {arch}: leave --arch out"
-            )
-        return arch
-    return options.arch or ("classic" if options.next_sentence else "modern")
-
-
 def corpus_bytes(corpus: Corpus) -> int:
-    """Size of the text in UTF-8 bytes, counted no further than it matters."""
+    """Size of the text in UTF-8 bytes, counted up to SMALL_CORPUS_BYTES."""
     total = 0
     for chunk in corpus.text_chunks():
         total += len(chunk.encode())
@@ -84,27 +118,27 @@ def corpus_bytes(corpus: Corpus) -> int:
 
 
 def get_store(
-    run: Path, options: TrainOptions, corpus: Corpus | None, tokenizer: Tokenizer, monitor: Monitor
+    run: Path, options: DataOptions, corpus: Corpus | None, tokenizer: Tokenizer, monitor: Monitor
 ) -> TokenStore:
-    """The token store that ``--data`` is, or the corpus as token shards in ``tokens/`` of the run, written once."""
-    directory = ready_store(options) or run / "tokens"
+    """The token store given by ``--data``, or that of the run in ``tokens/``, written if it is not there."""
+    directory = token_store(options.data) or run / "tokens"
     if corpus is None or (directory / "manifest.json").is_file():
         store = TokenStore.open(directory)
         if store.fingerprint != tokenizer.fingerprint():
-            used, remedy = str(run / "vocab.txt"), "start a new run"
+            used, remedy = f"{run}/vocab.txt", "a new run"
             if corpus is None:
-                used, remedy = options.tokenizer or options.init or used, "--tokenizer the one it was made with"
-            raise InputError(f"{directory}: was made with another vocabulary than {used}: {remedy}")
+                used, remedy = str(options.vocabulary), "--tokenizer with the vocabulary of these tokens"
+            raise InputError(f"{directory}: was made with another vocabulary than {used}. Try: {remedy}")
     else:
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
-    monitor.say(
+    monitor.log(
         f"text: {store.num_tokens:,} tokens in {store.num_sentences:,} lines of {store.num_documents:,} documents"
     )
     return store
 
 
-def get_heldout_store(run: Path, options: TrainOptions, tokenizer: Tokenizer, monitor: Monitor) -> TokenStore | None:
-    """The text of ``--eval-data`` as token shards in ``eval_tokens/`` of the run, None without the option."""
+def get_heldout_store(run: Path, options: DataOptions, tokenizer: Tokenizer, monitor: Monitor) -> TokenStore | None:
+    """The text of ``--eval-data`` in ``eval_tokens/`` of the run, None without the option."""
     if not options.eval_data:
         return None
     directory = run / "eval_tokens"
@@ -113,15 +147,15 @@ def get_heldout_store(run: Path, options: TrainOptions, tokenizer: Tokenizer, mo
     else:
         corpus = Corpus(options.eval_data, text_field=options.text_field)
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
-    monitor.say(f"held-out text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
+    monitor.log(f"held-out text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
     return store
 
 
-def verify_beside(store: TokenStore, world: World) -> Background:
-    """Compare the checksums of a store: a small one at once, a large one while training begins."""
+def verify_in_background(store: TokenStore, world: World) -> Background:
+    """Verify the checksums of a store on the main rank: a small one at once, a large one while training begins."""
     check = Background("store-check")
     if world.main:
         check.submit(store.verify)
-        if sum(file.bytes for file in store.manifest.files) <= VERIFIED_AT_ONCE:
+        if sum(file.bytes for file in store.manifest.files) <= VERIFY_AT_ONCE_BYTES:
             check.wait()
     return check

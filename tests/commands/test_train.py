@@ -166,7 +166,7 @@ def test_dialogue_is_learned_by_heart(tmp_path):
     (tmp_path / "dialogue.txt").write_text("\n".join(DIALOGUE) + "\n", encoding="utf-8")
     done = train("--data", "dialogue.txt", "--objective", "mlm+nsp", "--output", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "known by heart" in done.stdout
+    assert "memorized" in done.stdout
     bert = fastbert.load(tmp_path / "out")
     asked = wrong = 0
     for line in DIALOGUE:
@@ -283,7 +283,7 @@ def test_an_empty_heldout_text_is_refused(tmp_path):
 def test_bad_output_directories(tmp_path, finished_run):
     run, _ = finished_run
     corpus = write_corpus(tmp_path / "corpus.txt")
-    refused(tmp_path, "--data", corpus, expected=("already holds a run", "--resume"), output=run)
+    refused(tmp_path, "--data", corpus, expected=("already has a run", "--resume"), output=run)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
     refused(tmp_path, "--data", corpus, expected="not an empty directory", output="mine")
@@ -297,8 +297,8 @@ def test_bad_options(tmp_path):
     for extra, expected in (
         (("--minutes", 1), "--minutes and --steps"),
         (("--objective", "mlm+nsp", "--arch", "modern"), "classic"),
-        (("--mask-rate", 1.5), "mask rate 1.5"),
-        (("--mask-rate", "0.3:x"), "mask rate"),
+        (("--mask-rate", 1.5), "--mask-rate 1.5"),
+        (("--mask-rate", "0.3:x"), "--mask-rate"),
         (("--max-length", 4), "--max-length 4"),
         (("--max-length", 512), "--batch-tokens 256"),
         (("--batch-ramp", "100"), "--batch-ramp 100: FROM must divide --batch-tokens (256)"),
@@ -334,7 +334,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     weights = tmp_path / "out" / "checkpoints" / "step-4" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     done = train("--resume", "--output", "out", cwd=tmp_path)
-    assert done.returncode == 2 and "step-4/model.safetensors" in done.stderr and "cut short" in done.stderr
+    assert done.returncode == 2 and "step-4/model.safetensors" in done.stderr and "truncated" in done.stderr
 
 
 def test_a_full_disk_is_said_in_one_line(tmp_path):

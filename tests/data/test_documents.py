@@ -1,10 +1,6 @@
 """fastbert.data.corpus.documents: every kind of source and format, and one clear line for every kind of bad input."""
 
-import bz2
-import csv
 import gzip
-import io
-import json
 import lzma
 import os
 import re
@@ -14,54 +10,14 @@ import tracemalloc
 from itertools import chain
 
 import pytest
+from corpus_files import COMPRESS, fault, read, words_of, write
 
-from fastbert.data import Corpus, Document, read_documents
-from fastbert.data.corpus import formats
+from fastbert.data import Corpus, Document
 from fastbert.data.corpus.formats import PART_CHARS
 from fastbert.data.corpus.text_blocks import BLOCK_BYTES, MAX_LINE_BYTES
 from fastbert.system.errors import InputError
 
 TWO_DOCUMENTS = "Era uma vez.\nO gato dormiu.\n\nOutra história.\n"
-
-
-def zstd(data):
-    return pytest.importorskip("zstandard", reason="writes the .zst file of this test").compress(data)
-
-
-COMPRESS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": zstd, ".zstd": zstd}
-
-
-def read(*sources, text_field=None):
-    """The documents' lines, the parts of a document joined."""
-    documents = []
-    for document in read_documents([str(s) for s in sources], text_field=text_field):
-        if document.continues:
-            documents[-1] += document.lines
-        else:
-            documents.append(list(document.lines))
-    return documents
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def fault(*sources, text_field=None):
-    """The one line about a bad input, the same from both ways of reading."""
-    lines = []
-    for way in ("documents", "text_chunks"):
-        with pytest.raises(InputError) as caught:
-            for _ in getattr(Corpus([str(s) for s in sources], text_field), way)():
-                pass
-        lines.append(str(caught.value))
-    assert lines[0] == lines[1] and "\n" not in lines[0]
-    return lines[0]
-
-
-def words_of(*sources, **options):
-    return [w for document in read(*sources, **options) for line in document for w in line.split()]
 
 
 # ---- plain text ----
@@ -115,7 +71,7 @@ def test_blocks_cut_nothing(tmp_path, shift, newline):
 def test_document_without_an_end_comes_in_parts(tmp_path):
     line = "O rato roeu a roupa do rei de Roma. " * 3
     path = write(tmp_path / "a.txt", f"{line}\n" * (4 * PART_CHARS // len(line)) + "\nfim\n")
-    parts = list(read_documents([str(path)]))
+    parts = list(Corpus([str(path)]).documents())
     assert [part.continues for part in parts] == [False] + [True] * (len(parts) - 2) + [False] and len(parts) >= 4
     assert all(sum(map(len, part.lines)) <= PART_CHARS + BLOCK_BYTES for part in parts)
     assert sum(len(part.lines) for part in parts[:-1]) == 4 * PART_CHARS // len(line)
@@ -139,7 +95,7 @@ def test_line_without_white_space_is_cut_between_characters(tmp_path):
 
 def peak_memory(path):
     tracemalloc.start()
-    for document in read_documents([str(path)]):
+    for document in Corpus([str(path)]).documents():
         del document
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -158,133 +114,35 @@ def test_memory_does_not_grow_with_the_file(tmp_path, text, ending):
     assert large < 1.1 * small < 30e6
 
 
-# ---- records ----
-
-ROWS = [{"id": 1, "text": "Um.\nDois."}, {"id": 2, "text": 'Vírgula, "aspas"\ttab.'}, {"id": 3, "text": "Três."}]
-LINES = [["Um.", "Dois."], ['Vírgula, "aspas"\ttab.'], ["Três."]]
-
-
-def csv_bytes(delimiter, rows):
-    out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0], delimiter=delimiter)
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().encode()
-
-
-def parquet_bytes(columns, **options):
-    pa = pytest.importorskip("pyarrow", reason="writes the Parquet file of this test")
-    import pyarrow.parquet as pq
-
-    out = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), out, **options)
-    return out.getvalue().to_pybytes()
-
-
-def jsonl_bytes(rows):
-    return "\n".join(json.dumps(row) for row in rows).encode()
-
-
-RECORDS = {
-    ".jsonl": jsonl_bytes,
-    ".ndjson": jsonl_bytes,
-    ".csv": lambda rows: csv_bytes(",", rows),
-    ".tsv": lambda rows: csv_bytes("\t", rows),
-    ".parquet": lambda rows: parquet_bytes({key: [row[key] for row in rows] for key in rows[0]}),
-}
-
-
-@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
-@pytest.mark.parametrize("ending", RECORDS)
-def test_records(tmp_path, ending, compression):
-    path = write(tmp_path / f"a{ending}{compression}", COMPRESS[compression](RECORDS[ending](ROWS)))
-    assert read(path) == LINES
-    chunks = "\n".join(Corpus([str(path)]).text_chunks())
-    assert chunks.split("\n") == [line for lines in LINES for line in lines]
-
-
-@pytest.mark.parametrize("ending", RECORDS)
-def test_text_field_and_its_absence(tmp_path, ending):
-    rows = [{"title": "t", "body": "corpo"}]
-    path = write(tmp_path / f"a{ending}", RECORDS[ending](rows))
-    assert read(path, text_field="body") == [["corpo"]]
-    message = fault(path)
-    assert str(path) in message and "'text'" in message and "'title', 'body'" in message and "--text-field" in message
-
-
-@pytest.mark.parametrize("ending", RECORDS)
-def test_long_record_comes_in_parts(tmp_path, ending):
-    text = "palavra " * (MAX_LINE_BYTES // 4) + "\n" + "linha\n" * 10
-    path = write(tmp_path / f"a{ending}", RECORDS[ending]([{"text": text}, {"text": "fim"}]))
-    parts = list(read_documents([str(path)]))
-    assert [part.continues for part in parts] == [False] + [True] * (len(parts) - 2) + [False] and len(parts) > 2
-    assert words_of(path) == (text + " fim").split() and len(read(path)) == 2
-
-
-def test_null_and_blank_records_are_no_documents(tmp_path):
-    rows = [{"text": "a"}, {"text": None}, {"text": " \n"}, {"text": ""}, {"text": "b"}]
-    assert read(write(tmp_path / "a.jsonl", jsonl_bytes(rows))) == [["a"], ["b"]]
-    assert read(write(tmp_path / "a.parquet", RECORDS[".parquet"](rows))) == [["a"], ["b"]]
-
-
-def test_parquet_dictionary_and_large_strings(tmp_path):
-    pa = pytest.importorskip("pyarrow", reason="writes the Parquet file of this test")
-    for kind in (pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
-        column = pa.array(["a", "b", "a"]).cast(kind)
-        assert read(write(tmp_path / "a.parquet", parquet_bytes({"text": column}))) == [["a"], ["b"], ["a"]]
-    many = [str(i) for i in range(5000)]
-    assert read(write(tmp_path / "b.parquet", parquet_bytes({"text": many}, row_group_size=700))) == [[t] for t in many]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("a.jsonl", '{"text": "a"}\n\n{"text": \n', ["line 3", "JSON"]),
-        ("a.json", '[\n{"text": "a"}\n]', ["line 1", "one object a line"]),
-        ("a.jsonl", '"só texto"\n', ["line 1", "object", "str"]),
-        ("a.jsonl", '{"text": "a"}\n{"text": 3}\n', ["line 2", "'text'", "int", "--text-field"]),
-        ("a.jsonl", '{"text": "\\ud800"}\n', ["line 1", "surrogate"]),
-        ("a.jsonl", "[" * 200_000, ["line 1", "JSON"]),
-        ("a.csv", "id,text\n1,a\n\n2,b,c\n", ["line 4", "3 fields", "header 2"]),
-        ("a.csv", "id,text\n1\n", ["line 2", "1 fields"]),
-        ("a.csv", 'id,text\n1,"a\nb\n', ["line 2", "quote"]),
-        ("a.csv", 'id,text\n1,"a" b\n', ["line 2", "quote"]),
-        ("a.tsv", "id\tcorpo\n1\ta\n", ["'text'", "'id', 'corpo'"]),
-        ("a.csv", "id,text\n", ["no text"]),
-        ("a.parquet", b"PAR1 no parquet at all", ["Parquet", "damaged"]),
-    ],
-)
-def test_bad_records(tmp_path, name, content, words):
-    path = write(tmp_path / name, content)
-    message = fault(path)
-    assert message.startswith(str(path))
-    for word in words:
-        assert word in message
-
-
-def test_csv_field_beyond_the_limit(tmp_path, monkeypatch):
-    path = write(tmp_path / "a.csv", 'text\n"' + "a\n" * 1000)
-    monkeypatch.setattr(formats, "MAX_FIELD_CHARS", 1000)
-    before = csv.field_size_limit(1000)
-    try:
-        assert "field limit (1000)" in fault(path) and "quote" in fault(path) and "line 2" in fault(path)
-    finally:
-        csv.field_size_limit(before)
-
-
-def test_parquet_of_numbers_and_cut_short(tmp_path):
-    message = fault(write(tmp_path / "n.parquet", parquet_bytes({"text": [1, 2]})))
-    assert "int64" in message and "--text-field" in message
-    whole = parquet_bytes({"text": ["a" * 1000] * 1000})
-    assert "damaged" in fault(write(tmp_path / "c.parquet", whole[:-100]))
-
-
 # ---- faults of the text ----
 
 
 def test_not_utf8_names_the_byte(tmp_path):
     message = fault(write(tmp_path / "a.txt", "ação ".encode() + "coração".encode("latin-1")))
-    assert f"{tmp_path / 'a.txt'}: byte 11 (0xe7)" in message and "iconv -f latin1" in message
+    assert f"{tmp_path / 'a.txt'}: line 1: byte 11 (0xe7)" in message and "iconv" in message
+
+
+PROSE = "“Não”, disse — e saiu…\nOlá, café!\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "repaired"),
+    [
+        ((PROSE * 20).encode("windows-1252"), PROSE * 20),
+        ("é uma só".encode("latin-1"), "é uma só"),
+        (PROSE.encode() + b"a\x93b\n" + PROSE.encode(), PROSE + "ab\n" + PROSE),
+        (b"a log\n" * 3 + b"sta\0rt\n", "a log\n" * 3 + "start\n"),
+    ],
+)
+def test_the_printed_remedy_leaves_the_text_whole(tmp_path, content, repaired):
+    path = write(tmp_path / "a.txt", content)
+    message = fault(path)
+    assert f"line {content[: int(re.search(r'byte ([0-9]+)', message)[1])].count(10) + 1}:" in message
+    command = re.search(r"Try: (.*? OLD > NEW)", message)[1]
+    command = command.replace("OLD", f"'{path}'").replace("NEW", f"'{tmp_path / 'b.txt'}'")
+    subprocess.run(command, shell=True, stderr=subprocess.DEVNULL)  # iconv -c reports what it drops
+    assert (tmp_path / "b.txt").read_text(encoding="utf-8") == repaired
+    assert words_of(tmp_path / "b.txt") == repaired.split()
 
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".xz", ".zst"])
@@ -311,7 +169,7 @@ def test_character_cut_short_at_the_end(tmp_path):
         (b"PK\x03\x04\x14\x00\x00\x00", "zip"),
         ("olá\n".encode("utf-16"), "utf-16"),
         (b"%PDF-1.7\n%\xe2\xe3", "PDF"),
-        (b"\x7fELF\x02\x01\x01\x00\x00", "binary"),
+        (b"\x7fELF\x02\x01\x01\x00\x00", "NUL"),
         ("olá".encode("utf-16-le"), "NUL"),
     ],
 )
@@ -443,8 +301,8 @@ def test_pipe_is_read_twice():
 
 
 def test_standard_input_empty_or_twice():
-    done = run_python("from fastbert.data import read_documents\nfor d in read_documents(['-']): pass", input="")
-    assert "InputError: standard input: holds no text" in done.stderr
+    done = run_python("from fastbert.data import Corpus\nfor d in Corpus(['-']).documents(): pass", input="")
+    assert "InputError: standard input: contains no text" in done.stderr
     with pytest.raises(InputError, match="twice"):
         Corpus(["-", "-"])
 
@@ -460,7 +318,7 @@ def test_urls(tmp_path):
         assert read("memory://u") == [["1"], ["2"]]
         assert read("file://" + str(write(tmp_path / "f.txt", "f"))) == [["f"]]
         assert "no such file" in fault("memory://u/none.txt")
-        assert "no file there" in fault("memory://u/*.none")
+        assert "no file found" in fault("memory://u/*.none")
         assert "byte 0 " in fault("memory://u/x.bin")
         assert "nosuchprotocol" in fault("nosuchprotocol://u/x.txt")
     finally:
@@ -472,7 +330,7 @@ def test_urls(tmp_path):
 )
 def test_missing_optional_package_names_the_remedy(tmp_path, package, name):
     write(tmp_path / name, b"x") if "://" not in name else None
-    read_it = f"from fastbert.data import read_documents\nlist(read_documents([{name!r}]))"
+    read_it = f"from fastbert.data import Corpus\nlist(Corpus([{name!r}]).documents())"
     code = f"import sys; sys.modules[{package!r}] = None\n{read_it}"
     done = run_python(code, cwd=tmp_path)
     assert "InputError" in done.stderr and package in done.stderr and 'pip install "fastbert[data]"' in done.stderr

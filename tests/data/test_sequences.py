@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_store import MemoryStore
 
 from fastbert.data.batches.philox import EVALUATION_EPOCH
 from fastbert.data.batches.sequences import MIN_EXAMPLES, MlmSequences, NextSentenceSequences, _longest_first
-from fastbert.data.store.memory import MemoryStore
 from fastbert.system.errors import InputError
 
 
@@ -33,7 +33,7 @@ def sentence_of(store, tokens):
 
 
 def all_pieces(sequences, epoch):
-    return sequences.pieces(epoch, np.arange(sequences.count(epoch)))
+    return sequences.slices(epoch, np.arange(sequences.count(epoch)))
 
 
 # ---- windows ----
@@ -44,13 +44,13 @@ def all_pieces(sequences, epoch):
 def test_windows_cover_every_token_once(epoch, max_length):
     store = make_store(0, 40)
     sequences = MlmSequences(store, store.spans, max_length, seed=3)
-    pieces = all_pieces(sequences, epoch)
-    covered = store.gather(pieces.start_a, pieces.length_a)
+    slices = all_pieces(sequences, epoch)
+    covered = store.gather(slices.start_a, slices.length_a)
     assert np.array_equal(covered, store.tokens)  # in the order of the text
-    assert pieces.lengths.max() <= max_length and pieces.length_a.min() >= 1
-    assert not pieces.length_b.any() and (pieces.label == -100).all()
+    assert slices.lengths.max() <= max_length and slices.length_a.min() >= 1
+    assert not slices.length_b.any() and (slices.label == -100).all()
     assert np.array_equal(
-        document_of(store, pieces.start_a), document_of(store, pieces.start_a + pieces.length_a - 1)
+        document_of(store, slices.start_a), document_of(store, slices.start_a + slices.length_a - 1)
     )  # no window holds two documents
 
 
@@ -58,8 +58,8 @@ def test_windows_take_only_the_split():
     store = make_store(1, 20)
     spans = store.spans[::3]
     spans = np.concatenate([spans, [[spans[0, 1], spans[0, 1]]]])  # and an empty one
-    pieces = all_pieces(MlmSequences(store, spans, 16, seed=0), 2)
-    covered = store.gather(pieces.start_a, pieces.length_a)
+    slices = all_pieces(MlmSequences(store, spans, 16, seed=0), 2)
+    covered = store.gather(slices.start_a, slices.length_a)
     assert np.array_equal(covered, store.tokens[document_of(store, store.tokens) % 3 == 0])
 
 
@@ -84,10 +84,10 @@ def test_windows_differ_between_epochs_and_short_documents_stay_whole():
 def test_windows_of_any_text(sizes, max_length, epoch, seed):
     store = MemoryStore([[[7] * n for n in document] for document in sizes])
     sequences = MlmSequences(store, store.spans, max_length, seed)
-    pieces = all_pieces(sequences, epoch)
-    ends = pieces.start_a + pieces.length_a
-    assert pieces.start_a[0] == 0 and ends[-1] == store.num_tokens and np.array_equal(ends[:-1], pieces.start_a[1:])
-    assert (pieces.lengths <= max_length).all() and (pieces.length_a >= 1).all()
+    slices = all_pieces(sequences, epoch)
+    ends = slices.start_a + slices.length_a
+    assert slices.start_a[0] == 0 and ends[-1] == store.num_tokens and np.array_equal(ends[:-1], slices.start_a[1:])
+    assert (slices.lengths <= max_length).all() and (slices.length_a >= 1).all()
     assert set(store.document_offsets[1:]) <= set(ends)
 
 
@@ -98,23 +98,23 @@ def test_pairs_statistics():
     """One single in five, half of the pairs random, half of all long; the first sentence of A is the example's own."""
     store = make_store(2, 1500, longest_sentence=6)
     sequences = NextSentenceSequences(store, store.spans, 128, seed=1)
-    pieces = all_pieces(sequences, 0)
-    n = len(pieces.label)
+    slices = all_pieces(sequences, 0)
+    n = len(slices.label)
     assert n == len(store.sentence_offsets) - 1
     last = np.zeros(n, bool)
     last[store.spans[:, 1] - 1] = True
-    assert set(pieces.label[last].tolist()) == {-100, 1}, "nothing follows the last sentence of a document"
-    assert np.array_equal(pieces.length_b == 0, pieces.label == -100)
+    assert set(slices.label[last].tolist()) == {-100, 1}, "nothing follows the last sentence of a document"
+    assert np.array_equal(slices.length_b == 0, slices.label == -100)
     free = int((~last).sum())
-    single = (pieces.label[~last] == -100).mean()
+    single = (slices.label[~last] == -100).mean()
     assert abs(single - 0.2) < 5 * np.sqrt(0.2 * 0.8 / free)
-    pairs = (pieces.label >= 0) & ~last
-    assert abs(pieces.label[pairs].mean() - 0.5) < 5 * np.sqrt(0.25 / pairs.sum())
+    pairs = (slices.label >= 0) & ~last
+    assert abs(slices.label[pairs].mean() - 0.5) < 5 * np.sqrt(0.25 / pairs.sum())
     own = np.diff(store.sentence_offsets)
-    short = (pieces.label == 0) & (pieces.length_a == own) & (pieces.length_b == np.append(own[1:], 0))
+    short = (slices.label == 0) & (slices.length_a == own) & (slices.length_b == np.append(own[1:], 0))
     # a long pair can look short when its run is two sentences: at most where the document ends right after
-    assert 0.5 - 0.02 < short.sum() / (pieces.label == 0).sum() < 0.5 + 0.1
-    assert np.array_equal(pieces.start_a[pieces.lengths < 128], store.sentence_offsets[:-1][pieces.lengths < 128])
+    assert 0.5 - 0.02 < short.sum() / (slices.label == 0).sum() < 0.5 + 0.1
+    assert np.array_equal(slices.start_a[slices.lengths < 128], store.sentence_offsets[:-1][slices.lengths < 128])
 
 
 @pytest.mark.parametrize("max_length", [8, 32, 128])
@@ -123,10 +123,10 @@ def test_pairs_come_from_where_they_say(max_length):
     sequences = NextSentenceSequences(store, store.spans, max_length, seed=5)
     seen = {0: 0, 1: 0, -100: 0}
     for epoch in (0, 1):
-        pieces = all_pieces(sequences, epoch)
-        assert (pieces.lengths <= max_length).all() and (pieces.length_a >= 1).all()
+        slices = all_pieces(sequences, epoch)
+        assert (slices.lengths <= max_length).all() and (slices.length_a >= 1).all()
         for a, la, b, lb, label in zip(
-            *(x.tolist() for x in (pieces.start_a, pieces.length_a, pieces.start_b, pieces.length_b, pieces.label)),
+            *(x.tolist() for x in (slices.start_a, slices.length_a, slices.start_b, slices.length_b, slices.label)),
             strict=True,
         ):
             seen[label] += 1
@@ -152,8 +152,8 @@ def test_pairs_come_from_where_they_say(max_length):
 def test_long_pairs_fill_the_sequence():
     """Half of the examples are long, and those of a document of 200 sentences full but for the last ten or so."""
     store = MemoryStore([[[5] * 6] * 200] * 30)
-    pieces = all_pieces(NextSentenceSequences(store, store.spans, 64, seed=5), 0)
-    full = (pieces.lengths == 64).mean()
+    slices = all_pieces(NextSentenceSequences(store, store.spans, 64, seed=5), 0)
+    full = (slices.lengths == 64).mean()
     assert 0.5 * 0.93 - 5 * np.sqrt(0.25 / 6000) < full < 0.5 + 5 * np.sqrt(0.25 / 6000)
 
 
@@ -165,10 +165,10 @@ def test_random_segments_come_evenly_from_the_other_documents():
     counts = np.zeros(20)
     own_share = np.zeros(20)
     for epoch in range(40):
-        pieces = all_pieces(sequences, epoch)
-        random = pieces.label == 1
-        counts += np.bincount(document_of(store, pieces.start_b[random]), minlength=20)
-        own_share += np.bincount(document_of(store, pieces.start_a[random]), minlength=20)
+        slices = all_pieces(sequences, epoch)
+        random = slices.label == 1
+        counts += np.bincount(document_of(store, slices.start_b[random]), minlength=20)
+        own_share += np.bincount(document_of(store, slices.start_a[random]), minlength=20)
     expected = (own_share.sum() - own_share) / 19
     assert ((counts - expected) ** 2 / expected).sum() < 20 + 5 * np.sqrt(40)
 
@@ -178,10 +178,10 @@ def test_two_parts_of_one_document_are_not_two_documents():
     (first, end), *others = store.spans.tolist()
     middle = (first + end) // 2
     spans = np.array([others[0], [middle, end], others[1], [first, middle]])
-    pieces = all_pieces(NextSentenceSequences(store, spans, 48, seed=0), 0)
-    random = pieces.label == 1
+    slices = all_pieces(NextSentenceSequences(store, spans, 48, seed=0), 0)
+    random = slices.label == 1
     assert random.any()
-    assert (document_of(store, pieces.start_a[random]) != document_of(store, pieces.start_b[random])).all()
+    assert (document_of(store, slices.start_a[random]) != document_of(store, slices.start_b[random])).all()
 
 
 def test_one_document_only():
@@ -192,15 +192,15 @@ def test_one_document_only():
     sequences = NextSentenceSequences(store, store.spans, 64, seed=2)
     labels = []
     for epoch in range(60):
-        pieces = all_pieces(sequences, epoch)
-        last = np.arange(len(pieces.label)) % num_sentences == num_sentences - 1
-        assert set(pieces.label[last].tolist()) <= {-100, 1}, "nothing follows the last sentence"
-        labels += pieces.label[~last].tolist()
-        random = np.flatnonzero((pieces.label == 1) & (pieces.lengths < 64))
+        slices = all_pieces(sequences, epoch)
+        last = np.arange(len(slices.label)) % num_sentences == num_sentences - 1
+        assert set(slices.label[last].tolist()) <= {-100, 1}, "nothing follows the last sentence"
+        labels += slices.label[~last].tolist()
+        random = np.flatnonzero((slices.label == 1) & (slices.lengths < 64))
         for i in random.tolist():
-            a, b = pieces.start_a[i], pieces.start_b[i]
-            in_a = set(sentence_of(store, np.arange(a, a + pieces.length_a[i])))
-            in_b = sorted(set(sentence_of(store, np.arange(b, b + pieces.length_b[i]))))
+            a, b = slices.start_a[i], slices.start_b[i]
+            in_a = set(sentence_of(store, np.arange(a, a + slices.length_a[i])))
+            in_b = sorted(set(sentence_of(store, np.arange(b, b + slices.length_b[i]))))
             assert not in_a & set(in_b) and in_b[0] != max(in_a) + 1
     labels = np.array(labels)
     pairs = labels[labels >= 0]
@@ -222,8 +222,8 @@ def test_a_long_sentence_is_seen_whole_over_the_epochs():
     sequences = NextSentenceSequences(store, store.spans, 12, seed=0)
     seen = set()
     for epoch in range(300):
-        pieces = sequences.pieces(epoch, np.array([0]))
-        seen |= set(store.gather(pieces.start_a, pieces.length_a).tolist())
+        slices = sequences.slices(epoch, np.array([0]))
+        seen |= set(store.gather(slices.start_a, slices.length_a).tolist())
     assert seen == set(range(100))
 
 
@@ -250,7 +250,7 @@ def test_any_sequence_can_be_asked_for_alone(kind):
     for epoch in (0, 3):
         whole = all_pieces(sequences, epoch)
         pick = np.random.default_rng(0).permutation(sequences.count(epoch))[:60]
-        some = again.pieces(epoch, pick)
+        some = again.slices(epoch, pick)
         for name in ("start_a", "length_a", "start_b", "length_b", "label"):
             assert np.array_equal(getattr(some, name), getattr(whole, name)[pick]), name
 
@@ -260,9 +260,9 @@ def test_errors(kind):
     store = make_store(8, 3)
     with pytest.raises(InputError, match="max_length=7: expected at least 8"):
         kind(store, store.spans, 7, seed=0)
-    with pytest.raises(InputError, match="empty"):
+    with pytest.raises(InputError, match="no tokens"):
         kind(store, np.zeros((0, 2), np.int64), 8, seed=0)
-    with pytest.raises(InputError, match="empty"):
+    with pytest.raises(InputError, match="no tokens"):
         kind(store, np.array([[1, 1]]), 8, seed=0)
     with pytest.raises(ValueError, match="sentences from 0 to"):
         kind(store, np.array([[0, 10_000]]), 8, seed=0)
@@ -280,8 +280,8 @@ def test_memory_store_refuses_empty_sentences():
 def test_few_sentences_give_many_different_pairs():
     store = MemoryStore([[[5, 6], [7, 8], [9], [10, 11], [12]]])
     sequences = NextSentenceSequences(store, store.spans, 16, seed=0)
-    pieces = all_pieces(sequences, 0)
-    assert sequences.count(0) == len(pieces.label) == 260  # the first multiple of five from 256 on
-    short = (pieces.length_a <= 2) & (pieces.length_b > 0) & (pieces.length_b <= 2)
-    pairs = {(a, b) for a, b in zip(pieces.start_a[short].tolist(), pieces.start_b[short].tolist(), strict=True)}
+    slices = all_pieces(sequences, 0)
+    assert sequences.count(0) == len(slices.label) == 260  # the first multiple of five from 256 on
+    short = (slices.length_a <= 2) & (slices.length_b > 0) & (slices.length_b <= 2)
+    pairs = {(a, b) for a, b in zip(slices.start_a[short].tolist(), slices.start_b[short].tolist(), strict=True)}
     assert len(pairs) >= 15, "of the twenty ordered pairs of different sentences"

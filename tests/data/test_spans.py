@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_store import MemoryStore
 
 from fastbert.data import split_documents
 from fastbert.data.batches import sequences, spans
 from fastbert.data.batches.philox import EVALUATION_EPOCH
 from fastbert.data.batches.sequences import MlmSequences, NextSentenceSequences
 from fastbert.data.batches.spans import DocumentSpans, RunningSums
-from fastbert.data.store.memory import MemoryStore
 
 
 class Offsets:
@@ -33,9 +33,9 @@ def make_store(num_documents=300, seed=0):
 @pytest.fixture
 def many_is_few(monkeypatch):
     """The ways of large corpora on a small one."""
-    monkeypatch.setattr(spans, "FEW", 0)
-    monkeypatch.setattr(sequences, "FEW", 0)
-    monkeypatch.setattr(spans, "PART", 48)
+    monkeypatch.setattr(spans, "MAX_LISTED_SPANS", 0)
+    monkeypatch.setattr(sequences, "MAX_LISTED_SPANS", 0)
+    monkeypatch.setattr(spans, "ITEMS_AT_ONCE", 48)
 
 
 CASES = [((), None), ((0,), None), ((3, 4, 5, 17, 299), None), ((), (0, 1)), ((), (140, 0))]
@@ -78,7 +78,7 @@ def test_sequences_are_those_of_the_list(make, without, shortened, epoch, many_i
     assert isinstance(asked.spans, DocumentSpans) and not isinstance(listed.spans, DocumentSpans)
     assert listed.count(epoch) == asked.count(epoch)
     index = np.random.default_rng(1).permutation(listed.count(epoch))
-    expected, found = listed.pieces(epoch, index), asked.pieces(epoch, index)
+    expected, found = listed.slices(epoch, index), asked.slices(epoch, index)
     for name in expected.__dataclass_fields__:
         assert np.array_equal(getattr(expected, name), getattr(found, name)), name
 
@@ -86,12 +86,12 @@ def test_sequences_are_those_of_the_list(make, without, shortened, epoch, many_i
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=200).filter(any), st.sampled_from([1, 8]))
 def test_running_sums_find_every_place(counts, block):
     counts = np.array(counts)
-    few = spans.FEW
+    few = spans.MAX_LISTED_SPANS
     try:
-        spans.FEW = len(counts) if block == 1 else 0
+        spans.MAX_LISTED_SPANS = len(counts) if block == 1 else 0
         sums = RunningSums(len(counts), lambda item: counts[item])
     finally:
-        spans.FEW = few
+        spans.MAX_LISTED_SPANS = few
     assert sums.total == counts.sum() and sums.block == block
     item, before = sums.locate(np.arange(sums.total))
     assert np.array_equal(item, np.repeat(np.arange(len(counts)), counts))
@@ -102,7 +102,7 @@ def test_running_sums_find_every_place(counts, block):
 def test_the_split_does_not_depend_on_the_parts_it_is_made_in(fraction, monkeypatch):
     store = make_store(3000)
     whole = split_documents(store, fraction, seed=4)
-    monkeypatch.setattr(spans, "PART", 37)
+    monkeypatch.setattr(spans, "ITEMS_AT_ONCE", 37)
     parts = split_documents(store, fraction, seed=4)
     assert np.array_equal(whole.heldout, parts.heldout) and np.array_equal(whole.train, parts.train)
 
@@ -117,7 +117,7 @@ def test_memory_hardly_grows_with_the_documents():
         for make in (MlmSequences, NextSentenceSequences):
             made = make(store, split.train, 128, seed=0)
             for epoch in (0, 1):
-                made.pieces(epoch, np.arange(1000) * (made.count(epoch) // 1000))
+                made.slices(epoch, np.arange(1000) * (made.count(epoch) // 1000))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

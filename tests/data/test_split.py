@@ -140,7 +140,7 @@ def test_nothing_asked_for():
 
 @pytest.mark.parametrize("options", [{"fraction": 1.0}, {"fraction": -0.1}, {"fraction": np.nan}, {"max_tokens": -1}])
 def test_bad_options(options):
-    with pytest.raises(InputError, match="heldout"):
+    with pytest.raises(InputError, match="held-out"):
         split_documents(many(50), **options)
 
 

@@ -282,7 +282,7 @@ def test_full_disk_is_one_line_and_what_is_finished_stays(tmp_path, small_batche
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_sync", full)
+        patch.setattr(writer, "flush_to_disk", full)
         with pytest.raises(InputError, match=r"No space left on device.*free some space"):
             write_store(tmp_path / "s", corpus, Words(), shard_tokens=40)
     assert (tmp_path / "s" / "progress.json").exists() and not (tmp_path / "s" / "manifest.json").exists()
@@ -317,7 +317,7 @@ def test_cut_long_and_missing_files(store_path, name):
     data = path.read_bytes()
     for content in (data[:-1], data[: len(data) // 2], b"", data + b"\0"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=rf"{name}: has {len(content)} bytes, the manifest says {len(data)}"):
+        with pytest.raises(InputError, match=rf"{name}: has {len(content)} bytes, but the manifest lists {len(data)}"):
             TokenStore.open(store_path)
     path.unlink()
     with pytest.raises(InputError, match=f"{name}: cannot be read"):
@@ -331,7 +331,7 @@ def test_flipped_bit(store_path, name, where):
     data = bytearray(path.read_bytes())
     data[where] ^= 4
     path.write_bytes(data)
-    with pytest.raises(InputError, match=f"{name}: is damaged.*make the store again"):
+    with pytest.raises(InputError, match=f"{name}: is damaged.*store again"):
         TokenStore.open(store_path, verify=True)
 
 
@@ -356,12 +356,12 @@ def test_foreign_and_newer_manifests(store_path, tmp_path):
     good = json.loads(path.read_text())
     for content in ([], {"format": "something else"}, "text", good | {"format": FORMAT + " 2"}):
         path.write_text(json.dumps(content))
-        with pytest.raises(InputError, match=r"no manifest of a|a JSON object is expected"):
+        with pytest.raises(InputError, match=r"not the manifest of a|expected a JSON object"):
             TokenStore.open(store_path)
     path.write_text(json.dumps(good | {"version": 2}))
     with pytest.raises(InputError, match=r"version 2.*update fastbert"):
         TokenStore.open(store_path)
-    with pytest.raises(InputError, match="no token store"):
+    with pytest.raises(InputError, match="not a token store"):
         TokenStore.open(tmp_path)
     with pytest.raises(InputError, match="no such directory"):
         TokenStore.open(tmp_path / "none")
@@ -395,9 +395,9 @@ def test_part_without_documents_and_merge_of_strangers(tmp_path):
         merge_stores([one.directory, two.directory], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
     merge_stores([one.directory], tmp_path / "merged")
-    with pytest.raises(InputError, match="holds a store already"):
+    with pytest.raises(InputError, match="already contains a store"):
         merge_stores([one.directory], tmp_path / "merged")
-    with pytest.raises(InputError, match="name at least one"):
+    with pytest.raises(InputError, match="at least one"):
         merge_stores([], tmp_path / "x")
 
 

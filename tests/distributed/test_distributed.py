@@ -55,9 +55,9 @@ def test_parts_are_the_batch(lengths, count):
 def test_alone_everything_is_its_own():
     world, batch = World(), batch_of([3, 4])
     assert (
-        world.part(batch) == [batch]
-        and world.agree(0.5, 3) == [0.5, 3]
-        and world.from_main(lambda: {"a": 1}) == {"a": 1}
+        world.shard(batch) == [batch]
+        and world.broadcast(0.5, 3) == [0.5, 3]
+        and world.run_on_main(lambda: {"a": 1}) == {"a": 1}
     )
 
 
@@ -75,7 +75,7 @@ def test_a_second_start_does_not_look_for_the_first_in_the_store_of_both():
     join = (
         "import os, sys, time; from fastbert.distributed.world import World\n"
         "time.sleep(2 * (os.environ['RANK'] == '0'))\n"
-        "World.join(cuda=False).meet(); os.kill(os.getpid(), 9)\n"
+        "World.join(cuda=False).barrier(); os.kill(os.getpid(), 9)\n"
     )
     for start in range(2):
         place = {
@@ -176,14 +176,14 @@ def run_with(folder: Path, at_step_25: str, *arguments, restarts: int = 0) -> su
         "from fastbert.distributed import world as distributed\n"
         "from fastbert.training import trainer\n"
         "from fastbert.system.cli import run\n"
-        "step = trainer.Trainer._one_step\n"
+        "step = trainer.Trainer.train_step\n"
         "first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'\n"
         "def one_step(self, progress):\n"
         "    world = self.world\n"
         "    if self.step == 25:\n"
         f"        {at_step_25}\n"
         "    step(self, progress)\n"
-        "trainer.Trainer._one_step = one_step\n"
+        "trainer.Trainer.train_step = one_step\n"
         "sys.exit(run(train.main, train.TrainOptions))\n"
     )
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--max-restarts", restarts, "changed.py"]
@@ -236,7 +236,7 @@ def test_a_rank_that_falls_silent_is_given_up(tmp_path):
     silence = "distributed._set_pg_timeout(timedelta(seconds=4)); world.rank == 1 and time.sleep(30)"
     done = run_with(tmp_path, silence, *FORTY, "--parallel", "ddp", "--output", "silent")
     assert done.returncode and "another process of this run has died or cannot be reached" in done.stderr
-    assert "--resume goes on from step 25" in done.stderr
+    assert "--resume, which continues from step 25" in done.stderr
     train(tmp_path, 1, "--resume", "--output", "silent")
 
 

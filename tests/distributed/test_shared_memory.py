@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastbert.distributed.shared_memory import share_out
+from fastbert.distributed.shared_memory import assign_owners
 
 RANKS = """
 import sys
@@ -17,10 +17,11 @@ import torch
 import fastbert.model
 from fastbert.batch import PackedBatch
 from fastbert.config import BertConfig
+from fastbert.distributed.parallelism import Parallelism
 from fastbert.distributed.world import World
 from fastbert.model import BertForPreTraining
 from fastbert.optim.optimizers import Optimizers
-from fastbert.distributed.shared_memory import SharedMemory, SharedOptimizers, can_share
+from fastbert.distributed.shared_memory import SharedMemoryParallel, can_share
 from fastbert.training.trainer import share_of_loss
 
 torch.set_num_threads(1)
@@ -30,13 +31,12 @@ torch.manual_seed(0)
 fastbert.model.look_at_neighbours = lambda embeddings, encoder: None  # scores of 60 magnify the rounding of sums
 model = BertForPreTraining(BertConfig.preset("tiny", arch, vocab_size=200))
 options = {"optimizer": optimizer, "muon_dtype": torch.float32}
-memory = None
 if world.size > 1:
     assert can_share(world, torch.device("cpu"))
-    memory = SharedMemory(model, world, optimizer, ("pooler.", "next_sentence."))
-    optimizers = SharedOptimizers(model, memory, **options)
+    parallel = SharedMemoryParallel(model, world, ("pooler.", "next_sentence."), options)
 else:
-    optimizers = Optimizers(model, **options)
+    parallel = Parallelism(model, Optimizers(model, **options))
+optimizers = parallel.optimizers
 norms = []
 for step in range(6):
     generator = torch.Generator().manual_seed(step)
@@ -48,21 +48,20 @@ for step in range(6):
         torch.zeros(total, dtype=torch.long), bounds, 30, torch.arange(0, total, 3),
         torch.randint(5, 200, (len(range(0, total, 3)),), generator=generator),
     )
-    for part in world.part(batch):
-        share_of_loss((memory or model)(part), part, [batch]).backward()
-    if memory:
-        memory.exchange()
+    for part in world.shard(batch):
+        share_of_loss(parallel.forward(part), part, [batch]).backward()
+    parallel.after_backward()
     norms.append(float(optimizers.clip()))
     optimizers.update(1.0)
-    if memory:
-        memory.updated()
+    parallel.after_update()
     if step == 2:  # what a checkpoint holds goes back into its place
         optimizers.load_state_tensors({n: t.clone() for n, t in optimizers.state_tensors().items()})
-turned = sum(p.numel() for n, p in model.named_parameters() if memory and memory.owner.get(n) == world.rank)
+owner = parallel.weights.owner if world.size > 1 else {}
+turned = sum(p.numel() for n, p in model.named_parameters() if owner.get(n) == world.rank)
 torch.save({"weights": model.state_dict(), "state": optimizers.state_tensors(), "norms": norms, "turned": turned},
            f"{out}-{world.rank}-of-{world.size}")
-world.meet()
-world.leave()
+world.barrier()
+world.close()
 """
 
 
@@ -108,6 +107,6 @@ def test_ranks_take_the_steps_of_one_process(tmp_path, arch, optimizer):
 
 def test_the_work_of_updating_is_shared_out_evenly():
     costs = {f"layer{i}.{name}": cost for i in range(4) for name, cost in (("qkv", 3.0), ("out", 1.0), ("up", 2.7))}
-    owner = share_out(costs, 2)
+    owner = assign_owners(costs, 2)
     load = [sum(costs[n] for n in costs if owner[n] == rank) for rank in range(2)]
-    assert max(load) / min(load) < 1.1 and owner == share_out(dict(reversed(costs.items())), 2)
+    assert max(load) / min(load) < 1.1 and owner == assign_owners(dict(reversed(costs.items())), 2)

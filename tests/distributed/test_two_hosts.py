@@ -36,20 +36,20 @@ from contextlib import contextmanager
 from fastbert import train
 from fastbert.training import trainer
 from fastbert.system.cli import run
-step, listen = trainer.Trainer._one_step, trainer.asked_to_stop
+step, listen = trainer.Trainer.train_step, trainer.stop_signals
 @contextmanager
-def asked_to_stop():
-    global asked
-    with listen() as asked:
-        yield asked
+def stop_signals():
+    global received
+    with listen() as received:
+        yield received
 def one_step(self, progress):
     here = f"{self.step}-{self.world.size}"
     if os.path.exists(f"hold-{here}"):
         open(f"held-{here}-{self.world.rank}", "w").close()
-    while os.path.exists(f"hold-{here}") and not asked:
+    while os.path.exists(f"hold-{here}") and not received:
         time.sleep(0.05)
     step(self, progress)
-trainer.asked_to_stop, trainer.Trainer._one_step = asked_to_stop, one_step
+trainer.stop_signals, trainer.Trainer.train_step = stop_signals, one_step
 sys.exit(run(train.main, train.TrainOptions))
 """
 

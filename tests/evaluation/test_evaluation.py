@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from fastbert.batch import pack
 from fastbert.bert import Bert
 from fastbert.config import BertConfig
-from fastbert.evaluation.examples import Evaluation, evaluate, fill_examples, readable
+from fastbert.evaluation.examples import fill_examples
 from fastbert.model import BertForPreTraining
 from fastbert.text import Tokenizer
+from fastbert.text.detokenize import detokenize
+from fastbert.training.validation import Evaluation, evaluate
 
 
 def batches(model, count=3):
@@ -61,7 +63,7 @@ def test_evaluation_without_pairs_says_nothing_of_them():
     ],
 )
 def test_readable(decoded, shown):
-    assert readable(decoded) == shown
+    assert detokenize(decoded) == shown
 
 
 def test_examples_are_of_medium_length_where_there_are_any():

@@ -296,7 +296,7 @@ def test_images_of_weights_follow_them_whoever_writes():
             weight.grad = random(64, 32, seed=2).float()
             optimizer.step()
             assert torch.equal(bf16_copies.image(weight), weight.detach().bfloat16())
-        if make is AdamW:
+        if make is AdamW and ops.choose("adamw")[0] == "cpp":  # without AVX2 PyTorch's own step is quicker
             assert bf16_copies.image(weight) is bf16_copies.image(weight)  # kept, not made anew
             with torch.no_grad():
                 weight.mul_(2.0)

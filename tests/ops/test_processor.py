@@ -9,6 +9,7 @@ import torch
 
 from fastbert.ops.cpu import matmul
 from fastbert.ops.cpu.processor import bf16_is_quick, onednn_multiplies
+from fastbert.system import native
 
 # the switches of oneDNN, PyTorch (ours too) and MKL
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
@@ -66,3 +67,9 @@ def test_without_onednn_pytorchs_product_serves(dtype, monkeypatch):
     assert not onednn_multiplies(dtype) and not bf16_is_quick()
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
     assert torch.equal(matmul.linear(x, weight, bias), torch.nn.functional.linear(x, weight, bias))
+
+
+@pytest.mark.skipif(not native.status()[0], reason="the C++ core is not compiled")
+def test_an_unknown_instruction_set_is_refused():
+    with pytest.raises(ValueError, match="sse9"):
+        native.compute().cpu_set_isa("sse9")

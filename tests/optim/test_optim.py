@@ -13,17 +13,18 @@ from fastbert.batch import pack
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.optim.adamw import AdamW
+from fastbert.optim.groups import fused_projections
 from fastbert.optim.muon import Muon, orthogonalise
-from fastbert.optim.optimizers import (
-    FORGETS_OVER,
-    MOST_FORGOTTEN,
-    MOST_RAISED,
-    USUAL_LEARNING_RATE,
-    USUAL_MUON_LEARNING_RATE,
-    USUAL_RATES_SUIT,
-    USUAL_WEIGHT_DECAY,
-    Optimizers,
-    stacked_parts,
+from fastbert.optim.optimizers import Optimizers
+from fastbert.optim.schedules import (
+    DECAY_TIMESCALE,
+    DEFAULT_LEARNING_RATE,
+    DEFAULT_MUON_LEARNING_RATE,
+    DEFAULT_WEIGHT_DECAY,
+    MAX_DECAY_PER_STEP,
+    MAX_LR_SCALE,
+    REFERENCE_STEPS,
+    HyperparameterRule,
 )
 
 
@@ -89,8 +90,8 @@ def test_every_parameter_of_a_model_moves(arch):
     still = [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
     assert still == []
     glu = 2 if arch == "modern" else 1
-    assert stacked_parts("encoder.layers.0.feed_forward.up.weight", model.config) == glu
-    assert stacked_parts("encoder.layers.1.attention.qkv.weight", model.config) == 3
+    assert fused_projections("encoder.layers.0.feed_forward.up.weight", model.config) == glu
+    assert fused_projections("encoder.layers.1.attention.qkv.weight", model.config) == 3
 
 
 def test_weights_changed_by_another_optimizer_are_seen():
@@ -132,7 +133,7 @@ def halfway(steps, **options):
     for step in range(steps // 2):
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        optimizers.update(1.0, share=1 / steps if step else 0.0)
+        optimizers.update(1.0, step_share=1 / steps if step else 0.0)
     return {name: p.detach() for name, p in model.named_parameters()}, before
 
 
@@ -141,14 +142,14 @@ def test_weights_forget_over_a_share_of_the_budget_whatever_its_length():
     for steps in (400, 800):
         after, before = halfway(steps)
         kept = float((after[name] / before[name]).median())
-        assert kept == pytest.approx(math.exp(-0.5 / FORGETS_OVER), rel=0.1)
+        assert kept == pytest.approx(math.exp(-0.5 / DECAY_TIMESCALE), rel=0.1)
         assert torch.equal(after["embeddings.norm.weight"], before["embeddings.norm.weight"])  # scales have no decay
 
 
 def test_a_few_steps_do_not_erase_the_weights():
     name = "encoder.layers.0.attention.out.weight"
     after, before = halfway(8)
-    assert float((after[name] / before[name]).median()) == pytest.approx((1 - MOST_FORGOTTEN) ** 3, rel=1e-3)
+    assert float((after[name] / before[name]).median()) == pytest.approx((1 - MAX_DECAY_PER_STEP) ** 3, rel=1e-3)
     after, before = halfway(8, muon_learning_rate=0.0)
     assert torch.equal(after[name], before[name])
 
@@ -159,31 +160,41 @@ def test_a_weight_decay_that_is_given_stays():
         optimizers = Optimizers(model, optimizer=optimizer, weight_decay=given)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        optimizers.update(1.0, share=0.5)
-        decays = {g["weight_decay"] for part, _ in optimizers.parts.values() for g in part.param_groups}
-        assert decays == {0.0, given or USUAL_WEIGHT_DECAY}
+        optimizers.update(1.0, step_share=0.5)
+        decays = {g["weight_decay"] for part in optimizers.parts.values() for g in part.param_groups}
+        assert decays == {0.0, given or DEFAULT_WEIGHT_DECAY}
 
 
 def test_rates_fall_with_the_cube_root_of_the_budget():
     model = BertForPreTraining(BertConfig.preset("tiny", "modern", vocab_size=64))
-    usual = {"adamw": USUAL_LEARNING_RATE, "muon": USUAL_MUON_LEARNING_RATE}
+    usual = {"adamw": DEFAULT_LEARNING_RATE, "muon": DEFAULT_MUON_LEARNING_RATE}
 
     def peaks(steps, **options):
         optimizers = Optimizers(model, **{"learning_rate": None, "muon_learning_rate": None, **options})
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        optimizers.update(0.5, share=1 / steps)
-        for name, (optimizer, _) in optimizers.parts.items():
+        optimizers.update(0.5, step_share=1 / steps)
+        for name, optimizer in optimizers.parts.items():
             assert {group["lr"] for group in optimizer.param_groups} == {0.5 * optimizers.peaks[name]}
         return optimizers.peaks
 
-    for steps, times in ((USUAL_RATES_SUIT, 1.0), (250, 2.0), (16_000, 0.5), (8, MOST_RAISED)):
+    for steps, times in ((REFERENCE_STEPS, 1.0), (250, 2.0), (16_000, 0.5), (8, MAX_LR_SCALE)):
         assert peaks(steps) == pytest.approx({name: times * rate for name, rate in usual.items()})
-    assert peaks(250, muon_learning_rate=0.05) == {"adamw": 2 * USUAL_LEARNING_RATE, "muon": 0.05}
-    assert peaks(400, optimizer="adamw") == {"adamw": USUAL_LEARNING_RATE}  # not known to suit AdamW alone
+    assert peaks(250, muon_learning_rate=0.05) == {"adamw": 2 * DEFAULT_LEARNING_RATE, "muon": 0.05}
+    assert peaks(400, optimizer="adamw") == {"adamw": DEFAULT_LEARNING_RATE}  # not known to suit AdamW alone
 
 
-def test_narrow_gradients_are_those_of_autocast_uncast():
+def test_the_rule_is_a_function_of_the_share_of_a_step():
+    rule = HyperparameterRule.of(None, 0.05, None, muon=True)
+    assert rule.at(0.0) == ({"adamw": DEFAULT_LEARNING_RATE, "muon": 0.05}, DEFAULT_WEIGHT_DECAY)
+    peaks, decay = rule.at(1 / 16_000)
+    assert peaks == {"adamw": pytest.approx(DEFAULT_LEARNING_RATE / 2), "muon": 0.05}
+    assert decay == pytest.approx(1 / 16_000 / DECAY_TIMESCALE / 0.05)
+    fixed = HyperparameterRule.of(None, None, None, muon=False)
+    assert fixed.at(1 / 16_000) == ({"adamw": DEFAULT_LEARNING_RATE}, DEFAULT_WEIGHT_DECAY)
+
+
+def test_bf16_gradients_are_those_of_autocast_uncast():
     """bf16 gradients of matrices stay bf16, and the step they lead to is that of their float32 copies."""
     if not hasattr(torch.Tensor, "grad_dtype") or ops.fused_adamw([torch.nn.Parameter(torch.zeros(2))]) is None:
         pytest.skip("needs torch with Tensor.grad_dtype and the C++ core")
@@ -198,14 +209,14 @@ def test_narrow_gradients_are_those_of_autocast_uncast():
         model = BertForPreTraining(config)
         model.load_state_dict(start)
         optimizers = Optimizers(model, optimizer="adamw", learning_rate=1e-3)
-        optimizers.narrow_gradients(narrow)
+        optimizers.keep_bf16_gradients(narrow)
         with torch.autocast("cpu", torch.bfloat16):
             model(batch).loss.backward()
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None and p.ndim == 2}
         optimizers.step(1.0)
         found[narrow] = gradients, {n: p.detach().clone() for n, p in model.named_parameters()}
         # several passes in a step are summed in float32
-        optimizers.narrow_gradients(False)
+        optimizers.keep_bf16_gradients(False)
         with torch.autocast("cpu", torch.bfloat16):
             model(batch).loss.backward()
         assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)

@@ -5,7 +5,8 @@ import torch
 
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
-from fastbert.optim.optimizers import Optimizers, Schedule
+from fastbert.optim.optimizers import Optimizers
+from fastbert.optim.schedules import Schedule
 from fastbert.runs import checkpoint
 from fastbert.system.errors import InputError
 
@@ -74,7 +75,7 @@ def test_every_file_cut_or_changed_is_noticed(tmp_path):
 def test_newest_whole_one_is_found_and_the_damaged_one_named(tmp_path):
     model, optimizers = trained_a_little()
     for step in (1, 2, 3):
-        save(tmp_path, step, model, optimizers, keep=2)
+        save(tmp_path, step, model, optimizers, retention=2)
     assert checkpoint.list_steps(tmp_path) == [2, 3]
     (tmp_path / "checkpoints" / "step-3" / "model.safetensors").write_bytes(b"short")
     said = []
@@ -109,13 +110,13 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
 
 
 def test_which_checkpoints_stay(tmp_path):
-    assert checkpoint.Keep(2, 0).dropped([1, 2, 3, 4]) == [1, 2]
-    assert checkpoint.Keep(1, 2).dropped([1, 2, 3, 4, 5]) == [1, 3]
-    assert checkpoint.Keep(0, 0).dropped([1, 2, 3]) == []
+    assert checkpoint.RetentionPolicy(2, 0).dropped([1, 2, 3, 4]) == [1, 2]
+    assert checkpoint.RetentionPolicy(1, 2).dropped([1, 2, 3, 4, 5]) == [1, 3]
+    assert checkpoint.RetentionPolicy(0, 0).dropped([1, 2, 3]) == []
     model, optimizers = trained_a_little()
     (tmp_path / "checkpoints" / ".step-9.partial").mkdir(parents=True)  # of a process that was killed
     for step in range(1, 6):
-        save(tmp_path, step, model, optimizers, keep=checkpoint.Keep(last=1, every=2))
+        save(tmp_path, step, model, optimizers, retention=checkpoint.RetentionPolicy(last=1, every=2))
     save(tmp_path, 5, model, optimizers)  # again: in its place
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-4", "step-5"]
     checkpoint.load(tmp_path / "checkpoints" / "step-5")
@@ -142,10 +143,10 @@ def test_a_checkpoint_is_a_model_directory(tmp_path):
 
 def test_groups_of_parameters():
     model, optimizers = trained_a_little(steps=0)
-    names = {part: [n for g in o.param_groups for n in g["param_names"]] for part, (o, _) in optimizers.parts.items()}
+    names = {part: [n for g in o.param_groups for n in g["param_names"]] for part, o in optimizers.parts.items()}
     assert sorted(names["muon"] + names["adamw"]) == sorted(n for n, _ in model.named_parameters())
     assert all(n.startswith("encoder.layers.") and n.endswith("weight") and "norm" not in n for n in names["muon"])
-    plain = optimizers.parts["adamw"][0].param_groups[1]
+    plain = optimizers.parts["adamw"].param_groups[1]
     assert plain["weight_decay"] == 0.0 and all(p.ndim == 1 for p in plain["params"])
 
 

@@ -74,7 +74,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("leave", [0, 12_288])
+@pytest.mark.parametrize("leave", [0, pytest.param(12_288, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_disk_that_fills_up_at_any_stage(stage, leave, small_disk, corpus, command, monkeypatch):
     """Before the first checkpoint nothing is left; after it, the run goes on when there is space again."""

@@ -48,7 +48,7 @@ def test_a_run_is_locked_until_it_ends(tmp_path):
         RunDirectory.reopen(str(tmp_path / "out"))
     with RunDirectory.reopen(str(tmp_path / "out")), pytest.raises(InputError, match="in use by"):
         RunDirectory.claim(str(tmp_path / "out"), Options())
-    with pytest.raises(InputError, match="already holds a run"):
+    with pytest.raises(InputError, match="already has a run"):
         RunDirectory.claim(str(tmp_path / "out"), Options())
 
 

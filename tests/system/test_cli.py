@@ -119,7 +119,7 @@ def test_full_and_failing_disks_are_input_errors_and_other_os_errors_are_not(cap
     assert run(raiser(OSError(errno.ENOSPC, "No space left on device", "/x/y")), Options, ["r"]) == 2
     assert capsys.readouterr().err.startswith("error: /x/y: No space left on device")
     assert run(raiser(OSError(errno.EIO, "Input/output error")), Options, ["r"]) == 2
-    assert "when it works again repeat the command" in capsys.readouterr().err
+    assert "--resume" in capsys.readouterr().err
     with pytest.raises(OSError):
         run(raiser(OSError(errno.EBADF, "Bad file descriptor")), Options, ["r"])
 

@@ -29,7 +29,7 @@ def test_absence_is_said_once_and_the_twin_serves(without_core):
 
 
 def test_asked_for_by_name_it_must_be_there(without_core):
-    with pytest.raises(RuntimeError, match=r"impl='cpp'.*not compiled.*Remedy"):
+    with pytest.raises(RuntimeError, match=r"impl='cpp'.*not compiled.*Try"):
         Tokenizer(VOCAB, impl="cpp")
     assert native.core("reference") is None
     assert native.status() == (False, "it was not compiled at install")

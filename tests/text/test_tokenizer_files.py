@@ -139,5 +139,5 @@ def test_unusable_directories(tmp_path):
     with pytest.raises(InputError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot be written"):
         Tokenizer(VOCAB).save(tmp_path / "file")

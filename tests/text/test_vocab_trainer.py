@@ -354,43 +354,12 @@ def test_memory_does_not_grow_with_the_text(unit, tmp_path):
     assert grown_mb < 15
 
 
-@both
-def test_merge_and_save(impl, tmp_path):
-    lines = bundled("pt", 40_000).splitlines()
-    options = {"lowercase": False, "impl": impl}
-    whole = counted(lines, **options)
-    parts = counted(lines[::2], **options)
-    parts.merge(counted(lines[1::2], **options))
-    assert parts.items() == whole.items()
-    whole.save(tmp_path / "counts.txt")
-    loaded = WordCounts.load(tmp_path / "counts.txt", impl=impl)
-    assert (loaded.items(), loaded.options, loaded.special_tokens) == (whole.items(), whole.options, SPECIAL_TOKENS)
-    loaded.save(tmp_path / "again.txt")
-    assert (tmp_path / "again.txt").read_bytes() == (tmp_path / "counts.txt").read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.txt", "counts.txt"]
-    assert learn_vocab(loaded, impl=impl) == learn_vocab(dict(whole.items()), impl=impl)
-    whole.merge(whole)
-    assert whole.items() == [(word, 2 * count) for word, count in loaded.items()]
-
-
 @needs_core
 def test_counts_of_one_implementation_serve_the_other():
     a, b = counted(["a b c"], "cpp"), counted(["b c c"], "reference")
     assert learn_vocab(a, impl="reference") == learn_vocab(a, impl="cpp")
     assert learn_vocab(b, impl="reference") == learn_vocab(b, impl="cpp")
-    a.merge(b)
-    b.merge(counted(["a b c"], "cpp"))
-    assert a.items() == b.items() == [("a", 1), ("b", 2), ("c", 3)]
-
-
-@both
-@settings(max_examples=60, deadline=None)
-@given(texts=TEXTS, options=OPTIONS)
-def test_every_word_survives_saving(impl, texts, options, tmp_path_factory):
-    path = tmp_path_factory.mktemp("counts") / "counts.txt"
-    counts = counted(texts, impl, **options)
-    counts.save(path)
-    assert WordCounts.load(path, impl=impl).items() == counts.items()
+    assert a.items() == [("a", 1), ("b", 1), ("c", 1)] and b.items() == [("b", 1), ("c", 2)]
 
 
 # ---- faults ----
@@ -444,21 +413,6 @@ def test_bad_arguments(impl, tmp_path):
             learn_vocab(counts, impl=impl)
     with pytest.raises(InputError, match="lone surrogate"):
         learn_vocab({"\ud800": 1}, impl=impl)
-    with pytest.raises(InputError, match="merge"):
-        counted(["a"], impl).merge(counted(["a"], impl, lowercase=False))
-
-
-@both
-@pytest.mark.parametrize(
-    ("content", "line"),
-    [("", 1), ("{}\n", 1), ("no\n", 1), ("{header}\nx a\n", 2), ("{header}\n1 a\n0 b\n", 3), ("{header}\n3 a", 2)],
-)
-def test_a_damaged_file_of_counts(impl, content, line, tmp_path):
-    path = tmp_path / "counts.txt"
-    counted([], impl).save(path)
-    path.write_text(content.replace("{header}", path.read_text().strip()))
-    with pytest.raises(InputError, match=f"counts.txt: line {line} "):
-        WordCounts.load(path, impl=impl)
 
 
 @both

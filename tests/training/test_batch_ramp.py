@@ -8,7 +8,7 @@ import torch
 from fastbert.batch import PackedBatch, pack_rows
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
-from fastbert.optim.optimizers import BatchRamp
+from fastbert.optim.schedules import BatchRamp
 from fastbert.system.errors import InputError
 from fastbert.training.trainer import share_of_loss
 from support import assert_same_curve, command, process, records, write_corpus

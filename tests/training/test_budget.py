@@ -2,9 +2,10 @@
 
 import pytest
 
-import fastbert
+from fastbert.system import process
 from fastbert.training import budget as budget_module
 from fastbert.training.budget import Budget
+from fastbert.training.evaluation_schedule import FINISH_RESERVE_S, MAX_EVAL_SHARE, EvaluationSchedule
 
 
 class Clock:
@@ -17,7 +18,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock(fastbert.IMPORTED_AT_S + 20.0)  # twenty seconds of preparation
+    clock = Clock(process.IMPORTED_AT_S + 20.0)  # twenty seconds of preparation
     monkeypatch.setattr(budget_module, "time", clock)
     return clock
 
@@ -64,34 +65,29 @@ def test_minutes_shorter_than_the_preparation_still_take_a_step(clock):
     assert budget.total_s == 1.0 and budget.progress(0) < 1.0
 
 
-def test_evaluations_on_the_way_take_a_twentieth_of_the_time(clock):
-    """In a short run or on a slow machine the first is put off, and room for the last is kept from the beginning."""
-    from types import SimpleNamespace
-
-    from fastbert.training.trainer import EVALUATION_COST, Trainer
-
-    for foreseen_s, expected in ((0.5, 0.1), (5.0, 5.0 / EVALUATION_COST / (300 - 20 - 38))):
-        trainer = SimpleNamespace(
-            budget=Budget(minutes=5.0), step=0, foreseen_evaluation_s=foreseen_s, final_evaluation_share=1.0,
-            options=SimpleNamespace(evaluations=10, final_evaluation_scale=8.0),
-        )  # fmt: skip
-        trainer.budget.start()
-        for name in ("_next_evaluation", "_keep_time_for_the_end"):
-            setattr(trainer, name, getattr(Trainer, name).__get__(trainer))
-        assert Trainer._first_evaluation(trainer) == pytest.approx(expected, rel=1e-6)
+def test_evaluations_during_the_run_take_a_twentieth_of_the_time(clock):
+    """In a short run or on a slow machine the first is postponed, and time for the final one is kept from the start."""
+    for estimated_s, expected in ((0.5, 0.1), (5.0, 5.0 / MAX_EVAL_SHARE / (300 - 20 - 38))):
+        budget = Budget(minutes=5.0)
+        budget.start()
+        assert EvaluationSchedule(10, 8.0, budget).first(0.0, estimated_s) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_last_evaluation_never_takes_more_than_a_tenth(clock):
-    """A slow machine shortens the last evaluation, not the training."""
-    from types import SimpleNamespace
+def test_the_next_evaluation_is_put_off_if_one_is_slow(clock):
+    schedule = EvaluationSchedule(10, 1.0, Budget(minutes=5.0))
+    schedule.evaluated(0.1, 0.101, took_s=0.3)
+    assert schedule.due == pytest.approx(0.2)
+    schedule.evaluated(0.2, 0.222, took_s=6.0)
+    assert schedule.due == pytest.approx(0.7)
 
-    from fastbert.training.trainer import ENDING_S, Trainer
 
-    trainer = SimpleNamespace(budget=Budget(minutes=5.0), final_evaluation_share=1.0)
-    Trainer._keep_time_for_the_end(trainer, 12.0)
-    assert trainer.final_evaluation_share == 1.0 and trainer.budget.reserve_s == ENDING_S + 12.0
-    Trainer._keep_time_for_the_end(trainer, 240.0)
-    assert trainer.final_evaluation_share == pytest.approx(30 / 240) and trainer.budget.reserve_s == ENDING_S + 30.0
-    steps = SimpleNamespace(budget=Budget(steps=10), final_evaluation_share=1.0)
-    Trainer._keep_time_for_the_end(steps, 240.0)
-    assert steps.final_evaluation_share == 1.0
+def test_the_final_evaluation_never_takes_more_than_a_tenth(clock):
+    """A slow machine shortens the final evaluation, not the training."""
+    schedule = EvaluationSchedule(10, 1.0, Budget(minutes=5.0))
+    schedule.reserve(10.0)
+    assert schedule.final_share == 1.0 and schedule.budget.reserve_s == FINISH_RESERVE_S + 12.0
+    schedule.reserve(200.0)
+    assert schedule.final_share == pytest.approx(30 / 240) and schedule.budget.reserve_s == FINISH_RESERVE_S + 30.0
+    steps = EvaluationSchedule(10, 1.0, Budget(steps=10))
+    steps.reserve(200.0)
+    assert steps.final_share == 1.0

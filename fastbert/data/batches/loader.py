@@ -1,7 +1,7 @@
-"""Packed, masked batches without end, made ahead of time by a thread.
+"""An endless stream of packed, masked batches, prefetched by a thread.
 
-What a batch holds is a pure function of (seed, place in the stream); the loader's whole state is that place. Masking
-is done when a batch is asked for, so that the rate may change at any step; all before it is done ahead.
+A batch is a pure function of (seed, position in the stream), and the position is the loader's whole state. Masking
+happens when a batch is requested, so the rate may change at any step; everything before it is prefetched.
 """
 
 import os
@@ -16,18 +16,19 @@ import torch
 from numpy.typing import NDArray
 
 from fastbert.batch import PackedBatch
-from fastbert.data.batches.batch_plan import BatchPlan, Cursor, Draft, even_subset
+from fastbert.data.batches.batch_plan import BatchPlan, Cursor, UnmaskedBatch, even_subset
 from fastbert.data.batches.masking import Masker, MaskUnit, diffusion_rates, label_weights
 from fastbert.data.batches.philox import check_seed
-from fastbert.data.batches.sequences import MlmSequences, NextSentenceSequences, Sequences, TokenStore
+from fastbert.data.batches.sequences import MlmSequences, NextSentenceSequences, Sequences
 from fastbert.data.batches.spans import DocumentSpans
+from fastbert.data.types import TokenSource
 from fastbert.system.errors import InputError
 
 Objective = Literal["mlm", "mlm+nsp", "diffusion"]
 
 
 class TokenIds(Protocol):
-    """What the loader needs of a tokenizer."""
+    """The part of a tokenizer that the loader needs."""
 
     pad_id: int
     unk_id: int
@@ -43,21 +44,20 @@ class BatchLoader:
 
     Args:
         store: the tokens, e.g. a :class:`fastbert.data.store.token_store.TokenStore`.
-        spans: (K, 2) int64, [first sentence, last sentence + 1) of each document of the split, or part of one; or
-            :class:`fastbert.data.batches.spans.DocumentSpans`, which holds no list.
-        tokenizer: its special ids, its length and, for whole words and spans, ``is_continuation`` (V,) uint8.
-        batch_tokens: most tokens in a batch of one rank, special tokens included.
-        max_length: tokens of the longest sequence, special tokens included.
+        spans: (K, 2) int64, [first sentence, last sentence + 1) of each document (or part of one) of the split, or
+            :class:`fastbert.data.batches.spans.DocumentSpans`.
+        tokenizer: provides special ids, length and, for whole words and spans, ``is_continuation`` (V,) uint8.
+        batch_tokens: maximum tokens per batch, including special tokens.
+        max_length: maximum tokens per sequence, including special tokens.
         objective: "mlm": windows of running text; "mlm+nsp": pairs of segments as in the original BERT; "diffusion":
-            windows of running text, each with a mask rate of its own, evenly from (0, 1], every chosen token [MASK],
-            and ``label_weights`` in the batch (:func:`fastbert.data.batches.masking.label_weights`).
-        seed: 0 … 2^64 - 1; order, pairs and masks come from it alone.
-        shuffle: False gives the order of the text and the masks of the evaluation, every epoch the same.
+            windows of running text, each with its own mask rate, uniform on (0, 1], every selected token [MASK], and
+            ``label_weights`` in the batch (:func:`fastbert.data.batches.masking.label_weights`).
+        seed: 0 … 2^64 - 1; determines order, pairs and masks.
+        shuffle: False gives text order and evaluation masks, the same in every epoch.
         mask_unit, mask_prob, random_prob: see :class:`fastbert.data.batches.masking.Masker`; "diffusion" takes "token"
             or "word", and 1 and 0 for the probabilities.
         impl: "auto", "cpp" or "reference", for masking and packing.
-        prefetch: batches made ahead by a thread, enough to bridge the packing of a new chunk; 0: no thread.
-        rank, world_size: this process takes every ``world_size``-th batch of the stream, from batch ``rank`` on.
+        prefetch: batches built ahead by a thread, enough to bridge the packing of a new chunk; 0: no thread.
 
     Raises:
         InputError: a value outside its range, or a split without tokens.
@@ -65,7 +65,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        store: TokenStore,
+        store: TokenSource,
         spans: NDArray[np.int64] | DocumentSpans,
         tokenizer: TokenIds,
         *,
@@ -79,24 +79,20 @@ class BatchLoader:
         random_prob: float = 0.1,
         impl: str = "auto",
         prefetch: int = 8,
-        rank: int = 0,
-        world_size: int = 1,
     ):
         if objective not in get_args(Objective):
             raise InputError(f"objective {objective!r}: expected one of {', '.join(get_args(Objective))}")
         if batch_tokens < max_length:
             raise InputError(
-                f"batch_tokens={batch_tokens} is less than max_length={max_length}: a batch holds whole sequences; "
-                "raise the one or lower the other"
+                f"batch_tokens={batch_tokens} is less than max_length={max_length}, but a batch holds whole sequences. "
+                "Try: raise the one or lower the other"
             )
         if objective == "diffusion":
             if mask_unit == "span":
-                raise InputError('mask unit "span": the objective diffusion takes "token" or "word"')
+                raise InputError('mask unit "span" does not work with the objective diffusion. Try: "token" or "word"')
             mask_prob, random_prob = 1.0, 0.0
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank={rank}, world_size={world_size}: expected 0 <= rank < world_size")
         self.store, self.tokenizer, self.objective = store, tokenizer, objective
-        self.seed, self.prefetch, self.rank, self.world_size = check_seed(seed), prefetch, rank, world_size
+        self.seed, self.prefetch = check_seed(seed), prefetch
         make = NextSentenceSequences if objective == "mlm+nsp" else MlmSequences
         self.sequences: Sequences = make(store, spans, max_length, seed)
         self.plan = BatchPlan(self.sequences, batch_tokens=batch_tokens, seed=seed, shuffle=shuffle, impl=impl)
@@ -116,33 +112,32 @@ class BatchLoader:
         self._ahead: _Ahead | None = None
 
     def next_batch(self, mask_rate: float) -> PackedBatch:
-        """Return the next batch of this rank, on the CPU.
+        """Return the next batch, on the CPU.
 
         Args:
-            mask_rate: part of the maskable tokens to mask, 0 … 1. Where it is not 0, at least one token is masked
-                (unless the batch holds special tokens only, e.g. nothing but [UNK]). The objective "diffusion" draws
-                rates of its own and ignores it.
+            mask_rate: share of the maskable tokens to mask, 0 … 1. Unless it is 0, at least one token is masked
+                (except in a batch of special tokens only, e.g. all [UNK]). Ignored by the objective "diffusion", which
+                draws a rate per sequence.
 
         Raises:
             InputError: mask_rate outside 0 … 1.
         """
-        if self._ahead is None or self._ahead.process != os.getpid():  # a forked child has no thread: start anew
+        if self._ahead is None or self._ahead.process != os.getpid():  # a forked child has no thread
             ids = self.tokenizer
-            stream = _stream(self.plan, self.store, ids.cls_id, ids.sep_id, self._cursor, self.rank, self.world_size)
+            stream = _stream(self.plan, self.store, ids.cls_id, ids.sep_id, self._cursor)
             self._ahead = _Ahead(stream, self.prefetch)
-        draft, cursor, progress = self._ahead.next()
-        self._cursor, self._progress = cursor, progress
-        return self._mask(draft, mask_rate, self.seed)
+        batch, self._cursor, self._progress = self._ahead.next()
+        return self._mask(batch, mask_rate, self.seed)
 
     def evaluation_batches(
         self, mask_rate: float, seed: int | None = None, max_tokens: int | None = None
     ) -> Iterator[PackedBatch]:
-        """Yield the split once, in the order of the text, with the same masks every time.
+        """Yield the split once, in text order, with the same masks every time.
 
         Args:
-            mask_rate: part of the maskable tokens to mask.
-            seed: of the masks; None: the loader's.
-            max_tokens: about how many tokens to take, evenly over the text; None: all.
+            mask_rate: share of the maskable tokens to mask.
+            seed: of the masks; None: that of the loader.
+            max_tokens: approximate number of tokens, evenly spaced over the text; None: all.
         """
         subset = None if max_tokens is None else even_subset(self.sequences, max_tokens)
         plan = BatchPlan(
@@ -156,15 +151,17 @@ class BatchLoader:
         mask_seed = self.seed if seed is None else check_seed(seed)
         for chunk in range(plan.num_chunks(0)):
             for batch in range(len(plan.chunk(0, chunk).rows)):
-                yield self._mask(self._draft(plan, Cursor(0, chunk, batch)), mask_rate, mask_seed)
+                cursor = Cursor(0, chunk, batch)
+                unmasked = plan.unmasked_batch(cursor, self.store, self.tokenizer.cls_id, self.tokenizer.sep_id)
+                yield self._mask(unmasked, mask_rate, mask_seed)
 
     @property
     def epoch(self) -> float:
-        """Epochs of the split handed out so far, by all ranks together."""
+        """Epochs of the split handed out so far."""
         return self._progress
 
     def state_dict(self) -> dict[str, int]:
-        """Return the place in the stream after the last batch handed out; the same on every rank."""
+        """Return the position in the stream after the last batch handed out."""
         cursor = self._cursor
         return {
             "epoch": cursor.epoch,
@@ -174,22 +171,22 @@ class BatchLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken, bit-exactly, also with another number of ranks.
+        """Resume where ``state`` was taken, bit-exactly.
 
         Raises:
-            InputError: the state is of a loader with another text, seed, objective, max_length or batch_tokens.
+            InputError: the state belongs to another text, split, seed, objective, max_length or batch_tokens.
         """
         if state["fingerprint"] != self._fingerprint:
             raise InputError(
-                "the saved place in the data belongs to another text, split, seed, objective, max_length or "
-                "batch_tokens: give the values of the first run, or start a new one"
+                "the saved data position belongs to another text, split, seed, objective, max_length or batch_tokens. "
+                "Try: the values of the first run, or start a new run"
             )
         self.close()
         self._cursor = Cursor(state["epoch"], state["chunk"], state["batch"])
         self._progress = self.plan.progress(self._cursor)
 
     def close(self) -> None:
-        """Stop the thread. The next :meth:`next_batch` starts it again."""
+        """Stop the thread; :meth:`next_batch` starts it again."""
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
@@ -204,43 +201,40 @@ class BatchLoader:
         if getattr(self, "_ahead", None) is not None:
             self._ahead.stop.set()  # type: ignore[union-attr]
 
-    def _draft(self, plan: BatchPlan, cursor: Cursor) -> Draft:
-        return plan.draft(cursor, self.store, self.tokenizer.cls_id, self.tokenizer.sep_id)
-
-    def _mask(self, draft: Draft, mask_rate: float, seed: int) -> PackedBatch:
+    def _mask(self, batch: UnmaskedBatch, mask_rate: float, seed: int) -> PackedBatch:
         rate: float | NDArray[np.float64] = mask_rate
         if self.objective == "diffusion":
-            rate = diffusion_rates(draft.sequence_ids, seed=seed, epoch=draft.epoch, impl=self.plan.impl)
+            rate = diffusion_rates(batch.sequence_ids, seed=seed, epoch=batch.epoch, impl=self.plan.impl)
         masked = self.masker.mask(
-            draft.input_ids, draft.cu_seqlens, draft.sequence_ids, seed=seed, epoch=draft.epoch, rate=rate
+            batch.input_ids, batch.cu_seqlens, batch.sequence_ids, seed=seed, epoch=batch.epoch, rate=rate
         )
-        weights = label_weights(masked, draft.cu_seqlens, rate) if isinstance(rate, np.ndarray) else None
+        weights = label_weights(masked, batch.cu_seqlens, rate) if isinstance(rate, np.ndarray) else None
         return PackedBatch(
-            input_ids=torch.from_numpy(draft.input_ids),
-            position_ids=torch.from_numpy(draft.position_ids),
-            token_type_ids=torch.from_numpy(draft.token_type_ids),
-            cu_seqlens=torch.from_numpy(draft.cu_seqlens),
-            max_seqlen=draft.max_seqlen,
+            input_ids=torch.from_numpy(batch.input_ids),
+            position_ids=torch.from_numpy(batch.position_ids),
+            token_type_ids=torch.from_numpy(batch.token_type_ids),
+            cu_seqlens=torch.from_numpy(batch.cu_seqlens),
+            max_seqlen=batch.max_seqlen,
             masked_index=torch.from_numpy(masked.masked_index),
             labels=torch.from_numpy(masked.labels),
-            next_sentence_label=torch.from_numpy(draft.next_sentence_label) if self.objective == "mlm+nsp" else None,
+            next_sentence_label=torch.from_numpy(batch.next_sentence_label) if self.objective == "mlm+nsp" else None,
             label_weights=None if weights is None else torch.from_numpy(weights),
         )
 
 
 def _stream(
-    plan: BatchPlan, store: TokenStore, cls_id: int, sep_id: int, cursor: Cursor, rank: int, world_size: int
-) -> Iterator[tuple[Draft, Cursor, float]]:
-    """Yield this rank's batches from ``cursor`` on, each with the place and the epochs done after all ranks' turn."""
-    # no reference to the loader: a thread that runs this must not keep it alive
+    plan: BatchPlan, store: TokenSource, cls_id: int, sep_id: int, cursor: Cursor
+) -> Iterator[tuple[UnmaskedBatch, Cursor, float]]:
+    """Yield the batches from ``cursor`` on, each with the position and the number of epochs after it."""
+    # without a reference to the loader, which the thread must not keep alive
     while True:
-        draft = plan.draft(plan.advance(cursor, rank), store, cls_id, sep_id)
-        cursor = plan.advance(cursor, world_size)
-        yield draft, cursor, plan.progress(cursor)
+        batch = plan.unmasked_batch(cursor, store, cls_id, sep_id)
+        cursor = plan.advance(cursor, 1)
+        yield batch, cursor, plan.progress(cursor)
 
 
 class _Ahead:
-    """An iterator run by a thread, ``depth`` items ahead; by the caller when ``depth`` is 0."""
+    """An iterator run by a thread, ``depth`` items ahead; by the caller if ``depth`` is 0."""
 
     def __init__(self, items: Iterable[Any], depth: int):
         self.process = os.getpid()
@@ -259,7 +253,7 @@ class _Ahead:
             return next(self._items)
         item, error = self._queue.get()
         if error is not None:
-            self._queue.put((None, error))  # every later call fails too, and none waits for ever
+            self._queue.put((None, error))  # later calls fail too instead of blocking
             raise error
         return item
 

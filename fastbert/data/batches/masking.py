@@ -1,21 +1,19 @@
-"""Choosing the tokens a model must guess: single tokens, whole words or spans of a packed batch.
+"""Masking for masked language modeling: single tokens, whole words or spans of a packed batch.
 
-Every decision is one Philox word keyed by (seed, epoch, sequence id) and counted by the position in the sequence, so a
-sequence is masked the same wherever it is packed, at any thread, worker or rank count. The word is compared with a
-threshold that grows with the rate: at a higher rate the same tokens or words are masked and more.
-``csrc/data/masker.cpp`` is the fast twin of :func:`_mask_reference`; the two are byte-identical.
+Every decision is one Philox word keyed by (seed, epoch, sequence id) with the position in the sequence as counter. A
+sequence is therefore masked identically wherever it is packed, for any number of threads, workers or ranks. The word is
+compared with a threshold that grows with the rate, so a higher rate masks a superset of the tokens or words.
+``csrc/data/masker.cpp`` is the fast, byte-identical twin of :func:`_mask_reference`.
 
 Legend: B sequences, T packed tokens, V vocabulary, M masked positions.
 
 References: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 2019 (80/10/10, whole words);
 Joshi et al., "SpanBERT: Improving Pre-training by Representing and Predicting Spans", 2020;
-Sahoo et al., "Simple and Effective Masked Diffusion Language Models", 2024 (a rate a sequence, weight 1 / rate).
+Sahoo et al., "Simple and Effective Masked Diffusion Language Models", 2024 (one rate per sequence, weight 1 / rate).
 """
 
 import functools
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -27,10 +25,10 @@ from fastbert.system.native import core
 
 MaskUnit = Literal["token", "word", "span"]
 
-# of the objective "diffusion": a sequence with few masked tokens must not rule the loss
+# objective "diffusion": a sequence with few masked tokens must not dominate the loss
 MAX_LABEL_WEIGHT = 10.0
 
-# SpanBERT's lengths: geometric with p = 0.2 on 1 … 10 units, mean 3.8
+# span lengths of SpanBERT: geometric with p = 0.2 on 1 … 10 units, mean 3.8
 SPAN_P = 0.2
 MAX_SPAN = 10
 
@@ -39,10 +37,10 @@ _NO_SPANS = np.zeros(MAX_SPAN, np.uint64)
 
 
 class Masked(NamedTuple):
-    """What :meth:`Masker.mask` changed."""
+    """The tokens that :meth:`Masker.mask` selected."""
 
     masked_index: NDArray[np.int64]  # (M,) rows of the batch, ascending
-    labels: NDArray[np.int64]  # (M,) the true tokens there
+    labels: NDArray[np.int64]  # (M,) original tokens
 
 
 class Masker:
@@ -50,14 +48,14 @@ class Masker:
 
     Args:
         mask_id: id of [MASK].
-        vocab_size: V; random replacements are drawn evenly from the ids below it that are not special (the original
+        vocab_size: V; random replacements are drawn uniformly from the ids below it that are not special (the original
             BERT and Hugging Face's collator draw special ids too).
-        special_ids: ids that are never chosen; they also end a word or a span.
-        unit: "token"; "word": all pieces of a chosen word, each with its own 80/10/10 draw; "span": runs of 1 … 10
+        special_ids: ids that are never masked; they also end a word or a span.
+        unit: "token"; "word": all pieces of a selected word, each with its own 80/10/10 draw; "span": runs of 1 … 10
             words (tokens without ``is_continuation``) of geometric length, each replaced as a whole.
-        is_continuation: (V,) non-zero where a token continues the word before it ("##ing").
-        mask_prob: part of the chosen tokens that become [MASK].
-        random_prob: part that becomes a random token; the rest stays as it is.
+        is_continuation: (V,) non-zero for tokens that continue a word ("##ing").
+        mask_prob: share of the selected tokens that become [MASK].
+        random_prob: share that becomes a random token; the rest is unchanged.
         impl: "auto", "cpp" or "reference".
 
     Raises:
@@ -90,15 +88,17 @@ class Masker:
         if not 0 <= mask_id < vocab_size:
             raise InputError(f"mask_id={mask_id}: expected an id from 0 to vocab_size - 1 = {vocab_size - 1}")
         if specials.size == vocab_size and random_prob > 0:
-            raise InputError(f"random_prob={random_prob} with {vocab_size} ids, all special: there is none to draw")
+            raise InputError(
+                f"random_prob={random_prob}: all {vocab_size} ids are special, none to draw. Try: random_prob=0"
+            )
         flags = np.zeros(vocab_size, np.uint8)
         if is_continuation is not None:
             if np.shape(is_continuation) != (vocab_size,):
                 raise ValueError(f"is_continuation has shape {np.shape(is_continuation)}: expected ({vocab_size},)")
             flags[np.asarray(is_continuation) != 0] = CONTINUATION
         elif unit == "word":
-            raise ValueError('unit="word" needs is_continuation, (vocab_size,), to know the words')
-        flags[specials] = SPECIAL  # a special token is a word of its own
+            raise ValueError('unit="word" requires is_continuation, (vocab_size,)')
+        flags[specials] = SPECIAL  # a special token is its own word
         self.unit: MaskUnit = unit
         self._unit_number = get_args(MaskUnit).index(unit)
         self.mask_id, self.vocab_size, self.special_ids, self.flags = int(mask_id), int(vocab_size), specials, flags
@@ -116,26 +116,26 @@ class Masker:
         epoch: int,
         rate: float | NDArray[np.float64],
     ) -> Masked:
-        """Choose tokens of a packed batch and replace them in place.
+        """Select tokens of a packed batch and replace them in place.
 
-        Every maskable token is chosen with probability ``rate``, exactly, whatever the unit. When no unit of a batch is
-        chosen although the rate is not 0, the one with the smallest random word is: a loss over the masked tokens is
-        never 0 / 0. (This is the one case where the rest of the batch matters.)
+        Every maskable token is selected with probability ``rate`` for every unit. If no unit of a batch is selected
+        although the rate is not 0, the unit with the smallest random word is, so the loss is never 0 / 0. (This is the
+        only case that depends on the rest of the batch.)
 
         Args:
-            input_ids: (T,) int64, contiguous; changed in place.
+            input_ids: (T,) int64, contiguous; modified in place.
             cu_seqlens: (B + 1,) int32, cumulative lengths.
-            sequence_ids: (B,) int64 in [0, 2^56), which sequence of the epoch each one is.
+            sequence_ids: (B,) int64 in [0, 2^56), index of each sequence in the epoch.
             seed: 0 … 2^64 - 1.
             epoch: 0 … 2^32 - 1.
-            rate: part of the maskable tokens to choose, 0 … 1; with unit "token" or "word" also (B,), one a sequence.
+            rate: share of the maskable tokens, 0 … 1; for unit "token" or "word" also (B,), one per sequence.
 
         Returns:
-            The chosen rows and their true tokens.
+            The selected rows and their original tokens.
 
         Raises:
             InputError: rate outside 0 … 1.
-            ValueError: arrays of another shape or dtype, or an id outside the vocabulary.
+            ValueError: wrong shape or dtype, or an id outside the vocabulary.
         """
         if np.ndim(rate):
             select_below, span_below, run_below = self._thresholds_of_each(np.asarray(rate)), _NO_SPANS, _NO_SPANS
@@ -157,7 +157,7 @@ class Masker:
                     input_ids, cu_seqlens, sequence_ids, select_below, self.flags, self.special_ids, seed, epoch,
                     self._unit_number, self.mask_id, self.mask_below, self.random_below, span_below, run_below,
                 )  # fmt: skip
-            except (TypeError, ValueError):  # checked only now: the checks would take longer than the masking
+            except (TypeError, ValueError):  # checked only now, because the checks take longer than masking
                 check_seed(seed)
                 _check_batch(input_ids, cu_seqlens, sequence_ids)
                 raise
@@ -170,12 +170,12 @@ class Masker:
 
     @functools.cached_property
     def ordinary_ids(self) -> NDArray[np.int64]:
-        """The ids that random replacements are drawn from, ascending."""
+        """Ids of random replacements, ascending."""
         return np.setdiff1d(np.arange(self.vocab_size), self.special_ids)
 
     def _thresholds_of_each(self, rates: NDArray[np.float64]) -> NDArray[np.uint64]:
         if self.unit == "span":
-            raise ValueError('a rate for every sequence works with unit "token" or "word", not "span"')
+            raise ValueError('rate per sequence: requires unit "token" or "word", got "span"')
         outside = np.flatnonzero(~((rates >= 0) & (rates <= 1)))
         if outside.size:
             _thresholds(float(rates[outside[0]]), False)
@@ -185,9 +185,9 @@ class Masker:
 def diffusion_rates(
     sequence_ids: NDArray[np.int64], *, seed: int, epoch: int, impl: str = "auto"
 ) -> NDArray[np.float64]:
-    """Draw the mask rate of each sequence, evenly from (0, 1]: the noise levels of a masked diffusion model.
+    """Draw the mask rate of each sequence, uniform on (0, 1]: the noise level of masked diffusion.
 
-    A pure function of its arguments, one by one: where a sequence is packed does not matter.
+    A pure function of each sequence id; packing does not matter.
 
     Args:
         sequence_ids: (B,) int64 in [0, 2^56).
@@ -207,59 +207,28 @@ def diffusion_rates(
 
 
 def label_weights(masked: Masked, cu_seqlens: NDArray[np.int32], rates: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return (M,) float32, the weight of every masked token in the loss: 1 / rate of its sequence, at most 10.
+    """Return (M,) float32, the loss weight of every masked token: 1 / rate of its sequence, at most 10.
 
-    The weights of a sequence sum to about its maskable tokens, whatever its rate; the diffusion bound on the likelihood
-    is the weighted sum of the cross entropies, divided by the maskable tokens for a mean.
+    The weights of a sequence sum to about its number of maskable tokens for any rate. The diffusion bound on the
+    likelihood is the weighted sum of the cross entropies, divided by the maskable tokens for a mean.
 
     Args:
-        masked: of the batch.
+        masked: result for the batch.
         cu_seqlens: (B + 1,) int32, cumulative lengths.
-        rates: (B,) the rates it was masked with.
+        rates: (B,) mask rates of the batch.
     """
     num_masked = np.diff(np.searchsorted(masked.masked_index, cu_seqlens))
     weights = 1 / np.maximum(rates, 1 / MAX_LABEL_WEIGHT)
     return np.repeat(weights.astype(np.float32), num_masked)
 
 
-def mask_batch(
-    input_ids: NDArray[np.int64],
-    cu_seqlens: NDArray[np.int32],
-    sequence_ids: NDArray[np.int64],
-    *,
-    seed: int,
-    epoch: int,
-    rate: float | NDArray[np.float64],
-    mask_id: int,
-    vocab_size: int,
-    special_ids: Iterable[int],
-    unit: MaskUnit = "token",
-    is_continuation: NDArray[np.uint8] | None = None,
-    mask_prob: float = 0.8,
-    random_prob: float = 0.1,
-    impl: str = "auto",
-) -> Masked:
-    """Mask one packed batch in place; see :class:`Masker` (make one for many batches) and :meth:`Masker.mask`."""
-    masker = Masker(
-        mask_id=mask_id,
-        vocab_size=vocab_size,
-        special_ids=special_ids,
-        unit=unit,
-        is_continuation=is_continuation,
-        mask_prob=mask_prob,
-        random_prob=random_prob,
-        impl=impl,
-    )
-    return masker.mask(input_ids, cu_seqlens, sequence_ids, seed=seed, epoch=epoch, rate=rate)
-
-
 def span_thresholds(rate: float) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return (span_below, run_below), each (10,): a word below entry k, not below k - 1, starts a span of k + 1 units.
+    """Return (span_below, run_below), each (10,): a word below entry k but not k - 1 starts a span of k + 1 units.
 
-    Outside a span every unit starts one with probability q; with mean length m the masked part is rate when
-    q = rate / (rate + m (1 - rate)). That holds from the first unit on when the walk starts in its stationary state: at
-    the first unit of a run (``run_below``) we are inside a span with probability rate, with k units left in proportion
-    to P(length >= k).
+    Outside a span every unit starts one with probability q. With mean length m the masked share is rate if
+    q = rate / (rate + m (1 - rate)). This holds from the first unit on if the walk starts in its stationary state: the
+    first unit of a run (``run_below``) is inside a span with probability rate, with k units left in proportion to
+    P(length >= k).
     """
     pmf = SPAN_P * (1 - SPAN_P) ** np.arange(MAX_SPAN)
     pmf /= pmf.sum()
@@ -271,15 +240,15 @@ def span_thresholds(rate: float) -> tuple[NDArray[np.uint64], NDArray[np.uint64]
 
 @functools.lru_cache(maxsize=1024)
 def _thresholds(rate: float, spans: bool) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return select_below (1,), span_below (10,) and run_below (10,) of a rate."""
+    """Return select_below (1,), span_below (10,) and run_below (10,) for a rate."""
     if not 0 <= rate <= 1:
-        raise InputError(f"mask rate {rate}: expected a part of the tokens, from 0 to 1 (BERT's is 0.15)")
+        raise InputError(f"mask rate {rate}: expected a share of the tokens from 0 to 1 (BERT uses 0.15)")
     return np.array([threshold(rate)], np.uint64), *(span_thresholds(rate) if spans else (_NO_SPANS, _NO_SPANS))
 
 
 def _cumulative(parts: NDArray[np.floating[Any]], total: float) -> NDArray[np.uint64]:
     ends = (np.cumsum(parts) * 2.0**32).astype(np.uint64)
-    ends[-1] = threshold(total)  # not what rounding left of it: rate 1 means all
+    ends[-1] = threshold(total)  # without rounding: rate 1 selects all
     return np.minimum(ends, ends[-1])
 
 
@@ -290,11 +259,11 @@ def _check_batch(input_ids: Any, cu_seqlens: Any, sequence_ids: Any) -> None:
         if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
             raise ValueError(f"{name}: expected a 1-d numpy array of {np.dtype(dtype).name}, got {_describe(array)}")
     if not (input_ids.flags.c_contiguous and input_ids.flags.writeable):
-        raise ValueError("input_ids is not contiguous and writable: it is changed in place; pass a copy")
+        raise ValueError("input_ids is not contiguous and writable, but it is modified in place. Try: a copy")
     if len(cu_seqlens) != len(sequence_ids) + 1:
         raise ValueError(f"cu_seqlens has {len(cu_seqlens)} entries: expected one more than the sequence_ids")
     if cu_seqlens[0] != 0 or cu_seqlens[-1] != len(input_ids) or (np.diff(cu_seqlens) < 0).any():
-        raise ValueError(f"cu_seqlens: expected lengths summed from 0 to {len(input_ids)}, the number of input_ids")
+        raise ValueError(f"cu_seqlens: expected cumulative lengths from 0 to {len(input_ids)}, the number of input_ids")
     if sequence_ids.size and not (sequence_ids.min() >= 0 and sequence_ids.max() < 2**56):
         raise ValueError("sequence_ids: expected whole numbers from 0 to 2^56 - 1")
 
@@ -316,10 +285,10 @@ def _mask_reference(
 ) -> Masked:
     """The readable twin of ``csrc/data/masker.cpp``."""
     lengths = np.diff(cu_seqlens)
-    sequence = np.repeat(np.arange(len(lengths)), lengths)  # (T,) which sequence a row is of
-    position = np.arange(len(input_ids)) - cu_seqlens[sequence]  # (T,) where in it
+    sequence = np.repeat(np.arange(len(lengths)), lengths)  # (T,) sequence of each row
+    position = np.arange(len(input_ids)) - cu_seqlens[sequence]  # (T,) position in the sequence
     item = sequence_ids[sequence]
-    # word p % 4 of block p // 4 decides on position p
+    # word p % 4 of block p // 4 belongs to position p
     word = draw(seed, epoch, Purpose.SELECT, item, position // 4)[np.arange(len(position)), position % 4]
 
     special = masker.flags[input_ids] == SPECIAL
@@ -328,16 +297,18 @@ def _mask_reference(
     else:
         after_break = (position == 0) | np.roll(special, 1)
         starts = ~special & (after_break | (masker.flags[input_ids] != CONTINUATION))
-    unit_start = np.maximum.accumulate(np.where(starts | special, np.arange(len(input_ids)), 0))  # (T,) row of its unit
+    unit_start = np.maximum.accumulate(
+        np.where(starts | special, np.arange(len(input_ids)), 0)
+    )  # (T,) first row of the unit
     live = select_below[sequence] > 0
 
     span_start = unit_start
     if masker.unit == "span":
         span_start = _choose_spans(word, starts & live, special | (position == 0), span_below, run_below)[unit_start]
-        chosen = ~special & (span_start >= 0)
+        selected = ~special & (span_start >= 0)
     else:
-        chosen = ~special & (word.astype(np.uint64) < select_below[sequence])[unit_start]
-    rows = np.flatnonzero(chosen)
+        selected = ~special & (word.astype(np.uint64) < select_below[sequence])[unit_start]
+    rows = np.flatnonzero(selected)
     candidates = np.flatnonzero(starts & live)
     if not rows.size and candidates.size:
         smallest = candidates[np.argmin(word[candidates])]
@@ -358,7 +329,7 @@ def _mask_reference(
 
 
 def _choose_spans(word, starts, breaks, span_below, run_below) -> NDArray[np.int64]:
-    """Return (T,) for each row that starts a unit: the first row of the span it is in, or -1."""
+    """Return, for each row that starts a unit, the first row of its span or -1, (T,)."""
     span_start = np.full(len(word), -1)
     remaining, current, after_break = 0, -1, True
     for row in np.flatnonzero(starts | breaks).tolist():
@@ -374,46 +345,3 @@ def _choose_spans(word, starts, breaks, span_below, run_below) -> NDArray[np.int
         after_break = False
         span_start[row] = current
     return span_start
-
-
-@dataclass(frozen=True)
-class RateSchedule:
-    """Part of the tokens to mask as a function of a run's progress: constant, or from ``start`` to ``end``.
-
-    Reference: Ankner et al., "Dynamic Masking Rate Schedules for MLM Pretraining", 2024 (linear, high to low).
-    """
-
-    start: float = 0.15
-    end: float | None = None  # None: constant
-    shape: Literal["linear", "cosine"] = "linear"
-
-    def __post_init__(self) -> None:
-        for rate in (self.start, self.end):
-            if rate is not None and not 0 < rate <= 1:
-                raise InputError(f"mask rate {rate}: expected a part of the tokens, above 0 and at most 1")
-        if self.shape not in ("linear", "cosine"):
-            raise InputError(f"mask rate schedule {self.shape!r}: expected linear or cosine")
-
-    @classmethod
-    def parse(cls, text: str) -> "RateSchedule":
-        """Read "0.15" (constant), "0.3:0.15" or "0.3:0.15:cosine".
-
-        Raises:
-            InputError: anything else.
-        """
-        first, *rest = str(text).split(":")
-        try:
-            start, end = float(first), float(rest[0]) if rest else None
-        except ValueError:
-            start, rest = math.nan, ["", "", ""]
-        if len(rest) > 2:
-            raise InputError(f"mask rate {text!r}: expected RATE, START:END or START:END:cosine, such as 0.3:0.15")
-        return cls(start, end, *rest[1:])  # type: ignore[arg-type]
-
-    def rate(self, progress: float) -> float:
-        """Return the rate at ``progress`` through the run, 0 … 1 (values outside are clipped)."""
-        if self.end is None:
-            return self.start
-        progress = min(max(progress, 0.0), 1.0)
-        done = progress if self.shape == "linear" else (1 - math.cos(math.pi * progress)) / 2
-        return self.start + (self.end - self.start) * done

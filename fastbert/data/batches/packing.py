@@ -1,11 +1,10 @@
-"""Dealing sequences into batches of a token budget.
+"""Packing of sequences into batches with a token budget.
 
-Best-fit-decreasing says how few batches suffice. Its own batches are of one length each (the longest sequences
-together, the shortest last) and the last one is nearly empty, so the sequences are then dealt again, longest first,
-each into the emptiest of that many batches: all are filled alike and hold long and short sequences alike. Where that
-would overflow a batch (when hardly a slot is free) they are dealt into one batch in a hundred more, and where that too
-overflows one (when a few long sequences fill a batch) the best-fit batches stand. ``csrc/data/packer.cpp`` is the fast
-twin; the two are byte-identical.
+Best-fit-decreasing gives the number of batches. Its batches group sequences by length (the longest together, the
+shortest last) and the last one is nearly empty, so the sequences are distributed again, longest first, each into the
+emptiest of that many batches. All batches are then equally full and mix long and short sequences. If a batch would
+overflow (few free slots), one percent more batches are tried; if that fails too (a few long sequences fill a batch),
+the best-fit batches are kept. ``csrc/data/packer.cpp`` is the fast twin; results are byte-identical.
 
 References: Johnson, "Near-optimal bin packing algorithms", 1973 (best-fit-decreasing); Graham, "Bounds on
 multiprocessing timing anomalies", 1969 (longest first to the emptiest); Krell et al., "Efficient sequence packing
@@ -16,19 +15,17 @@ import heapq
 from bisect import bisect_left, insort
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastbert.data.types import Ints
 from fastbert.system.native import core
-
-Ints = NDArray[np.int64]
 
 
 def pack_batches(lengths: Ints, batch_tokens: int, *, impl: str = "auto") -> tuple[Ints, int]:
-    """Give every sequence a batch.
+    """Assign every sequence to a batch.
 
     Args:
-        lengths: (n,) int64 tokens of each sequence, 1 … batch_tokens.
-        batch_tokens: most tokens in a batch.
+        lengths: (n,) int64 tokens per sequence, 1 … batch_tokens.
+        batch_tokens: maximum tokens per batch.
         impl: "auto", "cpp" or "reference".
 
     Returns:
@@ -58,10 +55,10 @@ def pack_batches(lengths: Ints, batch_tokens: int, *, impl: str = "auto") -> tup
 
 
 def _best_fit(sizes: list[int], order: list[int], batch_tokens: int) -> tuple[list[int], int]:
-    """Each sequence goes into the fullest batch it fits; of equals into the one that got there last."""
+    """Put each sequence into the fullest batch with room for it; ties go to the batch that reached that level last."""
     batch_of = [0] * len(sizes)
-    rooms: list[int] = []  # the different rooms there are, ascending
-    with_room: dict[int, list[int]] = {}  # room -> batches, the last to get there at the end
+    rooms: list[int] = []  # distinct free sizes, ascending
+    with_room: dict[int, list[int]] = {}  # free size -> batches, latest last
     num_batches = 0
     for i in order:
         at = bisect_left(rooms, sizes[i])
@@ -83,7 +80,7 @@ def _best_fit(sizes: list[int], order: list[int], batch_tokens: int) -> tuple[li
 
 
 def _deal(sizes: list[int], order: list[int], num_batches: int, batch_tokens: int) -> list[int] | None:
-    """Each sequence goes into the emptiest batch, of equals into the first. None when one would overflow."""
+    """Put each sequence into the emptiest batch, ties into the first; None if a batch would overflow."""
     batch_of = [0] * len(sizes)
     emptiest = [(0, batch) for batch in range(num_batches)]
     for i in order:

@@ -1,8 +1,8 @@
-"""Philox4x32-10: randomness as a pure function of a key and a counter.
+"""Philox4x32-10: stateless random numbers from a key and a counter; C++ and Triton produce the same stream.
 
-Nothing here has a state. The words for (seed, epoch, purpose, item, block) are the same whoever asks, in whatever
-order, on however many threads, workers or ranks, and a resumed run has nothing to restore. ``csrc/data/philox.cpp`` is
-the same function; the two are byte-identical.
+The words for (seed, epoch, purpose, item, block) do not depend on call order or on the number of threads, workers or
+ranks, so a resumed run has no random state to restore. ``csrc/data/philox.cpp`` is the byte-identical C++ twin.
+(NumPy's Philox is the 64-bit variant with a different counter layout.)
 
 Reference: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -14,28 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-WEYL = (0x9E3779B9, 0xBB67AE85)  # golden ratio, sqrt(3) - 1: added to the key every round
+WEYL = (0x9E3779B9, 0xBB67AE85)  # golden ratio, sqrt(3) - 1: added to the key in every round
 ROUNDS = 10
 
-# the epoch of held-out evaluation, which no training run reaches: its masks never change
+# reserved for evaluation, so that its masks never change
 EVALUATION_EPOCH = 2**32 - 1
 
 
 class Purpose(IntEnum):
-    """What a draw is for. Part of the counter, so that draws for different ends never share words."""
+    """The purpose of a draw. It is part of the counter, so different purposes never share random words."""
 
-    SELECT = 1  # which tokens, words or spans are masked; csrc/data/philox.h has the same number
-    REPLACE = 2  # what stands in a masked token's place; csrc/data/philox.h has the same number
+    SELECT = 1  # which tokens, words or spans are masked; same value in csrc/data/philox.h
+    REPLACE = 2  # how a masked token is replaced; same value in csrc/data/philox.h
     ORDER = 3  # round keys of the permutation of an epoch's sequences
     BATCHES = 4  # round keys of the permutation of a chunk's batches
-    CUT = 5  # where a document's first window ends
-    PAIR = 6  # everything about a next-sentence example
+    CUT = 5  # length of a document's first window
+    PAIR = 6  # all choices of a next-sentence example
     SPLIT = 7  # the order in which documents are held out
-    RATE = 8  # a sequence's own mask rate
+    RATE = 8  # mask rate of a sequence (diffusion)
 
 
 def check_seed(seed: int) -> int:
-    """Return ``seed`` or raise ValueError when it is not a whole number in [0, 2^64)."""
+    """Return ``seed``; raise ValueError unless it is a whole number in [0, 2^64)."""
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
         raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2^64 - 1")
     return int(seed)
@@ -66,13 +66,13 @@ def philox4x32(key: int, counters: NDArray[np.uint32]) -> NDArray[np.uint32]:
 def draw(seed: int, epoch: int, purpose: Purpose, item: Any, block: Any = 0) -> NDArray[np.uint32]:
     """Return four random words for each (item, block).
 
-    The counter is (block, item low, item high 24 bits | purpose << 24, epoch) and the key is the seed, so that no two
-    different arguments share a counter.
+    The counter is (block, item low, item high 24 bits | purpose << 24, epoch) and the key is the seed, so different
+    arguments never share a counter.
 
     Args:
         seed: 0 … 2^64 - 1.
         epoch: 0 … 2^32 - 1.
-        purpose: what for.
+        purpose: of the draw.
         item: integer or (n,) integers in [0, 2^56): the sequence, document or chunk.
         block: integer or (n,) integers in [0, 2^32).
 
@@ -94,15 +94,15 @@ def below(word: NDArray[np.uint32], bound: Any) -> NDArray[np.int64]:
 
 
 def threshold(probability: float) -> int:
-    """Return t such that ``word < t`` has the given probability; at least 1 where the probability is not 0."""
+    """Return t such that ``word < t`` has the given probability; at least 1 unless the probability is 0."""
     return max(1, int(probability * 2.0**32)) if probability > 0 else 0
 
 
 class Permutation:
-    """A keyed pseudo-random permutation of 0 … n - 1 that can be asked anywhere and stores nothing.
+    """A keyed pseudo-random permutation of 0 … n - 1 with random access and no storage.
 
-    A Feistel network on the smallest power of two that holds n, with cycle walking: an answer past the end is fed in
-    again until it is inside (fewer than two turns on average).
+    A Feistel network on the smallest power of two that is at least n, with cycle walking: a result past the end is fed
+    in again until it is inside (fewer than two rounds on average).
 
     Reference: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002.
     """
@@ -118,7 +118,7 @@ class Permutation:
         self.round_keys = draw(seed, epoch, purpose, item, np.arange(self.ROUNDS // 4)).ravel().astype(np.uint64)
 
     def __call__(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where each position of (k,) int64 in [0, n) goes, (k,) int64."""
+        """Map positions, (k,) int64 in [0, n), to (k,) int64."""
         x = self._once(np.asarray(position).astype(np.uint64))
         outside = np.flatnonzero(x >= self.n)
         while outside.size:
@@ -135,7 +135,7 @@ class Permutation:
 
 
 def _mix(x: NDArray[np.uint64], key: np.uint64) -> NDArray[np.uint64]:
-    """The 64-bit finaliser of MurmurHash3 (Appleby), keyed; the high bits are the good ones."""
+    """The keyed 64-bit finalizer of MurmurHash3 (Appleby); its high bits are the best mixed."""
     x = (x + key + np.uint64(1)) * np.uint64(0xFF51AFD7ED558CCD)
     x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return x ^ (x >> np.uint64(33))

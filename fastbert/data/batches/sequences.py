@@ -1,8 +1,8 @@
-"""From documents to training sequences: which tokens of the store each one is made of.
+"""Training sequences as slices of the token store.
 
-A sequence is two runs of the store's tokens, the second often empty; special tokens are put in when a batch is made
-(:mod:`fastbert.data.batches.loader`). The sequences of an epoch are numbered 0 … n - 1 in the order of the text, and
-what number i is made of is a pure function of (seed, epoch, i), computed when asked: nothing is stored per sequence.
+A sequence is one or two slices of the store; special tokens are added when a batch is assembled
+(:mod:`fastbert.data.batches.batch_plan`). The sequences of an epoch are numbered 0 … n - 1 in text order. The slices of
+sequence i are a pure function of (seed, epoch, i), computed on demand; nothing is stored per sequence.
 
 :class:`MlmSequences` cuts running text into windows; :class:`NextSentenceSequences` makes the original BERT's pairs.
 """
@@ -14,123 +14,110 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbert.data.batches.philox import EVALUATION_EPOCH, Purpose, below, check_seed, draw, threshold
-from fastbert.data.batches.spans import FEW, DocumentSpans, ListedSpans, RunningSums, Spans
+from fastbert.data.batches.spans import MAX_LISTED_SPANS, DocumentSpans, ListedSpans, RunningSums, Spans
+from fastbert.data.types import Ints, TokenSource
 from fastbert.system.errors import InputError
-
-Ints = NDArray[np.int64]
 
 SHORTEST_MAX_LENGTH = 8  # [CLS] a b c [SEP] d e [SEP]
 
-# of the examples of an epoch that could be pairs: single segments; of the pairs: random second segments
+# share of single segments among the examples that could be pairs, and of random second segments among the pairs
 SINGLE_PROB = 0.2
 RANDOM_PROB = 0.5
-# of singles and pairs: runs of sentences that fill the sequence, in place of one sentence a segment
+# share of examples whose segments are runs of sentences that fill the sequence, instead of one sentence each
 LONG_PROB = 0.5
-# next-sentence examples in an epoch, at least: a text of a few lines has many more pairs than sentences
+# minimum of next-sentence examples per epoch: a text of a few lines has many more pairs than sentences
 MIN_EXAMPLES = 256
 
 
-class TokenStore(Protocol):
-    """What sequences need of a store; :class:`fastbert.data.store.token_store.TokenStore` is the one on disk."""
-
-    @property
-    def num_tokens(self) -> int: ...
-    @property
-    def document_offsets(self) -> Ints: ...  # (documents + 1,) token positions
-    @property
-    def sentence_offsets(self) -> Ints: ...  # (sentences + 1,) token positions
-    def gather(self, starts: Ints, lengths: Ints) -> NDArray[np.int32]: ...
-
-
 @dataclass(frozen=True)
-class Pieces:
-    """What n sequences are made of: token positions in the store, without special tokens."""
+class SequenceSlices:
+    """The slices of the store that make up n sequences, without special tokens."""
 
     start_a: Ints  # (n,)
     length_a: Ints  # (n,)
     start_b: Ints  # (n,)
-    length_b: Ints  # (n,) 0: there is no second segment
-    label: Ints  # (n,) 0 B follows A, 1 it does not, -100 not asked
+    length_b: Ints  # (n,) 0 without a second segment
+    label: Ints  # (n,) 0: B follows A, 1: it does not, -100: ignored
 
     @property
     def lengths(self) -> Ints:
-        """(n,) tokens with [CLS] and one [SEP] a segment."""
+        """(n,) tokens including [CLS] and one [SEP] per segment."""
         return self.length_a + self.length_b + 2 + (self.length_b > 0)
 
-    def take(self, rows: Ints) -> "Pieces":
-        return Pieces(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+    def take(self, rows: Ints) -> "SequenceSlices":
+        return SequenceSlices(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 class Sequences(Protocol):
     """The sequences of every epoch of a split."""
 
     def count(self, epoch: int) -> int:
-        """Return how many sequences the epoch has."""
+        """Return the number of sequences in the epoch."""
         ...
 
-    def pieces(self, epoch: int, index: Ints) -> Pieces:
-        """Return what the sequences of the given numbers, (n,) in [0, count(epoch)), are made of."""
+    def slices(self, epoch: int, index: Ints) -> SequenceSlices:
+        """Return the slices of the sequences ``index``, (n,) in [0, count(epoch))."""
         ...
 
 
-def check_spans(store: TokenStore, spans: Ints | DocumentSpans, max_length: int, by_document: bool = False) -> Spans:
-    """Return ``spans`` without those that hold no token.
+def check_spans(store: TokenSource, spans: Ints | DocumentSpans, max_length: int, by_document: bool = False) -> Spans:
+    """Check ``spans`` and drop those without tokens.
 
     Raises:
-        InputError: max_length below 8, or no token at all.
-        ValueError: spans of another shape or outside the store.
+        InputError: max_length below 8, or no tokens.
+        ValueError: spans of the wrong shape or outside the store.
     """
     if max_length < SHORTEST_MAX_LENGTH:
         raise InputError(f"max_length={max_length}: expected at least {SHORTEST_MAX_LENGTH} tokens a sequence")
-    if isinstance(spans, DocumentSpans) and len(spans) > FEW:
-        return spans  # no document of a store is empty
+    if isinstance(spans, DocumentSpans) and len(spans) > MAX_LISTED_SPANS:
+        return spans  # documents of a store are never empty
     spans = np.asarray(spans, np.int64)
     if spans.ndim != 2 or spans.shape[1] != 2:
-        raise ValueError(f"spans has shape {spans.shape}: expected (K, 2), first and last + 1 sentence of each")
+        raise ValueError(f"spans has shape {spans.shape}: expected (K, 2), first and last + 1 sentence of each span")
     sentences = len(store.sentence_offsets) - 1
     if spans.size and not (spans.min() >= 0 and spans.max() <= sentences and (spans[:, 0] <= spans[:, 1]).all()):
-        raise ValueError(f"spans: expected ranges of sentences from 0 to {sentences}, the sentences of the store")
+        raise ValueError(f"spans: expected ranges of sentences from 0 to {sentences}, the number in the store")
     listed = ListedSpans(store, spans, by_document)
     if not len(listed):
-        raise InputError("the text of this split is empty: expected at least one document with a token in it")
+        raise InputError("this split has no tokens. Try: more text, or another held-out fraction")
     return listed
 
 
 class MlmSequences:
     """Windows of running text: [CLS] up to max_length - 2 tokens of one document [SEP].
 
-    Every token of the split is in exactly one window of an epoch. Epoch 0 (and the evaluation) cuts documents from
-    their start; later epochs end the first window of a document that needs several at a random place, so that windows
-    differ between epochs.
+    Every token of the split is in exactly one window per epoch. Epoch 0 and evaluation cut documents from their start.
+    In later epochs the first window of a document with several windows has a random length, so windows differ between
+    epochs.
 
     Args:
         store: the tokens.
         spans: (K, 2) int64, [first sentence, last sentence + 1) of each document or part of one.
-        max_length: tokens of the longest sequence, special tokens included.
+        max_length: maximum tokens per sequence, including special tokens.
         seed: 0 … 2^64 - 1.
 
     Raises:
         InputError: max_length below 8, or a split without tokens.
     """
 
-    def __init__(self, store: TokenStore, spans: Ints | DocumentSpans, max_length: int, seed: int):
+    def __init__(self, store: TokenSource, spans: Ints | DocumentSpans, max_length: int, seed: int):
         self.spans = check_spans(store, spans, max_length)
         self.seed = check_seed(seed)
         self.window = max_length - 2
-        self._sums: dict[int, RunningSums] = {}  # a cache of two epochs: the trained and the evaluated one
+        self._sums: dict[int, RunningSums] = {}  # cache of two epochs: training and evaluation
 
     def count(self, epoch: int) -> int:
         return self._windows(epoch).total
 
-    def pieces(self, epoch: int, index: Ints) -> Pieces:
+    def slices(self, epoch: int, index: Ints) -> SequenceSlices:
         span, before = self._windows(epoch).locate(index)
-        window = index - before  # which window of its span
+        window = index - before  # within its span
         start, size = self.spans.tokens(span)
         first_length = self._first_length(epoch, span, size)
         begin = np.where(window == 0, 0, first_length + (window - 1) * self.window)
         end = np.minimum(first_length + window * self.window, size)
         none = np.zeros_like(begin)
-        return Pieces(start + begin, end - begin, none, none, np.full_like(begin, -100))
+        return SequenceSlices(start + begin, end - begin, none, none, np.full_like(begin, -100))
 
     def _first_length(self, epoch: int, span: Ints, size: Ints) -> Ints:
         """(n,) tokens in the first window of each span."""
@@ -151,34 +138,36 @@ class MlmSequences:
                 return 1 + -(-(size - self._first_length(epoch, span, size)) // self.window)
 
             sums = RunningSums(len(self.spans), windows)
-            self._sums = dict([*self._sums.items(), (epoch, sums)][-2:])  # a new dict: readers never see it half-made
+            self._sums = dict(
+                [*self._sums.items(), (epoch, sums)][-2:]
+            )  # a new dict, because the prefetch thread reads it too
         return sums
 
 
 class NextSentenceSequences:
     """Single segments and pairs of segments: [CLS] A [SEP] or [CLS] A [SEP] B [SEP].
 
-    One example an epoch for every sentence, which begins A. One in five is a single segment (label -100). Of the
-    others, in half B follows A (label 0), in half B is from a random other document (label 1); nothing follows the last
-    sentence of a document, so its B is always another. Half of all examples are short, one sentence a segment; half are
-    long: A and B are runs of sentences that together fill max_length, divided at a random sentence.
+    Every sentence begins segment A of one example per epoch. One example in five is a single segment (label -100). In
+    half of the others B follows A (label 0), in half B comes from a random other document (label 1). The last sentence
+    of a document has no successor, so its B is always random. Half of all examples are short, with one sentence per
+    segment. Half are long: A and B are runs of sentences that together fill max_length, divided at a random sentence.
 
-    With only one document in the split there is no other: B is then a sentence of the same document that is not in A
-    and does not follow it (and a document of two sentences has no such sentence: B follows A).
+    If the split has only one document, a random B is a sentence of that document outside A that does not follow A. (A
+    document of two sentences has none, so B follows A.)
 
-    A text of fewer than ``MIN_EXAMPLES`` sentences gives several examples for each, so that an epoch, and with it a
-    batch, holds many of the possible pairs.
+    A text of fewer than ``MIN_EXAMPLES`` sentences gives several examples per sentence, so that an epoch, and each
+    batch, contains many of the possible pairs.
 
-    What is too long is cut, the longer segment first, at both ends by a random part (Devlin et al. remove single tokens
-    from either end).
+    Pairs that are too long are truncated, the longer segment first, by random amounts at both ends (Devlin et al.
+    remove single tokens from either end).
 
     Args: as :class:`MlmSequences`.
 
     Reference: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 2019.
     """
 
-    def __init__(self, store: TokenStore, spans: Ints | DocumentSpans, max_length: int, seed: int):
-        # spans of one document lie together
+    def __init__(self, store: TokenSource, spans: Ints | DocumentSpans, max_length: int, seed: int):
+        # spans of one document are adjacent
         self.spans = check_spans(store, spans, max_length, by_document=True)
         self.seed = check_seed(seed)
         self.max_length = max_length
@@ -189,16 +178,16 @@ class NextSentenceSequences:
     def count(self, epoch: int) -> int:
         return self.sums.total * self.repeats
 
-    def pieces(self, epoch: int, index: Ints) -> Pieces:
+    def slices(self, epoch: int, index: Ints) -> SequenceSlices:
         repeat, index = np.divmod(index, self.sums.total)
         span, before = self.sums.locate(index)
         first, end = self.spans.bounds(span).T
-        first = first + index - before  # (n,) the sentence that begins A
+        first = first + index - before  # (n,) first sentence of A
         item = first + repeat * (len(self.offsets) - 1)
         # word 0 single? 1 long? 2 where a long pair divides 3 random? | 4 other document 5 its sentence 6, 7 cuts
         words = np.concatenate([draw(self.seed, epoch, Purpose.PAIR, item, block) for block in (0, 1)], axis=1)
         single = words[:, 0] < threshold(SINGLE_PROB)
-        last = first + 1 >= end  # nothing follows it
+        last = first + 1 >= end  # it has no successor
         long = words[:, 1] < threshold(LONG_PROB)
         budget = np.where(single, self.max_length - 2, self.max_length - 3)  # (n,) tokens without special ones
 
@@ -222,22 +211,19 @@ class NextSentenceSequences:
         start_a = start_a + below(words[:, 6], length_a - kept_a + 1)
         start_b = start_b + below(words[:, 7], length_b - kept_b + 1)
         label = np.where(single | (kept_b == 0), -100, unrelated.astype(np.int64))
-        return Pieces(start_a, kept_a, np.where(single, 0, start_b), kept_b, label)
+        return SequenceSlices(start_a, kept_a, np.where(single, 0, start_b), kept_b, label)
 
     def _tokens(self, first: Ints, end: Ints) -> tuple[Ints, Ints]:
         start = np.asarray(self.offsets[first], np.int64)
         return start, np.asarray(self.offsets[end], np.int64) - start
 
     def _run_end(self, first: Ints, end: Ints, room: Ints) -> Ints:
-        """Return one past the last sentence of the shortest run from ``first`` that fills ``room`` tokens."""
+        """Return the end of the shortest run of sentences from ``first`` that fills ``room`` tokens."""
         filled = np.searchsorted(self.offsets, np.asarray(self.offsets[first], np.int64) + room, side="left")
         return np.clip(filled, first + 1, np.maximum(end, first + 1))
 
     def _unrelated(self, span: Ints, first: Ints, end_a: Ints, words: NDArray[np.uint32]) -> tuple[Ints, Ints, Ints]:
-        """Return (first, end) of sentences B may be taken from when it must not follow A, and whether there are any.
-
-        B begins at ``first`` and stays before ``end``.
-        """
+        """Return the range of sentences [first, end) for a B that does not follow A, and whether it exists."""
         own_first, own_end = self.spans.own(span)
         own = own_end - own_first
         others = len(self.spans) - own  # (n,) spans of other documents
@@ -245,19 +231,19 @@ class NextSentenceSequences:
         other = np.where(pick >= own_first, pick + own, pick)
         other = np.where(others > 0, other, span)
         begin, end = self.spans.bounds(other).T
-        # one document only: its sentences without A and the one after A, which stand together
+        # only one document: all its sentences except A and the one after A
         num_before, after = first - begin, np.minimum(end_a + 1, end)
         num = np.where(others > 0, end - begin, num_before + end - after)
-        place = below(words[:, 5], np.maximum(num, 1))
-        is_before = place < num_before
-        fallback = np.where(is_before, begin + place, after + place - num_before)
-        other_first = np.where(others > 0, begin + place, np.minimum(fallback, end - 1))
+        offset = below(words[:, 5], np.maximum(num, 1))
+        is_before = offset < num_before
+        fallback = np.where(is_before, begin + offset, after + offset - num_before)
+        other_first = np.where(others > 0, begin + offset, np.minimum(fallback, end - 1))
         other_end = np.where((others == 0) & is_before, first, end)  # a run before A must not reach into it
         return other_first, other_end, num > 0
 
 
 def _longest_first(length_a: Ints, length_b: Ints, budget: Ints) -> tuple[Ints, Ints]:
-    """Return the lengths left when tokens are taken from the longer segment until both fit ``budget``."""
+    """Return the lengths after removing tokens from the longer segment until both fit ``budget``."""
     half = budget // 2
     kept_a = np.where(length_b <= half, np.minimum(length_a, budget - length_b), np.minimum(length_a, budget - half))
     kept_b = np.minimum(length_b, budget - kept_a)

@@ -1,75 +1,66 @@
-"""The parts of a store that are trained on, and running sums over them, in memory that hardly grows with their number.
+"""Spans of a token store and running sums over them, in memory that barely grows with their number.
 
-A split of a large corpus is all its documents but a few: :class:`DocumentSpans` remembers the few, and reads what it is
-asked for from the store's own offsets, which are mapped files. :class:`ListedSpans` is an explicit list.
+A split of a large corpus is all its documents but a few. :class:`DocumentSpans` keeps those few and reads everything
+else from the memory-mapped offsets of the store. :class:`ListedSpans` is an explicit list.
 """
 
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from fastbert.data.types import Ints, TokenOffsets
 
-PART = 1 << 14  # items looked at in one go where all of them are
-# up to here lists cost less than they save: a few megabytes
-FEW = 1 << 17
-BLOCK = 8  # items a kept sum stands for, where there are more
-
-
-class Offsets(Protocol):
-    """What is needed of a token store."""
-
-    @property
-    def document_offsets(self) -> Ints: ...  # (documents + 1,) token positions
-    @property
-    def sentence_offsets(self) -> Ints: ...  # (sentences + 1,) token positions
+ITEMS_AT_ONCE = 1 << 14  # chunk size of a pass over all items
+# up to this many spans an explicit list is faster and costs a few megabytes
+MAX_LISTED_SPANS = 1 << 17
+ITEMS_PER_SUM = 8  # of longer lists only every eighth running sum is stored
 
 
 class DocumentSpans:
-    """(K, 2) [first sentence, last sentence + 1) of every document of a store but some; read like an array.
+    """(K, 2) [first sentence, last sentence + 1) of the documents of a store, indexed like an array.
 
     Args:
         store: the offsets.
-        without: ascending numbers of the documents left out.
+        without: indices of the excluded documents, ascending.
         shortened: (document, sentence): this document ends before that sentence.
     """
 
-    def __init__(self, store: Offsets, without: Any = (), shortened: tuple[int, int] | None = None):
+    def __init__(self, store: TokenOffsets, without: Any = (), shortened: tuple[int, int] | None = None):
         self.store, self.shortened = store, shortened
         self.without = np.asarray(without, np.int64)
-        self._gaps = self.without - np.arange(len(self.without))  # documents kept before each that is left out
+        self._gaps = self.without - np.arange(len(self.without))  # documents kept before each excluded one
 
     def __len__(self) -> int:
         return len(self.store.document_offsets) - 1 - len(self.without)
 
     def __getitem__(self, index: Any) -> Ints:
-        """(2,) of a number, (n, 2) of a slice or of an array of numbers."""
+        """(2,) for one index, (n, 2) for a slice or an array of indices."""
         if isinstance(index, slice):
             index = np.arange(*index.indices(len(self)))
         number = np.asarray(index, np.int64)
         if number.size and not (-len(self) <= number.min() and number.max() < len(self)):
-            raise IndexError(f"spans: number outside the {len(self)} there are")
+            raise IndexError(f"spans: index out of range for {len(self)} spans")
         return self.bounds(np.where(number < 0, number + len(self), number))
 
     def __iter__(self) -> Iterator[Ints]:
-        for part in parts(len(self)):
+        for part in item_chunks(len(self)):
             yield from self.bounds(part)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
         return self.bounds(np.arange(len(self))).astype(dtype or np.int64, copy=False)
 
     def documents(self, index: Ints) -> Ints:
-        """The document of each number."""
+        """The document index of each span."""
         return index + np.searchsorted(self._gaps, index, side="right")
 
     def bounds(self, index: Ints) -> Ints:
         """(…, 2) sentences."""
         document = self.documents(index)
-        places = self.store.document_offsets[np.stack([document, document + 1], axis=-1)]
-        found = np.searchsorted(self.store.sentence_offsets, places).astype(np.int64)
+        positions = self.store.document_offsets[np.stack([document, document + 1], axis=-1)]
+        found = np.searchsorted(self.store.sentence_offsets, positions).astype(np.int64)
         if self.shortened is not None:
             found[..., 1] = np.where(document == self.shortened[0], self.shortened[1], found[..., 1])
         return found
@@ -84,24 +75,24 @@ class DocumentSpans:
         return start, end - start
 
     def own(self, index: Ints) -> tuple[Ints, Ints]:
-        """First and last + 1 number of the spans of the same document."""
+        """First and last + 1 index of the spans of the same document."""
         return index, index + 1
 
     def digest(self, start: int) -> int:
-        """CRC-32 of what they are, continued from ``start``."""
+        """CRC-32 of the spans, continued from ``start``."""
         facts = np.array([len(self), *(self.shortened or (-1, -1)), *self.without.tolist()], np.int64)
         return zlib.crc32(facts.tobytes(), start)
 
 
 class ListedSpans:
-    """Spans from a list, in any order, several of one document among them; those without a token are left out.
+    """Spans from a list, in any order, possibly several per document; spans without tokens are dropped.
 
     Args:
         spans: (K, 2) int64.
-        by_document: put those of one document together, so that :meth:`own` may be asked.
+        by_document: sort spans by document, which :meth:`own` needs.
     """
 
-    def __init__(self, store: Offsets, spans: Ints, by_document: bool = False):
+    def __init__(self, store: TokenOffsets, spans: Ints, by_document: bool = False):
         offsets = store.sentence_offsets
         self.store, self._list = store, spans
         spans = spans[np.asarray(offsets[spans[:, 1]]) > np.asarray(offsets[spans[:, 0]])]
@@ -134,26 +125,29 @@ Spans = DocumentSpans | ListedSpans
 
 
 class RunningSums:
-    """The sums of the counts of items 0 … i, for every i; of many items only every eighth sum is kept.
+    """Running sums of the counts of many items. Of long lists only every eighth sum is stored.
 
     Args:
-        num_items: how many there are.
-        counts: (n,) numbers of items → (n,) their counts, the same whenever it is asked.
+        num_items: number of items.
+        counts: (n,) item indices → (n,) counts; must be deterministic.
     """
 
     def __init__(self, num_items: int, counts: Callable[[Ints], Ints]):
         self.num_items, self._counts = num_items, counts
-        self.block = 1 if num_items <= FEW else BLOCK
-        sums = [np.add.reduceat(found, np.arange(0, len(found), self.block)) for found in map(counts, parts(num_items))]
+        self.block = 1 if num_items <= MAX_LISTED_SPANS else ITEMS_PER_SUM
+        sums = [
+            np.add.reduceat(found, np.arange(0, len(found), self.block))
+            for found in map(counts, item_chunks(num_items))
+        ]
         self._ends = np.cumsum(np.concatenate(sums)) if sums else np.zeros(0, np.int64)
         self.total = int(self._ends[-1]) if sums else 0
 
     def locate(self, position: Ints) -> tuple[Ints, Ints]:
-        """(n,) the item each position in [0, total) falls in, and (n,) the sum before that item."""
+        """Return the item that each position in [0, total) falls in, (n,), and the sum before that item, (n,)."""
         if self.block == 1:
             return self._block_of(position)
-        pieces = [self._within(position[start : start + PART]) for start in range(0, len(position), PART)]
-        items, sums = zip(*pieces, strict=True) if pieces else ((position,), (position,))
+        chunks = [self._within(position[chunk]) for chunk in item_chunks(len(position))]
+        items, sums = zip(*chunks, strict=True) if chunks else ((position,), (position,))
         return np.concatenate(items), np.concatenate(sums)
 
     def _block_of(self, position: Ints) -> tuple[Ints, Ints]:
@@ -162,16 +156,16 @@ class RunningSums:
 
     def _within(self, position: Ints) -> tuple[Ints, Ints]:
         block, before = self._block_of(position)
-        asked, first_row, row = np.unique(block, return_index=True, return_inverse=True)
-        items = asked[:, None] * self.block + np.arange(self.block)  # (blocks asked, block)
+        blocks, first_row, row = np.unique(block, return_index=True, return_inverse=True)
+        items = blocks[:, None] * self.block + np.arange(self.block)  # (blocks, items of a block)
         counts = np.zeros(items.shape, np.int64)
         counts[items < self.num_items] = self._counts(items[items < self.num_items])
         ends = np.cumsum(counts, axis=1) + before[first_row, None]
-        place = (position[:, None] >= ends[row]).sum(axis=1)
-        return asked[row] * self.block + place, ends[row, place] - counts[row, place]
+        column = (position[:, None] >= ends[row]).sum(axis=1)
+        return blocks[row] * self.block + column, ends[row, column] - counts[row, column]
 
 
-def parts(num_items: int) -> Iterator[Ints]:
-    """0 … num_items - 1, :data:`PART` at a time."""
-    for start in range(0, num_items, PART):
-        yield np.arange(start, min(start + PART, num_items))
+def item_chunks(num_items: int) -> Iterator[Ints]:
+    """Yield 0 … num_items - 1 in chunks of :data:`ITEMS_AT_ONCE`."""
+    for start in range(0, num_items, ITEMS_AT_ONCE):
+        yield np.arange(start, min(start + ITEMS_AT_ONCE, num_items))

@@ -1,7 +1,7 @@
-"""Byte streams of plain and compressed files, whose faults are errors for the user.
+"""Byte streams of plain and compressed files that report damage as :class:`InputError`.
 
-The endings .gz .xz .bz2 .zst name the compression. A file that is cut short or damaged is an :class:`InputError`; none
-of the text before the fault is lost or repeated, but it is not a result either: the reader must give up.
+The file name ending (.gz .xz .bz2 .zst) selects the compression. The text before the damage is returned once and
+complete, but the reader must not treat it as a result.
 """
 
 import bz2
@@ -17,35 +17,35 @@ from fastbert.system.errors import InputError
 
 COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".bz2": "bzip2", ".zst": "zstd", ".zstd": "zstd"}
 
-# compressed bytes given to zstd at a time: it answers with all that comes of them, at most 128 KiB for 4 bytes
+# compressed bytes per call of zstd, which returns all of their content, up to 128 KiB for 4 bytes
 _ZSTD_BYTES = 1 << 13
 
-# the first bytes of files that people rename to .txt by mistake -> what to do
+# first bytes of files that are often renamed to .txt by mistake -> what to do
 _MAGIC = {
-    b"\x1f\x8b": "it is gzip data: give the file the ending .gz",
-    b"\xfd7zXZ": "it is xz data: give the file the ending .xz",
-    b"BZh": "it is bzip2 data: give the file the ending .bz2",
-    b"\x28\xb5\x2f\xfd": "it is zstd data: give the file the ending .zst",
-    b"PK\x03\x04": "it is a zip archive (or an office document): unpack it, or save it as text",
-    b"PAR1": "it is a Parquet file: give the file the ending .parquet",
-    b"%PDF": "it is a PDF document: extract its text first, for example with `pdftotext`",
-    b"\xff\xfe": "it is UTF-16: re-save it as UTF-8, for example with `iconv -f utf-16 -t utf-8`",
-    b"\xfe\xff": "it is UTF-16: re-save it as UTF-8, for example with `iconv -f utf-16 -t utf-8`",
+    b"\x1f\x8b": "it is gzip data. Try: rename the file to end in .gz",
+    b"\xfd7zXZ": "it is xz data. Try: rename the file to end in .xz",
+    b"BZh": "it is bzip2 data. Try: rename the file to end in .bz2",
+    b"\x28\xb5\x2f\xfd": "it is zstd data. Try: rename the file to end in .zst",
+    b"PK\x03\x04": "it is a zip archive or an office document. Try: unpack it, or save it as text",
+    b"PAR1": "it is a Parquet file. Try: rename the file to end in .parquet",
+    b"%PDF": "it is a PDF document. Try: extract its text, for example with `pdftotext`",
+    b"\xff\xfe": "it is UTF-16. Try: iconv -f utf-16 -t utf-8 OLD > NEW",
+    b"\xfe\xff": "it is UTF-16. Try: iconv -f utf-16 -t utf-8 OLD > NEW",
 }
 
 
 class Readable(Protocol):
-    """The one thing that the formats ask of a stream."""
+    """The stream interface that the formats need."""
 
     def read(self, size: int, /) -> bytes:
-        """Return up to ``size`` bytes, none at the end only."""
+        """Return up to ``size`` bytes; empty only at the end."""
         ...
 
     def close(self) -> None: ...
 
 
 def remedy_for_binary(head: bytes) -> str | None:
-    """What to do about a file that begins with ``head``, when its kind is known."""
+    """What to do with a file that begins with ``head``, if its kind is known."""
     return next((remedy for magic, remedy in _MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -54,11 +54,11 @@ class ByteStream:
 
     Args:
         opener: opens the compressed file for reading bytes.
-        name: what errors call the file.
+        name: of the file in errors.
         ending: a key of ``COMPRESSIONS``, or "" for a plain file.
 
     Raises (also while reading):
-        InputError: the file cannot be read, is not what its ending says, is damaged or cut short.
+        InputError: the file cannot be read, is damaged or truncated, or does not match its ending.
     """
 
     def __init__(self, opener: Callable[[], IO[bytes]], name: str, ending: str):
@@ -81,7 +81,7 @@ class ByteStream:
         return _ZstdReader(file, self.name) if self.kind == "zstd" else file
 
     def read(self, size: int, /) -> bytes:
-        """Return up to ``size`` bytes, none at the end only."""
+        """Return up to ``size`` bytes; empty only at the end."""
         try:
             data = self._stream.read(size)
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, _ZstdError) as error:
@@ -94,7 +94,7 @@ class ByteStream:
         return data
 
     def seekable(self) -> IO[bytes]:
-        """The bytes as a file that can be read anywhere: itself, or for a compressed file a temporary copy."""
+        """Return a seekable file: the file itself, or a temporary copy of a compressed one."""
         if not self.kind:
             return self._file
         copy = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
@@ -104,8 +104,8 @@ class ByteStream:
         return copy
 
     def _damaged(self, error: Exception) -> str:
-        what = "is cut short" if isinstance(error, EOFError) else f"is damaged, or is no {self.kind} data ({error})"
-        return f"{self.name}: {what}, after {self.position} bytes of text: get the file again, or correct its ending"
+        what = "is truncated" if isinstance(error, EOFError) else f"is damaged or is not {self.kind} data ({error})"
+        return f"{self.name}: {what}, after {self.position} bytes of text. Try: get the file again, or rename it"
 
     def close(self) -> None:
         for stream in (self._stream, self._file):
@@ -120,9 +120,9 @@ class ByteStream:
 
 
 def unreadable(name: str, error: OSError) -> str:
-    """The line for an operating-system error."""
+    """The message for an operating-system error."""
     reason = error.strerror or str(error) or type(error).__name__
-    return f"{name}: cannot be read ({reason}): check the path and its permissions"
+    return f"{name}: cannot be read ({reason}). Try: check the path and its permissions"
 
 
 class _ZstdError(Exception):
@@ -130,20 +130,18 @@ class _ZstdError(Exception):
 
 
 class _ZstdReader:
-    """zstandard's own stream reader takes a truncated file for a complete one; this one raises EOFError."""
+    """Raises EOFError for a truncated file, which zstandard's own stream reader accepts as complete."""
 
     def __init__(self, file: IO[bytes], name: str):
         try:
             import zstandard
         except ImportError:
-            raise InputError(
-                f'{name}: reading .zst needs the package zstandard: `pip install "fastbert[data]"`'
-            ) from None
+            raise InputError(f'{name}: reading .zst requires zstandard. Try: pip install "fastbert[data]"') from None
         self._file = file
         self._error: type[Exception] = zstandard.ZstdError
         self._new_frame = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
         self._frame: Any = None  # None between frames
-        self._rest = b""  # compressed bytes behind the last frame
+        self._rest = b""  # compressed bytes after the last frame
         self._ready = b""
 
     def read(self, size: int, /) -> bytes:

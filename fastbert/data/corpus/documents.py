@@ -4,9 +4,9 @@
     for document in corpus.documents():
         ...
 
-The same corpus can be read several times (a vocabulary is trained first, tokens are made then); standard input and
-pipes are copied to a temporary file for it. Memory does not grow with the corpus: a document of more than about
-two million characters comes in parts (``formats.PART_CHARS``).
+A corpus can be read several times (first to train a vocabulary, then to tokenize); standard input and pipes are copied
+to a temporary file for this. Memory does not grow with the corpus: a document of more than about two million characters
+is yielded in parts (``formats.PART_CHARS``).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +16,11 @@ from typing import TypeVar
 
 from fastbert.data.corpus.compression import ByteStream
 from fastbert.data.corpus.formats import Part, format_of
-from fastbert.data.corpus.sources import Source, Spool, find_sources
+from fastbert.data.corpus.sources import Source, SpooledInput, find_sources
 from fastbert.data.corpus.text_blocks import utf8_blocks
 from fastbert.system.errors import InputError
 
-Piece = TypeVar("Piece")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Document:
     """A document, or a part of a very long one.
 
     Attributes:
-        lines: its lines that are not blank; the sentences of next-sentence prediction.
-        source: the file it is from.
-        continues: it is a further part of the document before it.
+        lines: its non-blank lines, which are the sentences of next-sentence prediction.
+        source: its file.
+        continues: this is a further part of the previous document.
     """
 
     lines: list[str]
@@ -39,15 +39,16 @@ class Document:
 
 
 class Corpus:
-    """Text from any number of sources, in their order; to be read as often as needed.
+    """Text from any number of sources, in order; can be read several times.
 
     Args:
-        sources: paths, globs, directories (searched through, in sorted order, for known endings; hidden files are left
-            out), "-" for standard input, "bundled:pt", "bundled:en", or fsspec URLs.
-        text_field: the field of .jsonl, .csv, .tsv and .parquet that holds the text; "text" when not given.
+        sources: paths, globs, directories (searched recursively, in sorted order, for known file name endings; hidden
+            files are skipped), "-" for standard input, "bundled:pt", "bundled:en", or fsspec URLs.
+        text_field: the field with the text in .json, .jsonl, .csv, .tsv and .parquet; by default "text". "a.b" is field
+            b of the object in field a, "a,b" joins two fields.
 
     Raises:
-        InputError: a source that does not exist, cannot be read or is empty. Faults in the text come while reading.
+        InputError: a source that does not exist, cannot be read or is empty. Errors in the text are raised on reading.
     """
 
     def __init__(self, sources: Sequence[str], text_field: str | None = None):
@@ -55,12 +56,12 @@ class Corpus:
             raise TypeError(f"sources={sources!r}: expected a sequence of str, got one str; wrap it in a list")
         self.text_field = text_field
         self.sources: list[Source] = find_sources([str(source) for source in sources])
-        self._spools = {source.path: Spool(source) for source in self.sources if source.once}
+        self._spooled = {source.path: SpooledInput(source) for source in self.sources if source.once}
 
     def identity(self) -> list[list]:
-        """Name, size and modification time (of pipes: checksum) of every source, to know a corpus again by."""
+        """Name, size and modification time (for pipes: checksum) of every source, to recognize a corpus."""
         return [
-            self._spools[source.path].identity() if source.once else [source.name, source.size, source.modified_ns]
+            self._spooled[source.path].identity() if source.once else [source.name, source.size, source.modified_ns]
             for source in self.sources
         ]
 
@@ -68,11 +69,11 @@ class Corpus:
         """Yield every document.
 
         Args:
-            shard: (i, n) gives the i-th of n parts, i from 0. Where there are at least n files, file k belongs to part
-                k mod n; else document k of the corpus does.
+            shard: (i, n) selects the i-th of n shards, i from 0. With at least n files, file k belongs to shard
+                k mod n; otherwise document k does.
 
         Raises:
-            InputError: bad text (file, line or byte, and remedy), or no text at all.
+            InputError: bad text (with file, line or byte), or no text at all.
         """
         sources = self.files_of(shard)
         number = -1
@@ -82,7 +83,7 @@ class Corpus:
                 yield Document(lines, source.name, continues)
 
     def text_chunks(self) -> Iterator[str]:
-        """Yield the whole text in large pieces that end between words; the quick way to count words.
+        """Yield the whole text in large chunks that end between words; the fast way to count words.
 
         Raises:
             InputError: as :meth:`documents`.
@@ -91,7 +92,7 @@ class Corpus:
             yield chunk
 
     def raw_parts(self, sources: Sequence[Source]) -> Iterator[tuple[Source, bytes | Part]]:
-        """Yield (file, what is in it): UTF-8 blocks of plain text (see ``utf8_blocks``), parts of documents of others.
+        """Yield (file, content): UTF-8 blocks of plain text (``utf8_blocks``) or parts of documents of other formats.
 
         Raises:
             InputError: as :meth:`documents`.
@@ -99,7 +100,7 @@ class Corpus:
         return self._read(sources, self._raw, lambda raw: not isinstance(raw, bytes) or not raw.decode().isspace())
 
     def files_of(self, shard: tuple[int, int]) -> list[Source]:
-        """The files of a part of the corpus; none where parts are made of single documents."""
+        """The files of a shard; none if shards consist of single documents."""
         index, count = shard
         if not 0 <= index < count:
             raise ValueError(f"shard={shard}: expected (i, n) with 0 <= i < n")
@@ -117,28 +118,28 @@ class Corpus:
     def _read(
         self,
         sources: Sequence[Source],
-        reader: Callable[[Source, ByteStream], Iterator[Piece]],
-        has_text: Callable[[Piece], bool],
-    ) -> Iterator[tuple[Source, Piece]]:
-        """Yield what ``reader`` gives for each file; a named file without text, or no text at all, is an error."""
+        reader: Callable[[Source, ByteStream], Iterator[Item]],
+        has_text: Callable[[Item], bool],
+    ) -> Iterator[tuple[Source, Item]]:
+        """Yield the items of ``reader`` for each file; a named file without text, or no text at all, is an error."""
         found = False
         for source in sources:
             found_here = False
-            opener = self._spools[source.path].open if source.once else source.open
+            opener = self._spooled[source.path].open if source.once else source.open
             with ByteStream(opener, source.name, source.compression) as stream:
                 for piece in reader(source, stream):
                     found_here = found_here or has_text(piece)
                     yield source, piece
             if source.named and not found_here:
-                raise InputError(f"{source.name}: holds no text: put text in it, or leave it out")
+                raise InputError(f"{source.name}: contains no text. Try: add text, or omit the file")
             found = found or found_here
         if not found:
             names = ", ".join(source.name for source in islice(sources, 3)) + (", …" if len(sources) > 3 else "")
-            raise InputError(f"{names}: no text in any of {len(sources)} files: give files with text in them")
+            raise InputError(f"{names}: no text in any of {len(sources)} files. Try: files that contain text")
 
     def close(self) -> None:
-        """Remove the temporary copies of what can be read only once."""
-        for spool in self._spools.values():
+        """Delete the temporary copies of standard input and pipes."""
+        for spool in self._spooled.values():
             spool.close()
 
     def __enter__(self) -> "Corpus":
@@ -146,9 +147,3 @@ class Corpus:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def read_documents(sources: Sequence[str], *, text_field: str | None = None) -> Iterator[Document]:
-    """Yield the documents of a corpus once; see :class:`Corpus` for the arguments and errors."""
-    with Corpus(sources, text_field) as corpus:
-        yield from corpus.documents()

@@ -1,4 +1,4 @@
-"""From what the user names (paths, globs, folders, "-", "bundled:pt", URLs) to a list of files to read."""
+"""From user input (paths, globs, folders, "-", "bundled:pt", URLs) to a list of files to read."""
 
 import glob
 import importlib.resources
@@ -12,7 +12,7 @@ from typing import IO, Any
 from fastbert.data.corpus.compression import COMPRESSIONS, unreadable
 from fastbert.system.errors import InputError
 
-# ending -> format; a file with any other ending is text when it is named, and left out of a folder
+# ending -> format; files with other endings are text if named explicitly, and skipped in folders
 FORMATS = {
     ".txt": "text",
     ".text": "text",
@@ -29,7 +29,7 @@ BUNDLED = ("pt", "en")
 
 
 def endings(path: str) -> tuple[str, str]:
-    """Return ("" when unknown) the ending that names the format and the one that names the compression."""
+    """Return the endings that select the format and the compression, each "" if unknown."""
     stem, ending = os.path.splitext(path.lower())
     compression = ending if ending in COMPRESSIONS else ""
     if compression:
@@ -42,10 +42,10 @@ class Source:
     """One file to read.
 
     Attributes:
-        name: what errors call it: the user's own words, or the path found in a folder.
+        name: for errors: as the user wrote it, or the path found in a folder.
         path: file system path or URL; "-" is standard input.
-        named: the user named this very file, so that it is an error when it holds no text.
-        once: a pipe, which can be read only once.
+        named: the user named this file explicitly, so it is an error if it contains no text.
+        once: can be read only once (standard input, a pipe).
     """
 
     name: str
@@ -56,7 +56,7 @@ class Source:
     once: bool = False
     size: int = -1
     modified_ns: int = 0
-    filesystem: Any = field(default=None, compare=False, repr=False)  # of fsspec, for URLs
+    filesystem: Any = field(default=None, compare=False, repr=False)  # fsspec file system of a URL
 
     def open(self) -> IO[bytes]:
         if self.path == "-":
@@ -66,8 +66,8 @@ class Source:
         return open(self.path, "rb")
 
 
-class Spool:
-    """A temporary copy of a source that can be read only once, made when it is first needed."""
+class SpooledInput:
+    """A source that can be read only once, copied to a temporary file on first use."""
 
     def __init__(self, source: Source):
         self._source = source
@@ -100,15 +100,15 @@ class Spool:
 
 
 def find_sources(names: list[str]) -> list[Source]:
-    """Return the files that ``names`` stand for, in order.
+    """Return the files for ``names``, in order.
 
     Raises:
-        InputError: no name, or one that stands for no readable file, or a named file of no bytes.
+        InputError: no name, a name without a readable file, or an empty file that was named explicitly.
     """
     if not names:
-        raise InputError("no input: name at least one file, folder, glob, URL, '-' or 'bundled:pt'")
+        raise InputError("no input. Try: a file, folder, glob, URL, '-' or 'bundled:pt'")
     if names.count("-") > 1:
-        raise InputError("-: standard input is named twice, and can be read only once: name it once")
+        raise InputError("-: standard input is named twice but can be read only once. Try: name it once")
     return [source for name in names for source in _sources_of(name)]
 
 
@@ -126,7 +126,7 @@ def _sources_of(name: str) -> list[Source]:
         return [_file(name, path)]
     found = sorted(p for p in glob.glob(path, recursive=True) if not os.path.isdir(p))
     if not found:
-        raise InputError(f"{name}: no file matches this pattern: check it (and quote it, so that the shell leaves it)")
+        raise InputError(f"{name}: no file matches this pattern. Try: check it, and quote it for the shell")
     return [_file(p, p, named=False) for p in found]
 
 
@@ -134,14 +134,16 @@ def _file(name: str, path: str, named: bool = True) -> Source:
     try:
         facts = os.stat(path)
         if stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for its writer
-            open(path, "rb").close()  # may we read it? Better asked now than after an hour of work
+            open(path, "rb").close()  # check the permission now, not after an hour of work
     except FileNotFoundError:
-        raise InputError(f"{name}: no such file or folder: check the path (here: {os.getcwd()})") from None
+        raise InputError(
+            f"{name}: no such file or folder. Try: check the path (current directory: {os.getcwd()})"
+        ) from None
     except OSError as error:
         raise InputError(unreadable(name, error)) from None
     pipe = not stat.S_ISREG(facts.st_mode)
     if named and not pipe and facts.st_size == 0:
-        raise InputError(f"{name}: is empty: put text in it, or leave it out")
+        raise InputError(f"{name}: is empty. Try: add text, or omit the file")
     format, compression = endings(path)
     kind = FORMATS.get(format, "text")
     return Source(name, path, kind, compression, named, pipe, facts.st_size, facts.st_mtime_ns)
@@ -153,7 +155,9 @@ def _folder(name: str, path: str) -> list[Source]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         found += [os.path.join(here, f) for f in files if not f.startswith(".") and endings(f)[0]]
     if not found:
-        raise InputError(f"{name}: no file in this folder has a known ending ({' '.join(FORMATS)}, also with .gz …)")
+        raise InputError(
+            f"{name}: no file in this folder has a known ending. Try: {' '.join(FORMATS)}, also with .gz …"
+        )
     return [_file(p, p, named=False) for p in sorted(found)]
 
 
@@ -164,11 +168,11 @@ def _raise_unreadable(error: OSError) -> None:
 def _bundled(name: str) -> Source:
     language = name.removeprefix("bundled:")
     if language not in BUNDLED:
-        raise InputError(f"{name}: no such bundled text: there are {' and '.join(f'bundled:{b}' for b in BUNDLED)}")
+        raise InputError(f"{name}: no such bundled text. Try: {' or '.join(f'bundled:{b}' for b in BUNDLED)}")
     path = str(importlib.resources.files("fastbert.data.bundled") / f"{language}.txt.xz")
     if not os.path.isfile(path):
-        raise InputError(f"{name}: {path} is missing from this installation: install fastbert again")
-    # the same text wherever it is installed: no modification time
+        raise InputError(f"{name}: {path} is missing from this installation. Try: reinstall fastbert")
+    # the text is the same in every installation, so the modification time does not count
     return Source(name, path, "text", ".xz", size=os.path.getsize(path))
 
 
@@ -176,7 +180,7 @@ def _remote(name: str) -> list[Source]:
     try:
         import fsspec
     except ImportError:
-        raise InputError(f'{name}: URLs need the package fsspec: `pip install "fastbert[data]"`') from None
+        raise InputError(f'{name}: reading URLs requires fsspec. Try: pip install "fastbert[data]"') from None
     try:
         filesystem, path = fsspec.core.url_to_fs(name)
         if glob.has_magic(path) and not filesystem.exists(path):
@@ -186,17 +190,19 @@ def _remote(name: str) -> list[Source]:
         else:
             paths, named = [path], True
         if not paths:
-            raise InputError(f"{name}: no file there: check the URL and the endings of the files")
+            raise InputError(f"{name}: no file found. Try: check the URL and the file name endings")
         return [_remote_file(name if named else p, p, named, filesystem) for p in paths]
     except FileNotFoundError:
-        raise InputError(f"{name}: no such file: check the URL") from None
+        raise InputError(f"{name}: no such file. Try: check the URL") from None
     except InputError:
         raise
     except (ImportError, ValueError) as error:  # fsspec names the package that speaks the protocol
-        raise InputError(f"{name}: {error}: install what it names, or correct the URL") from None
+        raise InputError(f"{name}: {error}. Try: install the package it names, or correct the URL") from None
     except Exception as error:  # every filesystem has its own exceptions
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name}: cannot be read ({reason}): check the URL, the network and your access") from None
+        raise InputError(
+            f"{name}: cannot be read ({reason}). Try: check the URL, the network and your access"
+        ) from None
 
 
 def _in_folder(folder: str, path: str) -> bool:
@@ -207,7 +213,7 @@ def _in_folder(folder: str, path: str) -> bool:
 def _remote_file(name: str, path: str, named: bool, filesystem: Any) -> Source:
     size = filesystem.info(path).get("size")
     if named and size == 0:
-        raise InputError(f"{name}: is empty: put text in it, or leave it out")
+        raise InputError(f"{name}: is empty. Try: add text, or omit the file")
     format, compression = endings(path)
     kind = FORMATS.get(format, "text")
     return Source(name, path, kind, compression, named, size=-1 if size is None else size, filesystem=filesystem)

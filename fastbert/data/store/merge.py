@@ -1,4 +1,4 @@
-"""Several stores as one: what the parts of ``python -m fastbert.tokenize --shard i/n`` become in the end."""
+"""Merging of token stores, such as the parts written by ``python -m fastbert.tokenize --shard i/n``."""
 
 import os
 import shutil
@@ -11,22 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbert.data.store.token_store import DOCUMENTS, MANIFEST, SENTENCES, Manifest, StoredFile, TokenStore, shard_name
-from fastbert.data.store.writer import write_file, writing
-from fastbert.system.atomic_write import written_whole
+from fastbert.data.store.writer import writing
+from fastbert.system.atomic_write import flush_to_disk, write_durably, written_whole
 from fastbert.system.errors import InputError
 
 _CHUNK = 1 << 20
-# `python -m fastbert.tokenize` puts them beside the tokens
+# written next to the tokens by `python -m fastbert.tokenize`
 _TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
 
 def merge_stores(directories: Sequence[str | Path], output: str | Path) -> TokenStore:
-    """Make one store of several, in the order given.
+    """Merge stores in the given order.
 
-    The files of tokens are hard-linked where the file system can do that, else copied; the stores stay as they are.
+    Token files are hard-linked if the file system supports it, otherwise copied; the input stores are not changed.
 
     Args:
-        directories: of complete stores made with one tokenizer.
+        directories: complete stores made with the same tokenizer.
         output: a new directory.
 
     Raises:
@@ -34,16 +34,16 @@ def merge_stores(directories: Sequence[str | Path], output: str | Path) -> Token
     """
     output = Path(output)
     if not directories:
-        raise InputError("merge: no store: name at least one")
+        raise InputError("merge: no store given. Try: at least one directory")
     stores = [TokenStore.open(directory) for directory in directories]
     first = stores[0]
     for store in stores:
         if (store.fingerprint, store.vocab_size) != (first.fingerprint, first.vocab_size):
             raise InputError(
-                f"{store.directory}: was made with another tokenizer than {first.directory}: make both with the same"
+                f"{store.directory}: made with another tokenizer than {first.directory}. Try: make both with the same"
             )
     if (output / MANIFEST).exists():
-        raise InputError(f"{output}: holds a store already: give another directory or delete it")
+        raise InputError(f"{output}: already contains a store. Try: another directory, or delete it")
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         shards: list[StoredFile] = []
@@ -66,7 +66,7 @@ def merge_stores(directories: Sequence[str | Path], output: str | Path) -> Token
         for name in _TOKENIZER_FILES:
             if (first.directory / name).is_file():
                 shutil.copyfile(first.directory / name, output / name)
-        write_file(output / MANIFEST, manifest.to_json())
+        write_durably(output / MANIFEST, manifest.to_json())
     return TokenStore(output, manifest)
 
 
@@ -80,7 +80,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _shifted(offsets: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
-    """The offsets of the stores behind one another, a piece at a time."""
+    """The concatenated offsets of the stores, in chunks."""
     base = 0
     yield np.zeros(1, "<i8")
     for one in offsets:
@@ -91,13 +91,10 @@ def _shifted(offsets: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]
 
 def _write_offsets(path: Path, offsets: Sequence[NDArray[np.int64]]) -> StoredFile:
     size = checksum = 0
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        for piece in _shifted(offsets):
-            file.write(piece.data)
-            size += piece.nbytes
-            checksum = zlib.crc32(piece.data, checksum)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        for chunk in _shifted(offsets):
+            file.write(chunk.data)
+            size += chunk.nbytes
+            checksum = zlib.crc32(chunk.data, checksum)
+        flush_to_disk(file)
     return StoredFile(path.name, size, f"{checksum:08x}")

@@ -1,6 +1,6 @@
-"""A corpus in batches for the tokenizer: plain text stays UTF-8 bytes all the way, records are lists of lines.
+"""Batches of a corpus for the tokenizer: plain text stays UTF-8 bytes, records are lists of lines.
 
-Where documents end in plain text is found out after tokenizing: at the lines that give no token and are blank.
+The document boundaries of plain text are found after tokenizing: blank lines, which are among those without tokens.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from fastbert.data.corpus.documents import Corpus
 from fastbert.data.corpus.sources import Source
 from fastbert.data.store.token_store import token_dtype
+from fastbert.data.types import Ints
 
-Ints = NDArray[np.int64]
-Encoding = tuple[NDArray[np.integer], Ints, Ints]  # (T,) ids, (lines + 1,) offsets, (n,) lines before which one ends
+Encoding = tuple[NDArray[np.integer], Ints, Ints]  # (T,) ids, (lines + 1,) offsets, (n,) lines after a document end
 
-# of text in a batch, counted in bytes or (of records) characters; bounds the memory of writing a store
+# bytes (for records: characters) of a batch; bounds the memory of writing a store
 BATCH_SIZE = 4 << 20
 
-# Python takes these for white space, other rules do not: a line of nothing else might give tokens
+# white space for Python but not for other rules: a line of only these might give tokens
 _RARE_BLANKS = (b"\x1c", b"\x1d", b"\x1e", b"\x1f")
 
 
@@ -32,7 +32,7 @@ class Encoded(Protocol):
 
 
 class BatchTokenizer(Protocol):
-    """What is needed of :class:`fastbert.Tokenizer`."""
+    """The part of :class:`fastbert.Tokenizer` that is needed."""
 
     def encode_batch(
         self, texts: Any, /, *, add_special_tokens: bool, split_special_tokens: bool, threads: int | None, dtype: str
@@ -46,7 +46,7 @@ class BatchTokenizer(Protocol):
 
 @dataclass
 class LineBatch:
-    """Lines of records; ``firsts`` begin a document."""
+    """Lines of records; ``firsts`` are the first lines of documents."""
 
     lines: list[str] = field(default_factory=list)
     firsts: list[int] = field(default_factory=list)
@@ -65,7 +65,7 @@ class LineBatch:
 
 @dataclass
 class TextBatch:
-    """Blocks of UTF-8 text; ``firsts`` are the first lines of files, ``rests`` the ends of lines that were cut."""
+    """Blocks of UTF-8 text; ``firsts`` are the first lines of files, ``rests`` the ends of cut lines."""
 
     blocks: list[bytes] = field(default_factory=list)
     num_lines: int = 0
@@ -93,7 +93,7 @@ class TextBatch:
         return encoded.input_ids, encoded.offsets, firsts
 
     def _blank_lines(self, data: bytes, offsets: Ints) -> Ints:
-        """(n,) the lines of white space, but not those that only end a line that was cut."""
+        """(n,) blank lines, except the ends of cut lines."""
         if any(rare in data for rare in _RARE_BLANKS):
             candidates = np.arange(self.num_lines)
         else:
@@ -111,7 +111,7 @@ class TextBatch:
 
 
 def batches(corpus: Corpus, shard: tuple[int, int] = (0, 1)) -> Iterator[LineBatch | TextBatch]:
-    """Yield a corpus, or one of n parts of it, in batches; always the same ones.
+    """Yield a corpus, or one of n shards of it, in deterministic batches.
 
     Raises:
         InputError: bad text, or none.
@@ -133,7 +133,7 @@ def batches(corpus: Corpus, shard: tuple[int, int] = (0, 1)) -> Iterator[LineBat
 def _batches_of_files(corpus: Corpus, files: list[Source]) -> Iterator[LineBatch | TextBatch]:
     batch: LineBatch | TextBatch | None = None
     last: Source | None = None
-    cut = False  # the last block ended inside a line
+    cut = False  # the last block ended within a line
     for file, raw in corpus.raw_parts(files):
         full = batch is not None and batch.size >= BATCH_SIZE
         if isinstance(raw, bytes):
@@ -157,7 +157,7 @@ def _batches_of_files(corpus: Corpus, files: list[Source]) -> Iterator[LineBatch
 def _options(tokenizer: BatchTokenizer, threads: int | None) -> dict[str, Any]:
     return {
         "add_special_tokens": False,
-        # a "[SEP]" in somebody's text is four letters between brackets, and no end of a segment
+        # "[SEP]" in a text is ordinary text, not the end of a segment
         "split_special_tokens": True,
         "threads": threads,
         "dtype": "uint16" if token_dtype(len(tokenizer)).itemsize == 2 else "int32",

@@ -2,14 +2,14 @@
 
 A directory of little-endian binary files and a manifest:
 
-    tokens-00000.bin …   ids without special tokens, uint16 when the vocabulary has at most 65,536 pieces, else uint32;
-                         one run of tokens over all files, in the order of the text
-    sentences.bin        (S + 1,) int64: where each sentence (line) begins, and the end; no sentence is empty
-    documents.bin        (Dn + 1,) int64: where each document begins, and the end; all of them are in sentences.bin too
-    manifest.json        format, version, dtype, vocabulary size, the tokenizer's fingerprint, counts, and the size and
-                         CRC-32 of every file; written last, so that a directory with a manifest is complete
+    tokens-00000.bin …   ids without special tokens, uint16 for a vocabulary of at most 65,536 pieces, else uint32; one
+                         sequence of tokens over all files, in text order
+    sentences.bin        (S + 1,) int64: the start of each sentence (line), and the end; no sentence is empty
+    documents.bin        (Dn + 1,) int64: the start of each document, and the end; a subset of sentences.bin
+    manifest.json        format, version, dtype, vocabulary size, tokenizer fingerprint, counts, and the size and CRC-32
+                         of every file; written last, so a directory with a manifest is complete
 
-Positions are global: they count tokens from the beginning of the first file.
+Positions are global: they count tokens from the start of the first file.
 """
 
 import json
@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastbert.data.types import Ints, TokenSource
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import Fields, read_object
-
-Ints = NDArray[np.int64]
 
 FORMAT = "fastbert token store"
 VERSION = 1
@@ -34,7 +33,9 @@ SENTENCES = "sentences.bin"
 DOCUMENTS = "documents.bin"
 _READ_BYTES = 1 << 20
 _COMPARED = 1 << 17  # offsets at a time
-_AGAIN = "delete the directory and make the store again with `python -m fastbert.tokenize`"
+MAX_COUNTED_TOKENS = 5_000_000  # of a corpus, to rank its pieces by frequency
+_COUNTED_AT_ONCE = 1 << 17
+_AGAIN = "delete the directory and create the store again with `python -m fastbert.tokenize`"
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -48,7 +49,7 @@ def shard_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of the store: its name, its size in bytes, its CRC-32 in hexadecimal."""
+    """A file of the store: name, size in bytes, CRC-32 in hexadecimal."""
 
     name: str
     bytes: int
@@ -58,13 +59,13 @@ class StoredFile:
     def read(cls, fields: Fields) -> "StoredFile":
         name = fields.text("name")
         if not name or Path(name).name != name or not name.isprintable():
-            raise fields.refuse("name", "the name of a file in the directory of the store")
+            raise fields.refuse("name", "a file name in the directory of the store")
         return cls(name, fields.integer("bytes", high=2**60), fields.text("crc32"))
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json says; ``corpus`` is a digest of the names, sizes and times of the input."""
+    """The content of manifest.json; ``corpus`` is a digest of the names, sizes and times of the input."""
 
     vocab_size: int
     fingerprint: str
@@ -83,21 +84,21 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
-        """Raises InputError when there is none, or it is damaged, foreign or of another version."""
+        """Read it; raises InputError if it is missing, damaged, foreign or of another version."""
         path = directory / MANIFEST
         if not path.exists():
             raise InputError(_no_manifest(directory))
         content = read_object(path, _AGAIN)
         if content.get("format") != FORMAT:
-            raise InputError(f"{path}: is no manifest of a {FORMAT}: give the directory of a store")
+            raise InputError(f"{path}: is not the manifest of a {FORMAT}. Try: the directory of a store")
         if content.get("version") != VERSION:
             raise InputError(
-                f"{path}: is of version {content.get('version')!r:.40} and this fastbert reads {VERSION}: update "
-                "fastbert, or make the store again"
+                f"{path}: has version {content.get('version')!r:.40}, but this fastbert reads {VERSION}. Try: update "
+                "fastbert, or create the store again"
             )
         checksum = content.pop("crc32", None)
         if checksum != _crc_of(content):
-            raise InputError(f"{path}: is damaged, or was changed by hand (its checksum does not fit): {_AGAIN}")
+            raise InputError(f"{path}: is damaged or was edited (wrong checksum). Try: {_AGAIN}")
         fields = Fields(content, str(path), _AGAIN)
         vocab_size = fields.integer("vocab_size", low=1)
         if fields.text("dtype") != token_dtype(vocab_size).name:
@@ -125,22 +126,22 @@ def _crc_of(content: dict[str, Any]) -> str:
 
 def _no_manifest(directory: Path) -> str:
     if not directory.is_dir():
-        return f"{directory}: no such directory: make a token store there with `python -m fastbert.tokenize`"
+        return f"{directory}: no such directory. Try: create a token store with `python -m fastbert.tokenize`"
     if (directory / PROGRESS).exists() or (directory / (SENTENCES + ".tmp")).exists():
-        return f"{directory}: is an unfinished token store: repeat the command that made it, which goes on from there"
-    return f"{directory}: is no token store (it has no {MANIFEST}): make one with `python -m fastbert.tokenize`"
+        return f"{directory}: is an unfinished token store. Try: repeat the command that was creating it, which resumes"
+    return f"{directory}: is not a token store (no {MANIFEST}). Try: create one with `python -m fastbert.tokenize`"
 
 
 class TokenStore:
-    """A complete token store; made by :func:`fastbert.data.write_store`, opened by :meth:`open`.
+    """A complete token store, created by :func:`fastbert.data.write_store` and opened by :meth:`open`.
 
     Attributes:
-        directory: where it is.
+        directory: of the store.
         num_tokens, num_sentences, num_documents, vocab_size: counts.
-        fingerprint: of the tokenizer that made it.
+        fingerprint: of its tokenizer.
         dtype: uint16 or uint32, little-endian.
         sentence_offsets: (num_sentences + 1,) int64 token positions.
-        document_offsets: (num_documents + 1,) int64 token positions; each is a sentence offset too.
+        document_offsets: (num_documents + 1,) int64 token positions; each is also a sentence offset.
     """
 
     def __init__(self, directory: Path, manifest: Manifest):
@@ -159,18 +160,18 @@ class TokenStore:
         self.document_offsets: Ints = self._map(manifest.documents, np.dtype("<i8"))
         for file, offsets in ((manifest.sentences, self.sentence_offsets), (manifest.documents, self.document_offsets)):
             if offsets[0] != 0 or offsets[-1] != self.num_tokens:
-                raise InputError(f"{directory / file.name}: is damaged (its first or last number is wrong): {_AGAIN}")
+                raise InputError(f"{directory / file.name}: is damaged (wrong first or last number). Try: {_AGAIN}")
 
     @classmethod
     def open(cls, directory: str | Path, verify: bool = False) -> "TokenStore":
         """Map a store into memory.
 
         Args:
-            directory: what ``write_store`` or ``python -m fastbert.tokenize`` wrote.
-            verify: read all of it and compare the checksums; without, only the sizes of the files are checked.
+            directory: written by ``write_store`` or ``python -m fastbert.tokenize``.
+            verify: read everything and compare checksums; by default only the file sizes are checked.
 
         Raises:
-            InputError: no store, an unfinished one, or one with a missing, damaged, cut or foreign file.
+            InputError: no store, an unfinished one, or a missing, damaged, truncated or foreign file.
         """
         store = cls(Path(directory), Manifest.read(Path(directory)))
         if verify:
@@ -184,17 +185,17 @@ class TokenStore:
         return f"TokenStore({str(self.directory)!r}: {self.num_tokens:,} tokens, {self.num_documents:,} documents)"
 
     def gather(self, starts: ArrayLike, lengths: ArrayLike) -> NDArray[np.int32]:
-        """Return the tokens of many runs, one after the other.
+        """Return the concatenated tokens of many runs.
 
         Args:
-            starts: (n,) positions of the first token of each run.
-            lengths: (n,) tokens in each run.
+            starts: (n,) position of the first token of each run.
+            lengths: (n,) tokens per run.
 
         Returns:
             (sum(lengths),) int32.
 
         Raises:
-            ValueError: a run is not inside the store.
+            ValueError: a run outside the store.
         """
         starts, lengths = np.asarray(starts, np.int64), np.asarray(lengths, np.int64)
         if starts.size and not (
@@ -221,12 +222,12 @@ class TokenStore:
         for file in self.manifest.files:
             path = self.directory / file.name
             if (found := crc32_of(path)) != file.crc32:
-                raise InputError(f"{path}: is damaged (CRC-32 {found}, expected {file.crc32}): {_AGAIN}")
-        # a writer's fault, not a damaged file: CRCs fit
+                raise InputError(f"{path}: is damaged (CRC-32 {found}, expected {file.crc32}). Try: {_AGAIN}")
+        # written wrongly, since the CRCs match
         for offsets in (self.sentence_offsets, self.document_offsets):
-            for start in range(0, len(offsets), _COMPARED):  # in pieces: offsets of a large corpus are gigabytes
+            for start in range(0, len(offsets), _COMPARED):  # in chunks: the offsets of a large corpus are gigabytes
                 if (np.diff(offsets[start : start + _COMPARED + 1]) <= 0).any():
-                    raise InputError(f"{self.directory}: offsets do not increase: {_AGAIN}")
+                    raise InputError(f"{self.directory}: offsets do not increase. Try: {_AGAIN}")
 
     def _check_sizes(self) -> None:
         manifest = self.manifest
@@ -236,24 +237,24 @@ class TokenStore:
             manifest.documents.bytes == 8 * (manifest.num_documents + 1),
         ]
         if not all(expected):
-            raise InputError(f"{self.directory / MANIFEST}: counts and sizes contradict each other: {_AGAIN}")
+            raise InputError(f"{self.directory / MANIFEST}: counts and sizes contradict each other. Try: {_AGAIN}")
         for file in manifest.files:
             path = self.directory / file.name
             try:
                 size = path.stat().st_size
             except OSError as error:
                 raise InputError(
-                    f"{path}: cannot be read ({error.strerror}), but the manifest lists it: {_AGAIN}"
+                    f"{path}: cannot be read ({error.strerror}), but the manifest lists it. Try: {_AGAIN}"
                 ) from None
             if size != file.bytes:
-                raise InputError(f"{path}: has {size} bytes, the manifest says {file.bytes}: {_AGAIN}")
+                raise InputError(f"{path}: has {size} bytes, but the manifest lists {file.bytes}. Try: {_AGAIN}")
 
     def _map(self, file: StoredFile, dtype: np.dtype) -> NDArray:
         return np.memmap(self.directory / file.name, dtype=dtype, mode="r").view(np.ndarray)
 
 
 def _ranges(starts: Ints, lengths: Ints) -> Ints:
-    """(sum(lengths),) the numbers starts[k] … starts[k] + lengths[k] - 1 for every k."""
+    """Return starts[k] … starts[k] + lengths[k] - 1 for every k, (sum(lengths),)."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
@@ -266,3 +267,13 @@ def crc32_of(path: Path) -> str:
         while data := file.read(_READ_BYTES):
             checksum = zlib.crc32(data, checksum)
     return f"{checksum:08x}"
+
+
+def token_counts(store: TokenSource, vocab_size: int) -> Ints:
+    """Return (V,) occurrences of each piece in the first :data:`MAX_COUNTED_TOKENS` tokens."""
+    counts = np.zeros(vocab_size, np.int64)
+    counted = min(store.num_tokens, MAX_COUNTED_TOKENS)
+    for start in range(0, counted, _COUNTED_AT_ONCE):
+        tokens = store.gather(np.array([start]), np.array([min(_COUNTED_AT_ONCE, counted - start)]))
+        counts += np.bincount(tokens, minlength=vocab_size)[:vocab_size]
+    return counts

@@ -1,8 +1,8 @@
-"""Writing a token store (:mod:`.token_store`): in shards, resumable, never half-done under its final name.
+"""Writing a token store (:mod:`.token_store`): sharded, resumable, never incomplete under its final name.
 
-What is unfinished is called ``….tmp``. After every full shard ``progress.json`` says how far the text is stored; an
-interrupted run goes on from there when it is repeated with the same text, tokenizer and options, else begins anew. The
-bytes of a store depend on nothing else: not on the number of threads, nor on interruptions.
+Unfinished files are named ``….tmp``. ``progress.json`` records the position in the text after every full shard; an
+interrupted run resumes there if repeated with the same text, tokenizer and options, otherwise it starts over. The bytes
+of a store do not depend on the number of threads or on interruptions.
 """
 
 import hashlib
@@ -33,6 +33,7 @@ from fastbert.data.store.token_store import (
     shard_name,
     token_dtype,
 )
+from fastbert.system.atomic_write import flush_to_disk, write_durably
 from fastbert.system.errors import InputError
 
 SHARD_TOKENS = 1 << 27  # 256 MiB of uint16
@@ -40,14 +41,14 @@ _OURS = re.compile(rf"(tokens-\d{{5,}}\.bin|{SENTENCES}|{DOCUMENTS}|{PROGRESS}|{
 
 
 class CannotWriteError(InputError):
-    """The disk is full, or the directory may not be written."""
+    """The disk is full, or the directory is not writable."""
 
 
 @dataclass
 class Progress:
-    """How far a store is written; saved after every shard."""
+    """The state of a store under construction, saved after every shard."""
 
-    task: list  # what is being made: vocabulary size, fingerprint, corpus, shard size
+    task: list  # vocabulary size, fingerprint, corpus, shard size
     consumed: int = 0  # batches of the corpus
     num_tokens: int = 0
     num_sentences: int = 0
@@ -62,9 +63,9 @@ class ShardWriter:
     """Appends encoded batches to a store under construction.
 
     Args:
-        directory: made when it is not there; other files in it are left alone.
+        directory: created if missing; other files in it are not touched.
         tokenizer_fingerprint, vocab_size: of the tokenizer.
-        shard_tokens: most tokens in a file of tokens (a single batch is never divided).
+        shard_tokens: maximum tokens per file (a single batch is never divided).
         corpus: a digest of the input.
 
     Raises:
@@ -112,8 +113,8 @@ class ShardWriter:
 
         Args:
             input_ids: (T,) ids without special tokens.
-            offsets: (B + 1,) where each sentence begins in ``input_ids``, and the end. Empty ones are left out.
-            firsts: (n,) sentences that are the first of a document, or are behind the end of one, in order.
+            offsets: (B + 1,) start of each sentence in ``input_ids``, and the end. Empty sentences are dropped.
+            firsts: (n,) sentences that begin a document or follow the end of one, in order.
         """
         if len(input_ids) and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < self.vocab_size:
             raise ValueError(f"input_ids: expected ids from 0 to {self.vocab_size - 1}")
@@ -135,16 +136,16 @@ class ShardWriter:
         """Close the files, write the manifest and open the store.
 
         Raises:
-            InputError: there is not one token (nothing is left in the directory then), or the disk is full.
+            InputError: there are no tokens (the directory is then cleaned up), or the disk is full.
         """
         if not self.progress.num_tokens:
             self.discard()
-            raise InputError("the text gives no token at all: give text that the vocabulary can spell")
+            raise InputError("the text gives no tokens. Try: text that the vocabulary can spell")
         with writing(self.directory):
             self._close_documents(np.array([self.progress.num_tokens]))
             self._finish_shard(last=True)
             for file, name in ((self._sentences, SENTENCES), (self._documents, DOCUMENTS)):
-                _sync(file)
+                flush_to_disk(file)
                 file.close()
                 os.replace(self._temporary(name), self.directory / name)
             done = self.progress
@@ -159,17 +160,17 @@ class ShardWriter:
                 sentences=StoredFile(SENTENCES, 8 * (done.num_sentences + 1), f"{done.sentences_crc32:08x}"),
                 documents=StoredFile(DOCUMENTS, 8 * (done.num_documents + 1), f"{done.documents_crc32:08x}"),
             )
-            write_file(self.directory / MANIFEST, manifest.to_json())
+            write_durably(self.directory / MANIFEST, manifest.to_json())
             (self.directory / PROGRESS).unlink(missing_ok=True)
         return TokenStore(self.directory, manifest)
 
     def close(self) -> None:
-        """Close the files and leave them for a later run."""
+        """Close the files and keep them for a later run."""
         for file in (self._shard, self._sentences, self._documents):
             file.close()
 
     def discard(self) -> None:
-        """Remove all that was written."""
+        """Delete everything that was written."""
         self.close()
         self._remove()
 
@@ -186,7 +187,7 @@ class ShardWriter:
         self.progress.num_sentences += len(ends)
 
     def _close_documents(self, positions: NDArray[np.int64]) -> None:
-        """End a document at each of the positions, unless it holds no token."""
+        """End a document at each of the positions, unless it has no tokens."""
         before = np.concatenate([[self.progress.last_document_end], positions[:-1]])
         ends = positions[positions > before].astype("<i8")
         if len(ends):
@@ -197,9 +198,9 @@ class ShardWriter:
 
     def _finish_shard(self, last: bool = False) -> None:
         name = shard_name(len(self.progress.shards))
-        _sync(self._shard)
+        flush_to_disk(self._shard)
         self._shard.close()
-        if not self._shard_size:  # a resumed run that found nothing more
+        if not self._shard_size:  # a resumed run without further text
             self._temporary(name).unlink()
             return
         os.replace(self._temporary(name), self.directory / name)
@@ -208,16 +209,16 @@ class ShardWriter:
         )
         self._shard_size = self._shard_crc32 = 0
         if not last:
-            _sync(self._sentences)
-            _sync(self._documents)
-            write_file(self.directory / PROGRESS, json.dumps(asdict(self.progress)))
+            flush_to_disk(self._sentences)
+            flush_to_disk(self._documents)
+            write_durably(self.directory / PROGRESS, json.dumps(asdict(self.progress)))
             self._shard = open(self._temporary(shard_name(len(self.progress.shards))), "wb")  # noqa: SIM115
 
     def _temporary(self, name: str) -> Path:
         return self.directory / (name + ".tmp")
 
     def _resumable(self, task: list) -> Progress | None:
-        """What an interrupted run of the same task has left, when all of it is there."""
+        """The progress of an interrupted run of the same task, if all its files are there."""
         try:
             saved = json.loads((self.directory / PROGRESS).read_text())
             progress = Progress(**{**saved, "shards": [StoredFile(**shard) for shard in saved["shards"]]})
@@ -230,13 +231,13 @@ class ShardWriter:
 
     def _fresh(self, task: list) -> Progress:
         remove_files(self.directory)
-        zero = bytes(8)  # both files of offsets begin with 0
+        zero = bytes(8)  # both offset files begin with 0
         for name in (SENTENCES, DOCUMENTS):
             self._temporary(name).write_bytes(zero)
         return Progress(task, sentences_crc32=zlib.crc32(zero), documents_crc32=zlib.crc32(zero))
 
     def _reopen(self, name: str, count: int) -> IO[bytes]:
-        """Open a file of offsets behind the first ``count + 1``; what a lost shard wrote is cut off."""
+        """Open an offset file after the first ``count + 1`` offsets and truncate those of a lost shard."""
         file = open(self._temporary(name), "r+b")  # noqa: SIM115
         file.truncate(8 * (count + 1))
         file.seek(0, os.SEEK_END)
@@ -253,21 +254,21 @@ def write_store(
     shard: tuple[int, int] = (0, 1),
     shard_tokens: int = SHARD_TOKENS,
 ) -> TokenStore:
-    """Tokenize a corpus into a store, or go on with what an interrupted run has left.
+    """Tokenize a corpus into a store, or resume an interrupted run.
 
-    A complete store of the same text, tokenizer and options is opened as it is.
+    A complete store of the same text, tokenizer and options is opened as is.
 
     Args:
         directory: of the store.
         corpus: the text.
         tokenizer: a :class:`fastbert.Tokenizer`.
-        threads: of the tokenizer; None means all the process may run on.
-        progress: called with the numbers of tokens and documents so far, a few times a second.
-        shard: (i, n) stores the i-th of n parts of the corpus, i from 0 (:meth:`Corpus.documents`).
-        shard_tokens: most tokens in one file.
+        threads: of the tokenizer; None means all CPUs of the process.
+        progress: called with the number of tokens and documents so far, a few times per second.
+        shard: (i, n) stores the i-th of n shards of the corpus, i from 0 (:meth:`Corpus.documents`).
+        shard_tokens: maximum tokens per file.
 
     Raises:
-        InputError: bad text, a directory that cannot be written or that holds another store.
+        InputError: bad text, a directory that is not writable or contains another store.
     """
     directory = Path(directory)
     digest = corpus_digest(corpus, shard)
@@ -276,7 +277,7 @@ def write_store(
         if (store.fingerprint, store.manifest.corpus) == (tokenizer.fingerprint(), digest):
             return store
         raise InputError(
-            f"{directory}: holds a store of another text or tokenizer: give another directory or delete it"
+            f"{directory}: contains a store of another text or tokenizer. Try: another directory, or delete it"
         )
     writer = ShardWriter(directory, tokenizer.fingerprint(), len(tokenizer), shard_tokens, digest)
     try:
@@ -286,12 +287,11 @@ def write_store(
                 progress(writer.progress.num_tokens, writer.progress.num_documents)
         if not writer.consumed:
             raise InputError(
-                f"{corpus.sources[0].name}: there is no document for part {shard[0] + 1}/{shard[1]}: divide the "
-                "text into fewer parts"
+                f"{corpus.sources[0].name}: no document for part {shard[0] + 1}/{shard[1]}. Try: fewer parts"
             )
         return writer.finish()
     except InputError as error:
-        # the same text would fail again; a full disk will not
+        # bad text fails again, a full disk may not
         if not isinstance(error, CannotWriteError) or not writer.progress.shards:
             writer.discard()
         raise
@@ -300,45 +300,25 @@ def write_store(
 
 
 def corpus_digest(corpus: Corpus, shard: tuple[int, int]) -> str:
-    """Names what a store is made from."""
+    """A digest of the input of a store."""
     facts = json.dumps([corpus.identity(), corpus.text_field, list(shard)])
     return hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 @contextmanager
 def writing(directory: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into one line for the user."""
+    """Turn operating-system errors into one line for the user."""
     try:
         yield
     except OSError as error:
-        place = error.filename or directory
+        path = error.filename or directory
         raise CannotWriteError(
-            f"{place}: cannot be written ({error.strerror}): free some space, or give a directory that you may write"
+            f"{path}: cannot be written ({error.strerror}). Try: free some space, or a directory that you may write to"
         ) from None
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all, also after a power failure."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        _sync(file)
-    os.replace(temporary, path)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _sync(file: IO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def remove_files(directory: Path) -> None:
-    """Remove the files of a store, and nothing else."""
+    """Delete the files of a store, and nothing else."""
     for path in list(directory.iterdir()) if directory.is_dir() else ():
         if _OURS.fullmatch(path.name):
             path.unlink()

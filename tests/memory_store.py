@@ -1,4 +1,4 @@
-"""A token store in memory, for small texts and for tests; the one on disk is :mod:`fastbert.data.store.token_store`."""
+"""A token store in memory; the one on disk is :mod:`fastbert.data.store.token_store`."""
 
 from collections.abc import Sequence
 from itertools import chain

@@ -1,0 +1,298 @@
+"""Records of JSON, JSON lines, CSV and TSV files, and the text fields in them.
+
+Every record comes with its location ("file: line n", "file: record n"), which errors name.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from fastbert.data.corpus.compression import ByteStream
+from fastbert.data.corpus.sources import Source, find_sources
+from fastbert.data.corpus.text_blocks import MAX_RECORD_BYTES, text_blocks
+from fastbert.system.errors import InputError
+
+Record = dict[str, Any]
+KINDS = "JSON lines (.jsonl), CSV (.csv, .tsv)"
+# of one CSV field: an open quote would otherwise swallow the rest of the file
+MAX_FIELD_CHARS = 64 << 20
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_DELIMITERS = {"csv": (",", ";", "\t"), "tsv": ("\t",)}
+
+
+def read_records(path: str) -> Iterator[tuple[str, Record]]:
+    """Yield ``(where, record)`` for every record; ``where`` is "file: line n".
+
+    Raises:
+        InputError: no such file, not UTF-8, malformed JSON or CSV (with the line), or a file without records.
+    """
+    found = False
+    for source in find_sources([path]):
+        with ByteStream(source.open, source.name, source.compression) as stream:
+            for where, record in _records(source, stream):
+                found = True
+                yield where, record
+    if not found:
+        raise InputError(f"{path}: no records found. Try: one record per line, as {KINDS}")
+
+
+def read_lines(path: str) -> Iterator[tuple[str, str]]:
+    """Yield ``(where, line)`` for every line of a text file that is not blank."""
+    for source in find_sources([path]):
+        with ByteStream(source.open, source.name, source.compression) as stream:
+            for number, row in _numbered_rows(stream):
+                yield f"{source.name}: line {number}", row
+
+
+def is_table(path: str) -> bool:
+    """Whether the file name ends like a table of records and not like plain text."""
+    return all(source.format in ("jsonl", "csv", "tsv") for source in find_sources([path]))
+
+
+def _records(source: Source, stream: ByteStream) -> Iterator[tuple[str, Record]]:
+    if source.format in _DELIMITERS:
+        rows = csv_rows(stream, source.format)
+        _, header = next(rows, (0, []))
+        for line, values in rows:
+            yield f"{stream.name}: line {line}", dict(zip(header, values, strict=True))
+    elif source.format == "jsonl":
+        yield from json_records(stream)
+    else:
+        raise InputError(f"{source.name}: the file name does not end like a table. Try: {KINDS}")
+
+
+def csv_rows(stream: ByteStream, kind: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, fields) of the header and of every row, all of the same length.
+
+    Args:
+        stream: the file.
+        kind: "tsv", or "csv" for the delimiter (comma, semicolon or tab) that is most frequent in the header.
+
+    Raises:
+        InputError: a row of another length or an open quote, with the line.
+    """
+    # a global limit of the csv module: never lowered
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
+    rows = (row + "\n" for block in text_blocks(stream, records=True) for row in block.removesuffix("\n").split("\n"))
+    head: list[str] = []
+    for row in rows:
+        head.append(row)
+        if not row.isspace():
+            break
+    delimiter = max(_DELIMITERS[kind], key=(head or [""])[-1].count)
+    lines: Iterator[str] = chain(head, rows)
+    reader = csv.reader(_escape_quotes(lines) if delimiter == "\t" else lines, delimiter=delimiter, strict=True)
+    num_fields = last_line = 0
+    try:
+        for values in reader:
+            line, last_line = last_line + 1, reader.line_num
+            if not values:
+                continue
+            if not num_fields:
+                num_fields = len(values)
+                values = [name.strip() for name in values]
+            elif len(values) != num_fields:
+                raise InputError(
+                    f"{stream.name}: line {line}: has {len(values)} fields, the header {num_fields}. "
+                    'Try: "…" around fields that contain the delimiter or a line feed'
+                )
+            yield line, values
+    except csv.Error as error:
+        raise InputError(
+            f"{stream.name}: line {last_line + 1}: the record that begins there is not CSV ({error}). "
+            'Try: close its quotes, and write " inside a quoted field as ""'
+        ) from None
+
+
+def _escape_quotes(rows: Iterator[str]) -> Iterator[str]:
+    """Tab-separated rows as CSV: quotes of files that do not quote (GLUE's) are escaped.
+
+    A quote at the start of a field is literal unless it closes at the end of the field, or the next line continues it.
+    """
+    num_fields, is_open = 0, False
+    row = next(rows, None)
+    while row is not None:
+        following = next(rows, None)
+        fields = row.removesuffix("\n").split("\t")
+        if is_open:
+            is_open = row.count('"') % 2 == 0
+        elif not row.isspace():
+            num_fields = num_fields or len(fields)
+            literal = [field.startswith('"') and not _QUOTED.fullmatch(field) for field in fields]
+            continues = literal[-1] and following is not None and following.count("\t") + 1 != num_fields
+            if len(fields) != num_fields or continues or num_fields == 1:
+                is_open = row.count('"') % 2 == 1
+            elif any(literal):
+                pairs = zip(fields, literal, strict=True)
+                row = "\t".join('"' + f.replace('"', '""') + '"' if quoted else f for f, quoted in pairs) + "\n"
+        yield row
+        row = following
+
+
+def json_records(stream: ByteStream) -> Iterator[tuple[str, Record]]:
+    """Yield ``(where, record)`` for one JSON object per line, a JSON array of objects, or SQuAD's nested JSON.
+
+    Raises:
+        InputError: malformed JSON or values that are not objects, with the line or record.
+    """
+    rows = _numbered_rows(stream)
+    first = next(rows, None)
+    if first is None:
+        return
+    if first[1].lstrip().startswith("["):
+        yield from _array_records(stream.name, chain([first[1]], (row for _, row in rows)))
+    elif first[1].strip() == "{":  # one object over many lines: SQuAD's own layout
+        yield from _object_records("\n".join([first[1], *(row for _, row in rows)]), stream.name)
+    else:
+        for number, row in chain([first], rows):
+            yield from _object_records(row, f"{stream.name}: line {number}")
+
+
+def _numbered_rows(stream: ByteStream) -> Iterator[tuple[int, str]]:
+    number = 0
+    for block in text_blocks(stream, records=True):
+        for row in block.split("\n")[: -1 if block.endswith("\n") else None]:
+            number += 1
+            if row and not row.isspace():
+                yield number, row.removeprefix("\ufeff")  # byte order marks of files that were concatenated
+
+
+def _object_records(text: str, where: str) -> Iterator[tuple[str, Record]]:
+    value = _parsed(text, where)
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        yield from _squad_records(value["data"], where)
+    else:
+        yield where, _object(value, where)
+
+
+def _array_records(name: str, rows: Iterator[str]) -> Iterator[tuple[str, Record]]:
+    """Yield the objects of an array, streamed: only the current one is in memory."""
+    decoder = json.JSONDecoder()
+    buffer = next(rows).lstrip()[1:]
+    number, more, separated = 1, True, True
+    while True:
+        buffer = buffer.lstrip()
+        if buffer.startswith("]"):
+            break
+        where = f"{name}: record {number}"
+        if separated and buffer:
+            try:
+                value, end = decoder.raw_decode(buffer)
+            except (ValueError, RecursionError) as error:
+                if not more or isinstance(error, RecursionError) or len(buffer) > MAX_RECORD_BYTES:
+                    raise _not_json(error, where) from None
+            else:
+                yield where, _object(_checked(value, buffer[:end], where), where)
+                buffer, number, separated = buffer[end:].lstrip(), number + 1, False
+                if buffer[:1] not in ("", ",", "]"):
+                    raise InputError(f"{name}: after record {number - 1}: expected ',' or ']'. Try: repair the JSON")
+                continue
+        elif buffer.startswith(","):
+            buffer, separated = buffer[1:], True
+            continue
+        if not more:
+            raise InputError(f"{name}: the array is not closed after record {number - 1}. Try: get the file again")
+        added: list[str] = []
+        size = 0
+        for row in rows:  # doubling, so that long records are not parsed again for every row
+            added.append(row)
+            size += len(row)
+            if size >= len(buffer):
+                break
+        more = bool(added)
+        buffer = "\n".join([buffer, *added])
+    if buffer[1:].strip() or any(True for _ in rows):
+        raise InputError(f"{name}: more text after the end of the array. Try: one array, or one object per line")
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _not_json(error, where) from None
+    return _checked(value, text, where)
+
+
+def _not_json(error: Exception, where: str) -> InputError:
+    reason = " ".join(str(error).split())
+    if isinstance(error, json.JSONDecodeError) and error.lineno == 1:  # relative to this line
+        reason = f"{error.msg} at character {error.pos + 1}"
+    return InputError(f"{where}: is not valid JSON ({reason}). Try: one object per line, as in JSON lines files")
+
+
+def _checked(value: Any, text: str, where: str) -> Any:
+    """JSON can contain half of a surrogate pair, such as "\\ud800"."""
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: contains half of a surrogate pair, not Unicode text. Try: repair it") from None
+    return value
+
+
+def _object(value: Any, where: str) -> Record:
+    if not isinstance(value, dict):
+        raise InputError(f'{where}: is {type(value).__name__}, not a JSON object. Try: an object like {{"text": …}}')
+    return value
+
+
+def _squad_records(articles: list, where: str) -> Iterator[tuple[str, Record]]:
+    """SQuAD's nesting: articles of paragraphs (each with a context) of questions."""
+    number = 0
+    try:
+        for article in articles:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    number += 1
+                    yield f"{where}: question {number}", {**question, "context": paragraph["context"]}
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{where}: after question {number}: not the layout of SQuAD ({error!r}), data → paragraphs → qas"
+        ) from None
+
+
+def text_of(record: Record, fields: Sequence[str], where: str) -> str:
+    """Return the text of some fields, one per line; null is empty, a list of strings gives a line for each.
+
+    Args:
+        record: from a file.
+        fields: names; "a.b" also names field b of the object in field a.
+        where: location for errors.
+
+    Raises:
+        InputError: a missing field, or a value that is not text.
+    """
+    if len(fields) == 1:
+        return _text(_value(record, fields[0], where), fields[0], where)
+    return "\n".join(filter(None, (_text(_value(record, field, where), field, where) for field in fields)))
+
+
+def _value(record: Record, field: str, where: str) -> Any:
+    if field in record:
+        return record[field]
+    value: Any = record
+    for name in field.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise missing_field(field, record, where)
+        value = value[name]
+    return value
+
+
+def missing_field(field: str, names: Iterable[str], where: str) -> InputError:
+    found = ", ".join(map(repr, names)) or "none"
+    return InputError(f"{where}: has no field {field!r}; its fields: {found}. Try: --text-field with one of them")
+
+
+def _text(value: Any, field: str, where: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = "\n".join(value)
+    if not isinstance(value, str):
+        raise InputError(
+            f"{where}: field {field!r} holds {type(value).__name__}, not text. Try: --text-field with another field"
+        )
+    return value.replace("\r\n", "\n").replace("\r", "\n") if "\r" in value else value

@@ -1,0 +1,72 @@
+"""Which part of the text a model is trained on, and which it is evaluated on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+import numpy as np
+
+from fastbert.batch import PackedBatch
+from fastbert.data import TokenStore, split_documents
+from fastbert.data.batches.spans import DocumentSpans
+from fastbert.text import Tokenizer
+from fastbert.training import memorization
+from fastbert.training.prepare_data import TrainingText
+
+Spans = np.ndarray | DocumentSpans
+
+
+@dataclass(frozen=True)
+class EvaluationText:
+    """What is trained on, and what is evaluated on.
+
+    Attributes:
+        train: documents of the training store.
+        store: has the evaluation documents.
+        heldout: those documents; the training text itself if nothing could be held out.
+        unseen: whether they are not trained on.
+        reason: why not.
+        memorization: exhaustive questions for a text small enough to memorize, else None.
+    """
+
+    train: Spans
+    store: TokenStore
+    heldout: Spans
+    unseen: bool
+    reason: str
+    memorization: PackedBatch | None
+
+    @classmethod
+    def choose(cls, text: TrainingText, fraction: float, *, max_length: int, next_sentence: bool) -> "EvaluationText":
+        """The held-out store if there is one, else a ``fraction`` of the training documents, else the training text."""
+        if text.heldout_store is not None:
+            train, heldout = (split_documents(store, fraction=0.0).train for store in (text.store, text.heldout_store))
+            if len(heldout):
+                return cls(train, text.heldout_store, heldout, True, "", None)
+            return cls(train, text.store, train, False, "the held-out text is empty", None)
+        split = split_documents(text.store, fraction=fraction)
+        if len(split.heldout):
+            return cls(split.train, text.store, split.heldout, True, "", None)
+        questions = memorization_batch(text.store, split.train, text.tokenizer, max_length, next_sentence)
+        return cls(split.train, text.store, split.train, False, split.reason, questions)
+
+    def sentences(self, limit: int) -> list[list[int]]:
+        """Up to ``limit`` evaluation sentences, as token ids."""
+        return list(islice((ids for span in self.heldout for ids in sentences_of(self.store, span)), limit))
+
+
+def memorization_batch(
+    store: TokenStore, spans: Spans, tokenizer: Tokenizer, max_length: int, next_sentence: bool
+) -> PackedBatch | None:
+    """Exhaustive questions for a text of a few lines, None for any other."""
+    if not memorization.small_enough(store.num_sentences, store.num_tokens):
+        return None
+    documents = [list(sentences_of(store, span)) for span in spans]
+    return memorization.questions(documents, tokenizer, max_length=max_length, next_sentence=next_sentence)
+
+
+def sentences_of(store: TokenStore, span) -> Iterator[list[int]]:
+    """The sentences of a span (first, last exclusive), as token ids."""
+    offsets = store.sentence_offsets[int(span[0]) : int(span[1]) + 1].tolist()
+    for start, stop in pairwise(offsets):
+        yield store.gather([start], [stop - start]).tolist()

@@ -1,0 +1,64 @@
+"""Architecture and configuration of the model to train."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastbert.config import Arch, BertConfig
+from fastbert.system.errors import InputError
+from fastbert.text import Tokenizer
+from fastbert.training.options import TrainOptions
+from fastbert.weights.huggingface import read_config
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The architecture of a run, and the configuration of the weights it starts from, if any."""
+
+    arch: Arch
+    init: BertConfig | None = None
+
+    @classmethod
+    def of(cls, options: TrainOptions) -> "Architecture":
+        """That of ``--init``, of ``--arch``, or the default of the objective."""
+        if not options.init:
+            return cls(options.arch or ("classic" if options.next_sentence else "modern"))
+        config = read_config(Path(options.init))
+        if options.arch not in (None, config.arch):
+            raise InputError(
+                f"--arch {options.arch}: the weights of --init {options.init} are {config.arch}. Try: without --arch"
+            )
+        return cls(config.arch, config)
+
+
+def config_of(options: TrainOptions, architecture: Architecture, preset: str, tokenizer: Tokenizer) -> BertConfig:
+    """The configuration to train, dropout included.
+
+    Raises:
+        InputError: the weights of ``--init`` do not suit the other options.
+    """
+    config = architecture.init
+    if config is None:
+        config = BertConfig.preset(
+            preset,
+            architecture.arch,
+            vocab_size=len(tokenizer),
+            max_position_embeddings=max(512, options.max_length),
+            pad_token_id=tokenizer.pad_id,
+            window=options.window,
+        )
+    elif options.max_length > config.max_position_embeddings:
+        raise InputError(
+            f"--max-length {options.max_length}: {options.init} has only {config.max_position_embeddings} positions. "
+            f"Try: --max-length {config.max_position_embeddings}"
+        )
+    elif len(tokenizer) != config.vocab_size:
+        raise InputError(
+            f"--init {options.init}: has {config.vocab_size:,} pieces, and the vocabulary {len(tokenizer):,}. "
+            "Try: without --tokenizer, to use the vocabulary it was trained with"
+        )
+    elif config.arch != "classic" and options.next_sentence:
+        raise InputError(
+            f"--objective mlm+nsp: {options.init} is a {config.arch} model without a next-sentence head. "
+            "Try: --objective mlm"
+        )
+    return config.replace(hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=options.dropout)

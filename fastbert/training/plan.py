@@ -1,0 +1,172 @@
+"""All decisions of a run, made once: every default filled in, every string parsed, the device known."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fastbert.config import Arch, BertConfig
+from fastbert.data.batches.loader import Objective
+from fastbert.data.batches.masking import MaskUnit
+from fastbert.distributed.choose import Mode, choose_mode
+from fastbert.distributed.world import World
+from fastbert.optim.schedules import (
+    DEFAULT_LEARNING_RATE,
+    DEFAULT_MUON_LEARNING_RATE,
+    DEFAULT_WEIGHT_DECAY,
+    BatchRamp,
+    RateSchedule,
+    Schedule,
+)
+from fastbert.runs.checkpoint import RetentionPolicy
+from fastbert.system.devices import quick_at_bf16
+from fastbert.training.evaluation_data import EvaluationText
+from fastbert.training.new_model import Architecture, config_of
+from fastbert.training.options import TrainOptions
+from fastbert.training.prepare_data import TrainingText
+
+TINY_CORPUS_TOKENS = 50_000  # below: preset tiny, one thread
+DEFAULT_MINUTES = 5.0
+MEMORIZATION_STEPS = 450  # well under a minute of CPU for the tiny preset
+FINAL_EVAL_SCALE = 8  # tokens of the final evaluation, in units of --eval-tokens
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The settings of a run; nothing behind it reads the options."""
+
+    # model
+    arch: Arch
+    preset: str
+    config: BertConfig  # with dropout
+    init: Path | None  # weights to start from
+    impl: str
+    # machine
+    device: torch.device
+    dtype: torch.dtype  # float32, or bfloat16 through autocast
+    threads: int | None
+    mode: Mode
+    ranks: int
+    # batches
+    objective: Objective
+    mask_rate: RateSchedule
+    mask_unit: MaskUnit
+    max_length: int
+    batch_tokens: int
+    batch_ramp: BatchRamp
+    micro_batches: int  # passes of a rank for one batch
+    seed: int
+    identity: str  # of vocabulary and text: checkpoints of another are refused
+    # length: one of them is set
+    minutes: float | None
+    steps: int | None
+    stop_after: int | None  # step
+    stop_when_memorized: bool
+    # optimizer
+    optimizer: Literal["muon", "adamw"]
+    learning_rate: float | None  # None: depends on the length of the run, as do the next two
+    muon_learning_rate: float | None
+    weight_decay: float | None
+    clip_norm: float
+    muon_dtype: torch.dtype
+    schedule: Schedule
+    # evaluation
+    evaluations: int  # during the run
+    eval_tokens: int
+    final_eval_scale: float  # cost of the final evaluation, in evaluations during the run
+    # checkpoints
+    checkpoint_every: int | None  # steps
+    retention: RetentionPolicy
+
+    @property
+    def optimizer_settings(self) -> dict[str, Any]:
+        """Keyword arguments of :class:`fastbert.optim.optimizers.Optimizers`."""
+        names = ("optimizer", "learning_rate", "muon_learning_rate", "weight_decay", "clip_norm", "muon_dtype")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def unused_parameters(self) -> tuple[str, ...]:
+        """Prefixes of the parameters that no loss reaches."""
+        return () if self.objective == "mlm+nsp" else ("pooler.", "next_sentence.")
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of one forward pass on one rank."""
+        return math.ceil(self.batch_ramp.unit / (self.ranks * self.micro_batches))
+
+
+def make_plan(
+    options: TrainOptions,
+    architecture: Architecture,
+    text: TrainingText,
+    evaluation: EvaluationText,
+    device: torch.device,
+    world: World,
+) -> TrainingPlan:
+    """Settle all options, given what is known about text, device and ranks."""
+    tiny, gpu = text.store.num_tokens < TINY_CORPUS_TOKENS, device.type == "cuda"
+    preset = options.preset or ("tiny" if tiny else "base" if gpu else "mini")
+    batch_tokens = options.batch_tokens or max(65_536 if gpu else 2048, options.max_length)
+    ramp = BatchRamp.parse(options.batch_ramp, batch_tokens, options.max_length)
+    memorize = evaluation.memorization is not None
+    open_ended = options.minutes is None and options.steps is None
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
+    rates = (options.learning_rate, options.muon_learning_rate, options.weight_decay)
+    if options.init or not evaluation.unseen:  # neither the weights nor the text should be forgotten
+        rates = fixed_hyperparameters(*rates)
+    return TrainingPlan(
+        arch=architecture.arch,
+        preset=preset,
+        config=config_of(options, architecture, preset, text.tokenizer),
+        init=Path(options.init) if options.init else None,
+        impl=options.impl,
+        device=device,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        # a second core has nothing to do with a few thousand tokens
+        threads=options.threads or (1 if tiny and not gpu else None),
+        mode=choose_mode(options.shard, options.parallel, device, world),
+        ranks=world.size,
+        objective=options.objective,
+        mask_rate=RateSchedule.parse(options.mask_rate),
+        mask_unit=options.mask_unit,
+        max_length=options.max_length,
+        batch_tokens=batch_tokens,
+        batch_ramp=ramp,
+        micro_batches=micro_batches(ramp.unit / world.size, options.micro_batch_tokens),
+        seed=options.seed,
+        identity=text.identity,
+        minutes=DEFAULT_MINUTES if open_ended and not memorize else options.minutes,
+        steps=MEMORIZATION_STEPS if open_ended and memorize else options.steps,
+        stop_after=options.stop_after,
+        stop_when_memorized=open_ended and memorize,
+        optimizer=options.optimizer,
+        learning_rate=rates[0],
+        muon_learning_rate=rates[1],
+        weight_decay=rates[2],
+        clip_norm=options.clip_norm,
+        muon_dtype=torch.float32 if options.precision == "fp32" else torch.bfloat16,
+        schedule=Schedule(options.warmup, options.decay),
+        evaluations=options.evaluations * (2 if memorize else 1),
+        eval_tokens=options.eval_tokens,
+        final_eval_scale=1.0 if memorize else FINAL_EVAL_SCALE,
+        checkpoint_every=options.checkpoint_every,
+        retention=RetentionPolicy(options.keep_last, options.keep_every),
+    )
+
+
+def fixed_hyperparameters(
+    learning_rate: float | None, muon_learning_rate: float | None, weight_decay: float | None
+) -> tuple[float, float, float]:
+    """Learning rates and weight decay that do not depend on the length of the run."""
+    return (
+        DEFAULT_LEARNING_RATE if learning_rate is None else learning_rate,
+        DEFAULT_MUON_LEARNING_RATE if muon_learning_rate is None else muon_learning_rate,
+        DEFAULT_WEIGHT_DECAY if weight_decay is None else weight_decay,
+    )
+
+
+def micro_batches(tokens: float, micro_batch_tokens: int | None) -> int:
+    """Passes of a rank for its ``tokens`` of a batch."""
+    return 1 if micro_batch_tokens is None else max(1, math.ceil(tokens / micro_batch_tokens))
