@@ -221,7 +221,7 @@ class Bert(TaskMethods):
         from fastbert.inference.scoring import score_texts
 
         self._require_head()
-        scored = score_texts(self.model, self.tokenizer, [texts] if isinstance(texts, str) else list(texts), method)
+        scored = score_texts(self.model, self.tokenizer, listed_texts(texts), method)
         values = scored if per_token else [text.score for text in scored]
         return values[0] if isinstance(texts, str) else values
 
@@ -233,8 +233,7 @@ class Bert(TaskMethods):
         """
         from fastbert.inference.scoring import pseudo_perplexity
 
-        listed = [texts] if isinstance(texts, str) else list(texts)
-        return pseudo_perplexity(self.score(listed, method, per_token=True))
+        return pseudo_perplexity(self.score(listed_texts(texts), method, per_token=True))
 
     # ---- generation ----
     def generate(
@@ -346,8 +345,11 @@ class Bert(TaskMethods):
         """
         import torch
 
+        from fastbert.tasks.model import require_token_types
+
         if self.model.next_sentence is None or any(n.startswith("next_sentence") for n in self.model.fresh):
             raise InputError("this model has no next-sentence head: train one with --objective mlm+nsp")
+        require_token_types(self.model.config)
         encoded = self.tokenizer.encode(first, second)
         if len(encoded.ids) > self._limit:
             raise InputError(f"both texts: {len(encoded.ids)} tokens, the model takes {self._limit}. Try: shorter ones")

@@ -53,6 +53,8 @@ def main(options: PredictOptions) -> int:
     for name in ("top_k", "max_answer_tokens"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    if options.output is not None and not (folder := Path(options.output).parent).is_dir():
+        raise InputError(f"--output {options.output}: {folder} is not a directory. Try: an existing one")
     from fastbert.bert import load
 
     bert = load(options.model, device=options.device)

@@ -23,7 +23,6 @@ MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 40, 10, 150
 LONG_FILES = {
     "fastbert/bert.py",
     "fastbert/ops/__init__.py",
-    "tests/tasks/test_finetune.py",
     "tests/text/test_tokenizer.py",
     "tests/text/test_tokenizer_parity.py",
     "tests/text/test_vocab_trainer.py",

@@ -1,1 +1,1 @@
-"""What a model knows: examples, probes, and ratings by people."""
+"""Evaluation beyond the loss: example predictions, probes, and human ratings."""

@@ -1,7 +1,4 @@
-"""Measures of a pretrained model: masked-LM loss, perplexity and accuracy, next-sentence accuracy, examples.
-
-Legend: B sequences, V vocabulary, M masked positions.
-"""
+"""Example predictions: sentences of the evaluation text with one masked word."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +11,7 @@ from fastbert.text.detokenize import detokenize
 
 @dataclass(frozen=True)
 class FilledMask:
-    """A sentence with one word hidden, the word, and what the model put there."""
+    """A sentence with one masked word, the word, and the model's predictions."""
 
     text: str  # with [MASK]
     word: str
@@ -27,46 +24,41 @@ class FilledMask:
 
 
 def fill_examples(bert: Bert, sentences: Sequence[Sequence[int]], count: int = 6, top_k: int = 3) -> list[FilledMask]:
-    """Hide a whole word in each of ``count`` sentences, of 8 to 32 tokens where there are any, and let the model guess.
+    """Mask a whole word in each of ``count`` sentences, of 8 to 32 tokens if there are any, and predict it.
 
     Args:
         bert: the model.
         sentences: token ids without special tokens.
         count: sentences to show.
-        top_k: guesses to show.
+        top_k: predictions to show.
     """
     tokenizer = bert.tokenizer
-    continues = np.asarray(tokenizer.is_continuation).astype(bool)
     random = np.random.default_rng(0)
-    picked: list[tuple[str, str]] = []
-    # of medium length; a text that has too few of those shows short ones
+    masked: list[tuple[str, str]] = []
+    # of medium length; a text with too few of those shows short ones
     order = sorted(random.permutation(len(sentences)).tolist(), key=lambda index: len(sentences[index]) < 8)
     for index in order:
         ids = list(sentences[index])
         if not 3 <= len(ids) <= 32:
             continue
-        words = [tokenizer.id_to_token(token) or "" for token in ids]
-        whole = [
-            i
-            for i, token in enumerate(ids)
-            if not continues[token]
-            and not (i + 1 < len(ids) and continues[ids[i + 1]])
-            and len(words[i]) >= 2
-            and words[i].isalpha()
-        ]
-        if not whole:
+        words, position = [], 0  # (position, token) of the words of one token
+        for word in tokenizer.group_words(ids):
+            token = tokenizer.id_to_token(word[0]) or ""
+            if len(word) == 1 and len(token) >= 2 and token.isalpha():
+                words.append((position, token))
+            position += len(word)
+        if not words:
             continue
-        place = whole[int(random.integers(len(whole)))]
-        word = words[place]
-        ids[place] = tokenizer.mask_id
-        picked.append((tokenizer.decode(ids, skip_special_tokens=False), word))
-        if len(picked) == count:
+        position, token = words[int(random.integers(len(words)))]
+        ids[position] = tokenizer.mask_id
+        masked.append((tokenizer.decode(ids, skip_special_tokens=False), token))
+        if len(masked) == count:
             break
-    if not picked:
+    if not masked:
         return []
-    answers = bert.fill_mask([text for text, _ in picked], top_k=top_k)
+    answers = bert.fill_mask([text for text, _ in masked], top_k=top_k)
     return [
         FilledMask(text, word, [(guess["token_str"], guess["score"]) for guess in guesses])
-        for (text, word), guesses in zip(picked, answers, strict=True)
+        for (text, word), guesses in zip(masked, answers, strict=True)
         if isinstance(guesses[0], dict)
     ]

@@ -202,16 +202,14 @@ def make_pairs(
     bert: Bert, sentences: Sequence[Sequence[int]], count: int, seed: int = 0
 ) -> dict[str, list[tuple[str, str]]]:
     """(original, the same tokens out of order), ``count`` of each kind if there are enough sentences."""
-    tokenizer = bert.tokenizer
-    continues = np.asarray(tokenizer.is_continuation).astype(bool)
-    random = np.random.default_rng(seed)
+    tokenizer, random = bert.tokenizer, np.random.default_rng(seed)
     pairs: dict[str, list[tuple[str, str]]] = {SWAPPED: [], SHUFFLED: []}
     longest = min(40, bert.model.config.max_position_embeddings - 2)
     for index in random.permutation(len(sentences)):
         ids = list(sentences[index])
         if not 6 <= len(ids) <= longest or tokenizer.unk_id in ids:
             continue
-        words = _words(ids, continues)
+        words = tokenizer.group_words(ids)
         movable = [i for i, word in enumerate(words) if (tokenizer.id_to_token(word[0]) or "")[:1].isalpha()]
         if len({tuple(words[i]) for i in movable}) < 4:
             continue
@@ -225,16 +223,6 @@ def make_pairs(
         if all(len(made) == count for made in pairs.values()):
             break
     return pairs
-
-
-def _words(ids: Sequence[int], continues: NDArray[np.bool_]) -> list[list[int]]:
-    words: list[list[int]] = []
-    for token in ids:
-        if words and continues[token]:
-            words[-1].append(token)
-        else:
-            words.append([token])
-    return words
 
 
 def _swap(words: list[list[int]], movable: list[int], random: np.random.Generator) -> list[list[int]]:

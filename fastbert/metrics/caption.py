@@ -1,6 +1,6 @@
 """The caption metrics with the conventions of the COCO tools and nlg-eval: white space splits, other constants.
 
-For figures that are to stand beside published ones of image captioning. BLEU's counts get 1e-15 and 1e-9 in place of
+For comparison with published figures of image captioning. BLEU's counts get 1e-15 and 1e-9 instead of
 smoothing, ROUGE-L takes the best precision and the best recall of several references with beta 1.2, METEOR is 1.5
 (without its paraphrase table) and "CIDEr" is CIDEr-D.
 

@@ -24,12 +24,12 @@ def map_drawing(found: WordMap, *, wide: bool) -> str:
     width, height = (1000, 620) if wide else (360, 460)
     largest, smallest = (21.0, 12.5) if wide else (14.0, 10.5)
     margin = 44 if wide else 26
-    low, high = found.places.min(axis=0), found.places.max(axis=0)
+    low, high = found.positions.min(axis=0), found.positions.max(axis=0)
     span = (high - low).clip(1e-9)
     taken: list[tuple[float, float, float, float]] = []
     shown, dots = [], []
     count = len(found.words)
-    for rank, (word, place) in enumerate(zip(found.words, found.places, strict=True)):
+    for rank, (word, place) in enumerate(zip(found.words, found.positions, strict=True)):
         across, up = (place - low) / span
         x, y = margin + across * (width - 2 * margin), height - 16 - up * (height - 36)
         size = largest - (largest - smallest) * (rank / max(count - 1, 1)) ** 0.5

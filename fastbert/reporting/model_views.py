@@ -68,7 +68,7 @@ class WordMap:
     """Words with positions in the plane."""
 
     words: list[str]  # the most frequent first
-    places: NDArray[np.float64]  # (words, 2)
+    positions: NDArray[np.float64]  # (words, 2)
     explained: float  # share of the vectors' variance along the two axes
 
 
@@ -89,11 +89,11 @@ def word_map(bert: Bert, run: Path, most: int = MAP_WORDS) -> WordMap | None:
     unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9)
     centred = unit - unit.mean(axis=0)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
-    places = left[:, :2] * singular[:2]
+    positions = left[:, :2] * singular[:2]
     # the sign of an axis is arbitrary: the most frequent word is put at the top left
-    places = places * np.where(places[0] > 0, -1.0, 1.0)
+    positions = positions * np.where(positions[0] > 0, -1.0, 1.0)
     explained = float((singular[:2] ** 2).sum() / (singular**2).sum())
-    return WordMap([tokenizer.id_to_token(i) or "" for i in chosen], places, explained)
+    return WordMap([tokenizer.id_to_token(i) or "" for i in chosen], positions, explained)
 
 
 def piece_counts(bert: Bert, run: Path) -> NDArray[np.int64]:

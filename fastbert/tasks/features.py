@@ -1,6 +1,6 @@
-"""Examples as rows of token ids, with what is to be predicted and the way back to words and characters.
+"""Examples as rows of token ids, with their targets and the mapping back to words and characters.
 
-Legend: B rows, T packed tokens, P places. Nothing is padded; long sentences and contexts become several rows.
+Legend: B rows, T packed tokens, P positions. Nothing is padded; long sentences and contexts become several rows.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Ints = NDArray[np.integer]
 
 @dataclass
 class Rows:
-    """What goes into the model: B rows of ids and token types, and the targets of a labelled set."""
+    """Model inputs: B rows of token ids and token types, and the targets of labelled examples."""
 
     ids: list[Ints] = field(default_factory=list)
     types: list[Ints] = field(default_factory=list)
@@ -34,41 +34,41 @@ class Rows:
     def lengths(self) -> NDArray[np.int64]:
         return np.array([len(row) for row in self.ids], np.int64)
 
-    def places_of(self, chosen: Sequence[int]) -> Ints | None:
-        """(P,) packed positions that predictions are wanted for, None: one a row, or all."""
+    def positions_of(self, chosen: Sequence[int]) -> Ints | None:
+        """(P,) packed positions to predict; None: one per row, or all."""
         return None
 
     def targets_of(self, chosen: Sequence[int]) -> Tensor | None:
-        """Targets of some rows, or None where nothing is labelled."""
+        """Targets of some rows; None without labels."""
         raise NotImplementedError
 
     def batch(self, chosen: Sequence[int]) -> PackedBatch:
-        """Some rows laid end to end."""
+        """Some rows as a packed batch."""
         lengths = np.array([len(self.ids[i]) for i in chosen], np.int64)
         bounds = np.concatenate([[0], lengths.cumsum()])
-        places = self.places_of(chosen)
+        positions = self.positions_of(chosen)
         return PackedBatch(
             input_ids=torch.from_numpy(np.concatenate([self.ids[i] for i in chosen]).astype(np.int64)),
             position_ids=torch.from_numpy(np.arange(bounds[-1]) - bounds[:-1].repeat(lengths)),
             token_type_ids=torch.from_numpy(np.concatenate([self.types[i] for i in chosen]).astype(np.int64)),
             cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
             max_seqlen=int(lengths.max()),
-            masked_index=None if places is None else torch.from_numpy(places.astype(np.int64)),
+            masked_index=None if positions is None else torch.from_numpy(positions.astype(np.int64)),
         )
 
     def used_ids(self) -> Ints:
-        """The different ids, ascending."""
+        """The distinct ids, ascending."""
         return np.unique(np.concatenate(self.ids)) if self.ids else np.zeros(0, np.int64)
 
     def renumber(self, new_ids: Ints) -> None:
-        """Replace each id by its entry in ``new_ids`` (V,)."""
+        """Replace each id with its entry in ``new_ids`` (V,)."""
         self.ids = [new_ids[row] for row in self.ids]
 
 
 # ---- texts and pairs ----
 @dataclass
 class TextRows(Rows):
-    """A row a text or pair; ``targets`` (B,) int64 classes or float32 numbers."""
+    """A row per text or pair; ``targets`` (B,) int64 classes or float32 numbers."""
 
     targets: NDArray | None = None
     truncated: int = 0  # examples that did not fit
@@ -97,15 +97,15 @@ def num_truncated(texts: Sequence[Any], lengths: Ints, tokenizer: Tokenizer, max
 # ---- words ----
 @dataclass
 class TokenRows(Rows):
-    """Parts of sentences; a prediction is made at the first piece of each word, in exactly one row."""
+    """Parts of sentences; each word is predicted at its first token, in exactly one row."""
 
-    places: list[Ints] = field(default_factory=list)  # in the row
-    origins: list[tuple[int, int]] = field(default_factory=list)  # (example, word of the first place)
-    targets: list[NDArray] | None = None  # label ids, aligned with places
+    positions: list[Ints] = field(default_factory=list)  # in the row
+    origins: list[tuple[int, int]] = field(default_factory=list)  # (example, word of the first position)
+    targets: list[NDArray] | None = None  # label ids, aligned with positions
 
-    def places_of(self, chosen: Sequence[int]) -> Ints:
+    def positions_of(self, chosen: Sequence[int]) -> Ints:
         starts = np.cumsum([0, *(len(self.ids[i]) for i in chosen)])[:-1]
-        return np.concatenate([self.places[i] + start for i, start in zip(chosen, starts, strict=True)])
+        return np.concatenate([self.positions[i] + start for i, start in zip(chosen, starts, strict=True)])
 
     def targets_of(self, chosen: Sequence[int]) -> Tensor | None:
         if self.targets is None:
@@ -116,16 +116,16 @@ class TokenRows(Rows):
 def token_rows(
     examples: Sequence[TaggedExample], tokenizer: Tokenizer, max_length: int, labels: Sequence[Sequence[int]] | None
 ) -> TokenRows:
-    """Words to pieces; a sentence that is too long goes on in a further row, which repeats some words for context."""
+    """Words to tokens; a sentence that is too long continues in another row, which repeats some words for context."""
     words = [word for e in examples for word in e.tokens]
     encoded = tokenizer.encode_batch(words, add_special_tokens=False)
     room = max_length - 2
     overlap = room // 4
     rows = TokenRows(targets=None if labels is None else [])
-    first = 0  # word of the whole list that the example begins with
+    first = 0  # index of the example's first word in the whole list
     for number, example in enumerate(examples):
-        # a word of nothing but removed characters has no piece, and gets [UNK] so that it has a tag; very long words
-        # are cut, since only the first piece is asked for
+        # a word whose characters are all removed has no token and gets [UNK], so that it has a tag; very long words
+        # are truncated, since only the first token is predicted
         pieces = [encoded[first + i][: max(room // 2, 1)] for i in range(len(example.tokens))]
         pieces = [row if len(row) else np.array([tokenizer.unk_id]) for row in pieces]
         first += len(pieces)
@@ -145,7 +145,7 @@ def token_rows(
             row = np.concatenate([[tokenizer.cls_id], *inside, [tokenizer.sep_id]])
             rows.ids.append(row)
             rows.types.append(np.zeros_like(row))
-            rows.places.append(starts[begin - context :])
+            rows.positions.append(starts[begin - context :])
             rows.origins.append((number, begin))
             if rows.targets is not None and labels is not None:
                 rows.targets.append(np.array(labels[number][begin:end], np.int64))
@@ -156,7 +156,7 @@ def token_rows(
 # ---- questions ----
 @dataclass
 class SpanRows(Rows):
-    """Windows of contexts; where an answer is not inside a window its targets are 0, the [CLS]."""
+    """Windows of contexts; if the answer is not inside a window, its targets are 0, the [CLS]."""
 
     examples: list[int] = field(default_factory=list)  # of each row
     offsets: list[Ints] = field(default_factory=list)  # (L, 2) characters of the context, (-1, -1) outside of it
@@ -195,35 +195,35 @@ def span_rows(
         chars = contexts.char_offsets[contexts.offsets[number] : contexts.offsets[number + 1]]
         room = max_length - len(question) - 3
         if room < 1:
-            raise InputError(f"{example.where}: max_length {max_length} leaves the context no room: make it larger")
+            raise InputError(f"{example.where}: max_length {max_length} leaves the context no room. Try: a larger one")
         overlap = min(stride, room // 2)
         head = len(question) + 2
         for begin in range(0, max(len(ids) - overlap, 1), room - overlap):
             window = ids[begin : begin + room]
             row = np.concatenate([[tokenizer.cls_id], question, [tokenizer.sep_id], window, [tokenizer.sep_id]])
-            places = np.full((len(row), 2), -1, np.int64)
-            places[head : head + len(window)] = chars[begin : begin + room]
+            positions = np.full((len(row), 2), -1, np.int64)
+            positions[head : head + len(window)] = chars[begin : begin + room]
             rows.ids.append(row.astype(np.int64))
             rows.types.append((np.arange(len(row)) >= head).astype(np.int64))
             rows.examples.append(number)
-            rows.offsets.append(places)
-            targets.append(_answer_tokens(example, places) if labelled else (0, 0))
+            rows.offsets.append(positions)
+            targets.append(_answer_tokens(example, positions) if labelled else (0, 0))
     if labelled:
         rows.targets = np.array(targets, np.int64).reshape(-1, 2)
     return rows
 
 
-def _answer_tokens(example: QuestionExample, places: Ints) -> tuple[int, int]:
-    """First and last token of the first answer, (0, 0) where it is not wholly in the window."""
+def _answer_tokens(example: QuestionExample, positions: Ints) -> tuple[int, int]:
+    """First and last token of the first answer; (0, 0) if it is not completely inside the window."""
     if not example.answers:
         return 0, 0
     text, start = example.answers[0]
     end = start + len(text)
-    inside = np.flatnonzero((places[:, 0] >= 0) & (places[:, 1] > start) & (places[:, 0] < end))
+    inside = np.flatnonzero((positions[:, 0] >= 0) & (positions[:, 1] > start) & (positions[:, 0] < end))
     if not len(inside):
         return 0, 0
     first, last = int(inside[0]), int(inside[-1])
-    context = np.flatnonzero(places[:, 0] >= 0)
-    cut_left = first == context[0] and places[first, 0] > start
-    cut_right = last == context[-1] and places[last, 1] < len(example.context[:end].rstrip())
+    context = np.flatnonzero(positions[:, 0] >= 0)
+    cut_left = first == context[0] and positions[first, 0] > start
+    cut_right = last == context[-1] and positions[last, 1] < len(example.context[:end].rstrip())
     return (0, 0) if cut_left or cut_right else (first, last)

@@ -90,8 +90,7 @@ def read_data(
         InputError: one line with file, line number and remedy.
     """
     fields, notes = fields or FieldNames(), Notes()
-    pairs_wanted = task == "pairs"
-    if pairs_wanted:
+    if pairs_required := task == "pairs":
         task = "regression" if looks_like_numbers(train, fields) else "classification"
     if task == "tagging":
         scores.require_seqeval()
@@ -113,7 +112,7 @@ def read_data(
     pairs = None
     if task in ("classification", "regression"):
         pairs = has_pairs([e for examples in read.values() for e in examples])
-        if pairs_wanted and not pairs:
+        if pairs_required and not pairs:
             raise InputError(f"{read['train'][0].where}: has one text, --task pairs needs two. Try: text_a and text_b")
     settings = TaskSettings(
         task,

@@ -1,6 +1,6 @@
 """An encoder with the head of a task, packed, in Hugging Face layout both ways.
 
-Legend: B rows, T packed tokens, P places, D hidden_size, C outputs.
+Legend: B rows, T packed tokens, P positions, D hidden_size, C outputs.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -22,20 +22,20 @@ Head = Literal["sequence", "token", "span"]
 HEAD_OF = {"classification": "sequence", "regression": "sequence", "tagging": "token", "qa": "span"}
 _FAMILY = {"classic": "Bert", "roformer": "RoFormer", "modern": "ModernBert"}
 _SUFFIX = {"sequence": "ForSequenceClassification", "token": "ForTokenClassification", "span": "ForQuestionAnswering"}
-SETTINGS = "fastbert"  # the field of config.json that keeps what stock transformers does not ask for
+SETTINGS = "fastbert"  # the field of config.json with the settings that transformers does not have
 
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """What a model was fine-tuned for; kept in ``config.json``."""
+    """What a model was fine-tuned for; stored in ``config.json``."""
 
     task: str  # classification, regression, tagging, qa
     labels: tuple[str, ...] = ()  # in the order of their ids
-    pairs: bool | None = None  # two texts; None: not known (a model from elsewhere)
+    pairs: bool | None = None  # two texts per example; None: unknown (not our model)
     max_length: int = 256  # tokens of a row
     stride: int = 128  # tokens by which the windows of a context overlap
-    unanswerable: bool = True  # whether "there is no answer" is an answer
-    max_answer_tokens: int = 60  # of the answers it gives
+    unanswerable: bool = True  # whether it may answer that there is no answer
+    max_answer_tokens: int = 60  # the longest answer
 
     @property
     def head(self) -> str:
@@ -47,16 +47,16 @@ class TaskSettings:
 
 
 class TaskModel(nn.Module):
-    """A pretrained encoder and a head, as transformers' models of the same names have it.
+    """A pretrained encoder with a head, equal to the models of transformers.
 
     Sequence: classic pools by tanh(dense([CLS])), RoFormer has dense → activation, ModernBERT its prediction head after
     [CLS] or mean pooling. Token and span: a linear layer on every token (ModernBERT: after its prediction head).
 
     Args:
-        backbone: the encoder, with the pooler and the prediction head that some heads use.
+        backbone: the encoder, with the pooler or prediction head that some heads use.
         settings: the task.
-        dropout: before the classifier, in training; the encoder's own is in ``backbone.config``.
-        pooling: "cls" or "mean", of ModernBERT's sequence head.
+        dropout: before the classifier in training; the encoder's is in ``backbone.config``.
+        pooling: "cls" or "mean", for ModernBERT's sequence head.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TaskModel(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Logits: (B, C) of a sequence head, (P, C) at ``batch.masked_index`` of a token head, (T, 2) of a span."""
-        hidden = self._wanted(batch)
+        hidden = self._hidden_states(batch)
         backbone, sequence = self.backbone, self.settings.head == "sequence"
         if backbone.config.arch == "modern":
             hidden = backbone.head(hidden)
@@ -88,8 +88,8 @@ class TaskModel(nn.Module):
             hidden = F.dropout(hidden, self.dropout_p, self.training)
         return self.classifier(hidden).float()
 
-    def _wanted(self, batch: PackedBatch) -> Tensor:
-        """The hidden states that the head reads; the last layer works out no others."""
+    def _hidden_states(self, batch: PackedBatch) -> Tensor:
+        """The hidden states that the head reads; the last layer computes no others."""
         if self.settings.head == "span":
             return self.backbone.encode(batch)
         if self.settings.head == "token":
@@ -144,19 +144,19 @@ class TaskModel(nn.Module):
     def from_pretrained(
         cls, directory: str | Path, backbone: BertForPreTraining | None = None, impl: str = "auto"
     ) -> "TaskModel":
-        """Read a directory that has the head of a task, ours or Hugging Face's.
+        """Read a directory with a task head, ours or Hugging Face's.
 
         Args:
-            backbone: the encoder of that directory, where it is loaded already.
+            backbone: the encoder of that directory, if it is already loaded.
 
         Raises:
-            InputError: no such head there, or one that is damaged.
+            InputError: no such head, or a damaged one.
         """
         directory = Path(directory)
-        hf = read_object(directory / "config.json", "give a directory that python -m fastbert.finetune wrote")
+        hf = read_object(directory / "config.json", "Try: a directory written by python -m fastbert.finetune")
         settings = settings_of(hf, str(directory))
         if settings is None:
-            raise InputError(f"{directory}: holds no head of a task ({hf.get('architectures')}): fine-tune the model")
+            raise InputError(f"{directory}: has no task head ({hf.get('architectures')}). Try: fastbert.finetune")
         backbone = backbone or BertForPreTraining.from_pretrained(directory, impl=impl)
         if backbone.config.arch == "modern" and hf.get("classifier_activation", "gelu") != hf.get(
             "hidden_activation", "gelu"
@@ -166,7 +166,7 @@ class TaskModel(nn.Module):
         if settings.head != "sequence" and backbone.config.arch != "modern":
             read = ()
         if missing := [name for name in backbone.fresh if name.startswith(read) and read]:
-            raise InputError(f"{directory}: the weights lack {missing[0]}, which the head needs: not a whole model")
+            raise InputError(f"{directory}: the weights lack {missing[0]} of the head. Try: the complete model")
         dropout = hf.get("classifier_dropout")
         model = cls(
             backbone,
@@ -179,10 +179,10 @@ class TaskModel(nn.Module):
 
 
 def settings_of(hf: dict[str, Any], source: str = "config.json") -> TaskSettings | None:
-    """The task of a Hugging Face configuration, None where it has no head of one.
+    """The task of a Hugging Face configuration; None without a task head.
 
     Raises:
-        InputError: a head that there is nothing for here, or labels that make no sense.
+        InputError: a head that is not supported, or labels that are invalid.
     """
     architecture = (hf.get("architectures") or [""])[0]
     head = next((name for name, suffix in _SUFFIX.items() if str(architecture).endswith(suffix)), None)
@@ -192,9 +192,9 @@ def settings_of(hf: dict[str, Any], source: str = "config.json") -> TaskSettings
     try:
         labels = tuple(str(named[key]) for key in sorted(named, key=int))
     except (ValueError, TypeError, AttributeError):
-        raise InputError(f"{source}: id2label must map numbers to names: copy the file again") from None
+        raise InputError(f"{source}: id2label does not map numbers to names. Try: copy the file again") from None
     if head == "sequence" and hf.get("problem_type") == "multi_label_classification":
-        raise InputError(f"{source}: a head with several labels a text is not supported")
+        raise InputError(f"{source}: a head with several labels per text (multi_label_classification) is not supported")
     task = {"token": "tagging", "span": "qa"}.get(head, "regression" if len(labels) == 1 else "classification")
     longest = min(512, int(hf.get("max_position_embeddings", 512)))
     kept = hf.get(SETTINGS)
@@ -226,7 +226,7 @@ def load_head(model: TaskModel, directory: Path) -> None:
 
 
 def _head_names(arch: str, head: str) -> dict[str, str]:
-    """Our module → Hugging Face's name."""
+    """Our module → its name in Hugging Face."""
     if head == "sequence" and arch == "roformer":
         return {"dense": "classifier.dense", "classifier": "classifier.out_proj"}
     return {"classifier": "qa_outputs" if head == "span" and arch != "modern" else "classifier"}
@@ -237,12 +237,12 @@ def _load_linear(linear: nn.Linear, weights: dict[str, Tensor], name: str, direc
         tensor, own = weights.get(f"{name}.{part}"), getattr(linear, part)
         if tensor is None or tensor.shape != own.shape:
             got = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
-            raise InputError(f"{directory}: {name}.{part} is {got}, expected {tuple(own.shape)}: not a whole model")
+            raise InputError(f"{directory}: {name}.{part} is {got}, expected {tuple(own.shape)}. Try: the whole model")
         own.data.copy_(tensor)
 
 
 def spread_rows(logits: Tensor, batch: PackedBatch) -> Tensor:
-    """(T, 2) → (B, L, 2), minus infinity behind the end of a row."""
+    """(T, 2) → (B, L, 2), minus infinity after the end of a row."""
     lengths = batch.cu_seqlens.diff().long()
     row = torch.arange(len(lengths), device=logits.device).repeat_interleave(lengths)
     padded = logits.new_full((len(lengths) * batch.max_seqlen, logits.shape[-1]), float("-inf"))

@@ -46,7 +46,7 @@ def outputs(model: TaskModel, rows: Rows, batch_tokens: int = BATCH_TOKENS) -> l
             batch = rows.batch(chosen).to(device)
             logits = model(batch).cpu().numpy()
             if isinstance(rows, TokenRows):
-                cuts = np.cumsum([len(rows.places[i]) for i in chosen])[:-1]
+                cuts = np.cumsum([len(rows.positions[i]) for i in chosen])[:-1]
             elif isinstance(rows, SpanRows):
                 cuts = np.cumsum([len(rows.ids[i]) for i in chosen])[:-1]
             else:

@@ -197,8 +197,7 @@ def train(
     Raises:
         Diverged: before the first evaluation; later ones are recorded in the progress.
     """
-    device = next(model.parameters()).device
-    schedule = Schedule(recipe.warmup, 1.0 - recipe.warmup)
+    device, schedule = next(model.parameters()).device, Schedule(recipe.warmup, 1.0 - recipe.warmup)
     steps_per_epoch = -(-len(rows) // recipe.batch_size)
     total = max(1, round(recipe.epochs * steps_per_epoch))
     every = steps_per_epoch / recipe.evaluations if recipe.evaluations else float("inf")

@@ -84,7 +84,7 @@ class Report:
     loops: tuple[Loop, ...]
 
     def faults(self) -> list[str]:
-        """What no kernel may have, whatever its budget."""
+        """What no kernel may have, regardless of its budget."""
         found = []
         if self.spill_bytes:
             found.append(f"{self.spill_bytes} bytes of spills")
@@ -129,7 +129,7 @@ def signature_of(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[t
         if divisible:
             attributes[(position,)] = [["tt.divisibility", 16]]
     if given:
-        raise TypeError(f"{launch.name}: takes no {', '.join(given)}")
+        raise TypeError(f"{launch.name}: has no parameter {', '.join(given)}")
     return types, constants, attributes
 
 

@@ -1,4 +1,4 @@
-"""Liger's row kernels beside ours, compiled ahead of time by the same compiler and read by the same auditor.
+"""Liger's row kernels compared with ours, compiled ahead of time by the same compiler and read by the same auditor.
 
 ``python kernels/audit/liger.py --target sm_90`` prints one table; it needs no GPU, and ``pip install --no-deps
 liger-kernel`` (not a dependency). Both sides get bfloat16 at BERT-base's widths and the block sizes and warps of their
@@ -48,7 +48,7 @@ def _liger(module: str) -> Any:
 
 
 def liger_launches(arch: str) -> dict[str, Launch]:
-    """Liger's kernels with the arguments that its launchers give them.
+    """Liger's kernels with the arguments of its launchers.
 
     Raises:
         ImportError: liger-kernel is not installed.

@@ -79,7 +79,7 @@ def disassemble(cubin: bytes) -> Code:
         text = _run("nvdisasm", "-c", file.name)
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
-        raise RuntimeError(f"cuobjdump -res-usage said nothing of registers: {usage[:200]!r}")
+        raise RuntimeError(f"cuobjdump -res-usage printed no registers: {usage[:200]!r}")
     ops, targets, labels = [], [], {}
     for line in text.splitlines():
         if m := re.match(r"^\s*(\.L_\w+):", line):

@@ -1,4 +1,4 @@
-"""Block sizes, warps and stages of every kernel: a static table beside each kernel, overlaid by a JSON file.
+"""Block sizes, warps and stages of every kernel: a static table next to each kernel, overlaid by a JSON file.
 
 A table maps (architecture, element bytes, size) to a :class:`Config`. The static entries were chosen with the
 ahead-of-time audit (``python kernels/audit/audit.py``): no spills, the shared memory fits. ``python -m
@@ -53,7 +53,7 @@ def pick(op: str, arch: str, itemsize: int, size: int, static: Config) -> Config
 
 @contextlib.contextmanager
 def forced(**configs: Config) -> Iterator[None]:
-    """Use these configurations, by op name, whatever the tables say (tests and the tuner)."""
+    """Use these configurations, by op name, instead of the tables (tests and the tuner)."""
     global _forced
     before, _forced = _forced, {**_forced, **configs}
     try:
@@ -64,7 +64,7 @@ def forced(**configs: Config) -> Iterator[None]:
 
 @contextlib.contextmanager
 def observed() -> Iterator[dict[str, tuple[str, Config]]]:
-    """Collect what launchers ask for, inside the with block: key → (op, static configuration)."""
+    """Collect the requests of launchers inside the with block: key → (op, static configuration)."""
     global _asked
     before, _asked = _asked, {}
     try:

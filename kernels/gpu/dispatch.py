@@ -33,7 +33,7 @@ _WHOLE = {"embed_layer_norm": ("word", "position", "token_type"), "masked_lm_los
 OPS = tuple(_ROWS)
 
 
-# torch.compile asks these once and keeps the answer, in place of tracing into them
+# torch.compile calls these once and keeps the result instead of tracing into them
 @torch.compiler.assume_constant_result
 def _no_triton() -> str | None:
     if not _has_triton():
@@ -60,7 +60,7 @@ def _old_device(index: int) -> str | None:
 def _device_refusal(tensors: Mapping[str, Tensor | None]) -> str | None:
     given = {name: x for name, x in tensors.items() if x is not None}
     if not given:
-        return "no tensor says which device to run on"
+        return "no tensor determines the device"
     first_name, first = next(iter(given.items()))
     for name, x in given.items():
         if x.device != first.device:
@@ -103,7 +103,7 @@ def _head_refusal(op: str, tensors: Mapping[str, Tensor | None], options: Mappin
 
 
 def no_kernel(op: str, tensors: Mapping[str, Tensor | None]) -> str | None:
-    """Return why no Triton kernel was written for this op, whatever the machine and the tensors; None: there is one."""
+    """Why this op has no Triton kernel at all, on any machine and for any tensors; None if it has one."""
     if op not in OPS:
         return f"there is no Triton kernel for {op!r}. {_REMEDY}"
     if tensors.get("row_weights") is not None:

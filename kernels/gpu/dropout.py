@@ -11,7 +11,7 @@ from torch import Tensor
 
 @triton.jit
 def row_dropout(seed, row, threshold, inverse_keep, BLOCK: tl.constexpr):
-    """(BLOCK,) factors, 0 or 1/(1-p), of one row; Philox gives four numbers a call, for columns 4g … 4g+3."""
+    """(BLOCK,) factors, 0 or 1/(1-p), of one row; Philox returns four numbers per call, for columns 4g … 4g+3."""
     group = tl.arange(0, BLOCK // 4)
     zero = tl.zeros_like(group)
     r0, r1, r2, r3 = tl.philox(seed, zero + tl.cast(row, tl.int32), group, zero, zero)

@@ -126,7 +126,7 @@ def embed_layer_norm(
 ) -> Tensor:
     """Embeddings + LayerNorm in Triton; semantics of :func:`fastbert.reference.embed_layer_norm`.
 
-    Ids are not looked at on the host, which would wait for the device: one that its table has no row for gives NaN.
+    Ids are not checked on the host, which would wait for the device: an id outside its table gives NaN.
     """
     shape = input_ids.shape
     if position is None or position_ids is None:

@@ -117,7 +117,7 @@ def feed_forward(
 ) -> Tensor:
     """LayerNorm → Linear → GELU/GeGLU → Linear → residual; semantics of :func:`fastbert.reference.feed_forward`.
 
-    The products run in x's dtype: under autocast give x in the narrow one.
+    The matmuls run in x's dtype: under autocast pass x in the lower precision.
     """
     rows = x.reshape(-1, x.shape[-1])
     up, down = up_weight.to(x.dtype), down_weight.to(x.dtype)

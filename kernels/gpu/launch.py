@@ -67,7 +67,7 @@ def arch_of(tensor: Tensor) -> str:
 
 @contextlib.contextmanager
 def recording(arch: str) -> Iterator[list[Launch]]:
-    """Write launches down in place of running them, as if every tensor lived on ``arch``."""
+    """Record launches instead of running them, as if every tensor were on ``arch``."""
     global _recorded, _recorded_arch
     before = _recorded, _recorded_arch
     _recorded, _recorded_arch = [], arch

@@ -1,4 +1,4 @@
-"""Every op's Triton implementation under the name that ``fastbert.ops`` gives it. Importing this imports triton."""
+"""The Triton implementation of every op, under its name in ``fastbert.ops``. Importing this imports triton."""
 
 from fastbert.kernels.attention.op import attention
 from fastbert.kernels.embed import embed_layer_norm

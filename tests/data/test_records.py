@@ -173,3 +173,23 @@ def test_parquet_of_numbers_and_cut_short(tmp_path):
     assert "int" in message and "--text-field" in message
     whole = parquet_bytes({"text": ["a" * 1000] * 1000})
     assert "damaged" in fault(write(tmp_path / "c.parquet", whole[:-100]))
+
+
+# ---- tab-separated files that do not quote ----
+TSV = [
+    ("GLUE", ['"It was great\t1', 'the cat\t0', 'very good" said maria\t1', '"quoted" first\t0'],
+     [('"It was great', "1"), ("the cat", "0"), ('very good" said maria', "1"), ('"quoted" first', "0")]),
+    ("open in two rows", ['"Good film\t1', "the cat\t0", 'bad movie"\t0'],
+     [('"Good film', "1"), ("the cat", "0"), ('bad movie"', "0")]),
+    ("in the last field", ['a\t"Good film', 'x\tthe cat"'], [("a", '"Good film'), ("x", 'the cat"')]),
+    ("pandas", ['"a ""quoted"" word"\t1', '"with\ta tab"\t0', '"two\nlines"\t1', '1\t"two\nlines"'],
+     [('a "quoted" word', "1"), ("with\ta tab", "0"), ("two\nlines", "1"), ("1", "two\nlines")]),
+    ("all quoted", ['"a"\t"1"', '"b"\t"0"'], [("a", "1"), ("b", "0")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "rows", "expected"), TSV, ids=[case[0] for case in TSV])
+def test_quotes_in_tab_separated_files(tmp_path, name, rows, expected):
+    (tmp_path / "f.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n", encoding="utf-8")
+    found = [(record["text"], record["label"]) for _, record in records.read_records(str(tmp_path / "f.tsv"))]
+    assert found == expected

@@ -184,7 +184,7 @@ def test_tokens_attention_and_map_are_the_models(run):
     centred = unit - unit.mean(axis=0)
     # no other plane holds more of the variance
     eigenvalues = np.linalg.eigvalsh(centred.T @ centred)[::-1]
-    assert (found.places**2).sum() == pytest.approx(eigenvalues[:2].sum(), rel=1e-4)
+    assert (found.positions**2).sum() == pytest.approx(eigenvalues[:2].sum(), rel=1e-4)
     assert found.explained == pytest.approx(eigenvalues[:2].sum() / eigenvalues.sum(), rel=1e-4)
 
 

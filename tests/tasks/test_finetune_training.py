@@ -123,15 +123,16 @@ def test_training_the_used_pieces_only_gives_the_same_model(pretrained):
         torch.testing.assert_close(found[1][name], tensor, atol=1e-5, rtol=1e-4)
 
 
-def test_token_rows_ask_every_word_once(pretrained):
+def test_token_rows_predict_every_word_once(pretrained):
     tokenizer = Tokenizer.load(pretrained / "classic")
     examples = [TaggedExample("", ["casa"] * 50), TaggedExample("", ["\u200b", "x" * 300, "fim"])]
     rows = token_rows(examples, tokenizer, 16, [[0] * 50, [0, 1, 2]])
-    asked = [(e, w + i) for (e, w), places in zip(rows.origins, rows.places, strict=True) for i in range(len(places))]
-    assert asked == [(0, i) for i in range(50)] + [(1, i) for i in range(3)]
+    words = zip(rows.origins, rows.positions, strict=True)
+    predicted = [(e, w + i) for (e, w), positions in words for i in range(len(positions))]
+    assert predicted == [(0, i) for i in range(50)] + [(1, i) for i in range(3)]
     assert max(len(row) for row in rows.ids) <= 16
     assert all(row[place] not in (tokenizer.cls_id, tokenizer.sep_id)
-               for row, places in zip(rows.ids, rows.places, strict=True) for place in places)  # fmt: skip
+               for row, positions in zip(rows.ids, rows.positions, strict=True) for place in positions)  # fmt: skip
 
 
 def test_windows_cover_the_context_and_point_at_the_answer(pretrained):

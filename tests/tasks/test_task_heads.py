@@ -44,6 +44,7 @@ def spread(module):
 
 def ours_of(arch, task, pooling="cls"):
     config = BertConfig.preset("tiny", arch=arch, vocab_size=130, max_position_embeddings=64)
+    torch.manual_seed(1)  # logits that differ enough to tell heads apart
     return spread(TaskModel(BertForPreTraining(config), settings(task), pooling=pooling))
 
 
@@ -172,12 +173,12 @@ def test_heads_that_cannot_be_read_say_why(tmp_path):
     with pytest.raises(InputError, match=r"classifier\.weight is of shape \(7, 128\), expected \(3, 128\)"):
         TaskModel.from_pretrained(tmp_path)
     save_file({k: v for k, v in state.items() if "pooler" not in k}, path)
-    with pytest.raises(InputError, match=r"lack pooler\.bias, which the head needs"):
+    with pytest.raises(InputError, match=r"pooler\.bias"):
         TaskModel.from_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))
-    with pytest.raises(InputError, match="several labels a text is not supported"):
+    with pytest.raises(InputError, match="multi_label_classification"):
         TaskModel.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForPreTraining"]}))
-    with pytest.raises(InputError, match="no head of a task"):
+    with pytest.raises(InputError, match="BertForPreTraining"):
         TaskModel.from_pretrained(tmp_path)

@@ -5,6 +5,7 @@ Every record comes with its location ("file: line n", "file: record n"), which e
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -18,6 +19,7 @@ Record = dict[str, Any]
 KINDS = "JSON lines (.jsonl), CSV (.csv, .tsv)"
 # of one CSV field: an open quote would otherwise swallow the rest of the file
 MAX_FIELD_CHARS = 64 << 20
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _DELIMITERS = {"csv": (",", ";", "\t"), "tsv": ("\t",)}
 
 
@@ -81,7 +83,8 @@ def csv_rows(stream: ByteStream, kind: str) -> Iterator[tuple[int, list[str]]]:
         if not row.isspace():
             break
     delimiter = max(_DELIMITERS[kind], key=(head or [""])[-1].count)
-    reader = csv.reader(chain(head, rows), delimiter=delimiter, strict=True)
+    lines: Iterator[str] = chain(head, rows)
+    reader = csv.reader(_escape_quotes(lines) if delimiter == "\t" else lines, delimiter=delimiter, strict=True)
     num_fields = last_line = 0
     try:
         for values in reader:
@@ -102,6 +105,31 @@ def csv_rows(stream: ByteStream, kind: str) -> Iterator[tuple[int, list[str]]]:
             f"{stream.name}: line {last_line + 1}: the record that begins there is not CSV ({error}). "
             'Try: close its quotes, and write " inside a quoted field as ""'
         ) from None
+
+
+def _escape_quotes(rows: Iterator[str]) -> Iterator[str]:
+    """Tab-separated rows as CSV: quotes of files that do not quote (GLUE's) are escaped.
+
+    A quote at the start of a field is literal unless it closes at the end of the field, or the next line continues it.
+    """
+    num_fields, is_open = 0, False
+    row = next(rows, None)
+    while row is not None:
+        following = next(rows, None)
+        fields = row.removesuffix("\n").split("\t")
+        if is_open:
+            is_open = row.count('"') % 2 == 0
+        elif not row.isspace():
+            num_fields = num_fields or len(fields)
+            literal = [field.startswith('"') and not _QUOTED.fullmatch(field) for field in fields]
+            continues = literal[-1] and following is not None and following.count("\t") + 1 != num_fields
+            if len(fields) != num_fields or continues or num_fields == 1:
+                is_open = row.count('"') % 2 == 1
+            elif any(literal):
+                pairs = zip(fields, literal, strict=True)
+                row = "\t".join('"' + f.replace('"', '""') + '"' if quoted else f for f, quoted in pairs) + "\n"
+        yield row
+        row = following
 
 
 def json_records(stream: ByteStream) -> Iterator[tuple[str, Record]]:

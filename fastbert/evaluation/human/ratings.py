@@ -176,11 +176,11 @@ def _sign_flips(gaps: np.ndarray, random: np.random.Generator, resamples: int) -
 def _agreement(criterion: str, ratings: Sequence[Rating], raters: list[str], key: Key) -> Agreement:
     if len(raters) < 2:
         return Agreement(criterion, math.nan, "only one rater")
-    places = {item: column for column, item in enumerate(key.items)}
-    table = np.full((len(raters), len(places)), np.nan)
+    positions = {item: column for column, item in enumerate(key.items)}
+    table = np.full((len(raters), len(positions)), np.nan)
     for rating in ratings:
         if rating.criterion == criterion:
-            table[raters.index(rating.rater), places[rating.item]] = rating.value
+            table[raters.index(rating.rater), positions[rating.item]] = rating.value
     if not (np.sum(~np.isnan(table), axis=0) >= 2).any():
         return Agreement(criterion, math.nan, "no text has two raters")
     paired = table[:, np.sum(~np.isnan(table), axis=0) >= 2]

@@ -13,7 +13,7 @@ from fastbert.kernels.launch import Config, next_power_of_2
 
 ONE_BLOCK_MAX = 128
 _FAMILIES = {"sm_90": "hopper", "sm_100": "sm_100", "sm_103": "sm_100", "sm_120": "sm_120", "gfx942": "gfx942"}
-# options of a call, the one that costs most registers first; masks are free beside a bias or dropout
+# options of a call, the one that costs most registers first; masks are free with a bias or dropout
 _VARIANTS = ("both", "bias", "dropout", "masked", "plain")
 
 Tile = tuple[int, int, int, int] | None
@@ -54,7 +54,7 @@ _NARROW = {
         "queries": _row(_M1, _M1, _M1, _M1, _M1),
     },
 }
-# as Hopper, but for a mask beside the keys' gradient, which spills there
+# as Hopper, except for a mask with the gradient of the keys, which spills there
 _NARROW["sm_100"] = _NARROW["hopper"] | {"keys": _row(_KS, _KS, _KS, _KS, _K)}
 # head_dim 128
 _WIDE = {
@@ -110,7 +110,7 @@ def tile_of(kind: str, arch: str, itemsize: int, head_dim: int, max_seqlen: int,
 def config_of(
     kind: str, arch: str, itemsize: int, head_dim: int, max_seqlen: int, arguments: Mapping[str, Any]
 ) -> Config | None:
-    """The configuration to launch with, tuned or static; None where :func:`tile_of` gives none."""
+    """The configuration to launch with, tuned or static; None if :func:`tile_of` returns none."""
     tile = tile_of(kind, arch, itemsize, head_dim, max_seqlen, arguments)
     if tile is None:
         return None

@@ -15,7 +15,7 @@ LOG2_E = 1.4426950408889634
 def sequence_bounds(CU_SEQLENS, b, L, T, PACKED: tl.constexpr):
     """First token and length of sequence ``b``: packed by its cumulative lengths, padded by arithmetic.
 
-    Cumulative lengths that do not fit the T tokens are cut to fit: a wrong argument gives a wrong answer, never an
+    Cumulative lengths that exceed the T tokens are clamped: a wrong argument gives a wrong result, never an
     access outside a tensor, and needs no wait for the device to find out. (A length above L needs no cut: it lies
     within T, and cutting it too cost the backward 7 % more instructions.)
     """

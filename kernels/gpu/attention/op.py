@@ -5,7 +5,7 @@
 Shapes: packed Q, K, V (T, N, H) with cu_seqlens (B + 1,), or padded (B, L, N, H) with a key mask (B, L); a padded batch
 is a packed one whose sequences all have length L. Views of one (T, 3, N, H) projection are read in place.
 Saved for the backward: Q, K, V, O and the log-sum-exp of each row, LSE (N, T) float32 in log2 units.
-The kernels are in forward.py, backward.py and bias_gradient.py; bytes and FLOPs stand there.
+The kernels are in forward.py, backward.py and bias_gradient.py; bytes and FLOPs are documented there.
 
 Reference: Dao, FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning, 2023.
 """
