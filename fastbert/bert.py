@@ -6,7 +6,7 @@ Legend: B texts, V vocabulary, M masks, D hidden_size, L tokens of a text, N hea
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastbert.system.errors import InputError
 from fastbert.tasks.methods import TaskMethods, listed_texts, read_head
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from fastbert.inference.attention_maps import AttentionMaps
     from fastbert.inference.embedding import EmbeddingSettings, Pooling
     from fastbert.inference.fill_mask import Candidates
+    from fastbert.inference.fill_methods import Method as FillMethod
     from fastbert.inference.frozen_model import Precision
     from fastbert.inference.scoring import Method
     from fastbert.model import BertForPreTraining
     from fastbert.text import Tokenizer
 
-FillMethod = Literal["independent", "best-first", "beam", "exact"]
 DEFAULT_LENGTH = 32  # tokens that generate() adds to a prompt
 
 
@@ -98,7 +98,7 @@ class Bert(TaskMethods):
         self,
         texts: str | Sequence[str],
         top_k: int = 5,
-        method: FillMethod = "independent",
+        method: "FillMethod" = "independent",
         *,
         candidates: "Candidates | None" = None,
         beam: int = 16,
@@ -131,74 +131,18 @@ class Bert(TaskMethods):
         Raises:
             InputError: a text has no ``[MASK]`` or does not fit the model; an option or a candidate that cannot be.
         """
-        from fastbert.inference import fill_mask as filling
+        from fastbert.inference.fill_methods import FillOptions, fill
 
         listed, rows = self._rows(texts)
         for text, ids in zip(listed, rows, strict=True):
             if self.tokenizer.mask_id not in ids:
                 raise InputError(f"no [MASK] in {text[:60]!r}: write [MASK] where a word is to be guessed")
         self._require_head()
-        for name, value in (("top_k", top_k), ("beam", beam), ("max_pieces", max_pieces), ("passes", passes)):
-            if value < 1:
-                raise InputError(f"{name}={value}: expected at least 1")
-        if method not in get_args(FillMethod):
-            raise InputError(f"method={method!r}: expected {', '.join(get_args(FillMethod)[:-1])} or exact")
-        answers: list
-        if method == "exact":
-            answers = self._fill_exactly(rows, top_k, beam, candidates, max_pieces, passes)
-        elif method != "independent":
-            answers = self._fill_together(rows, top_k, method, beam, candidates, max_pieces)
-        elif candidates is not None or max_pieces > 1:
-            answers = self._fill_each(rows, top_k, beam, candidates, max_pieces)
-        else:
-            answers = filling.independent(self.model, self.tokenizer, rows, top_k)
+        options = FillOptions(top_k, method, candidates, beam, max_pieces, passes)
+        answers = fill(self.model, self.tokenizer, rows, options)
         if method == "independent":  # as Hugging Face: no list around the guesses of a single mask
             answers = [masks[0] if len(masks) == 1 else masks for masks in answers]
         return answers[0] if isinstance(texts, str) else answers
-
-    def _fill_together(self, rows, top_k, method, beam, candidates, max_pieces) -> list[list[dict]]:
-        from fastbert.inference import fill_mask as filling
-
-        problems = [self._templates(ids, candidates, max_pieces) for ids in rows]
-        width = top_k if method == "best-first" else max(beam, top_k)
-        found = filling.fill_together(
-            self.model, self.tokenizer, problems, width=width, best_first=method == "best-first"
-        )
-        return [[filling.as_dictionary(self.tokenizer, best) for best in fillings[:top_k]] for fillings in found]
-
-    def _fill_exactly(self, rows, top_k, beam, candidates, max_pieces, passes) -> list[list[dict]]:
-        from fastbert.inference import exact_fill
-        from fastbert.inference import fill_mask as filling
-
-        problems = [self._templates(ids, candidates, max_pieces) for ids in rows]
-        found = exact_fill.fill_exactly(self.model, self.tokenizer, problems, count=top_k, beam=beam, passes=passes)
-        return [
-            [filling.as_dictionary(self.tokenizer, best) | {"proven": proven} for best in fillings]
-            for fillings, proven in found
-        ]
-
-    def _fill_each(self, rows, top_k, beam, candidates, max_pieces) -> list[list[list[dict]]]:
-        """Words of several pieces for each mask while the other masks stay."""
-        from fastbert.inference import fill_mask as filling
-
-        masks = [ids.count(self.tokenizer.mask_id) for ids in rows]
-        problems = [
-            self._templates(ids, candidates, max_pieces, only)
-            for ids, count in zip(rows, masks, strict=True)
-            for only in range(count)
-        ]
-        found = iter(filling.fill_together(self.model, self.tokenizer, problems, width=max(beam, top_k)))
-        return [
-            [[filling.as_guess(self.tokenizer, best) for best in next(found)[:top_k]] for _ in range(count)]
-            for count in masks
-        ]
-
-    def _templates(self, ids, candidates, max_pieces, only=None) -> list:
-        from fastbert.inference import fill_mask as filling
-
-        return filling.templates(
-            self.tokenizer, ids, candidates=candidates, max_pieces=max_pieces, only=only, max_length=self._limit
-        )
 
     # ---- scores ----
     def score(self, texts: str | Sequence[str], method: "Method" = "l2r", per_token: bool = False) -> Any:

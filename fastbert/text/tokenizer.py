@@ -5,6 +5,7 @@ Legend: B sequences, T tokens of all sequences, V vocabulary entries.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -20,13 +21,7 @@ from fastbert.system.errors import InputError
 from fastbert.text import inputs
 from fastbert.text.detokenize import CONTINUATION, join_pieces
 from fastbert.text.encoding import EncodedBatch, Encoding, TruncationRule, assemble
-from fastbert.text.tokenizer_files import (
-    SPECIAL_TOKENS,
-    TokenizerOptions,
-    read_directory,
-    read_vocab,
-    write_directory,
-)
+from fastbert.text.tokenizer_files import SPECIAL_TOKENS, TokenizerOptions, read_directory, read_vocab, write_directory
 from fastbert.text.wordpiece import ReferenceTokenizer
 
 _DTYPES = ("int32", "uint16")
@@ -400,8 +395,5 @@ class Tokenizer:
         return f"Tokenizer(V={len(self):,}, {self.options})"
 
     def __reduce__(self) -> tuple:
-        return _unpickle, (self.vocab, self.options, self._added_tokens, self._impl)
-
-
-def _unpickle(vocab: list[str], options: TokenizerOptions, added_tokens: dict[str, int], impl: str) -> Tokenizer:
-    return Tokenizer(vocab, options, added_tokens=added_tokens, impl=impl)
+        make = functools.partial(Tokenizer, added_tokens=self._added_tokens, impl=self._impl)
+        return make, (self.vocab, self.options)

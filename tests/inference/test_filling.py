@@ -203,7 +203,7 @@ def test_a_joint_filling_is_at_least_as_likely_as_independent_guesses(bert):
     ("text", "options", "message"),
     [
         ("o mar", {}, r"no \[MASK\] in 'o mar'"),
-        (TEXT, {"method": "greedy"}, "method='greedy': expected independent, best-first, beam or exact"),
+        (TEXT, {"method": "greedy"}, "method='greedy': .*best-first"),
         (TEXT, {"top_k": 0}, "top_k=0: expected at least 1"),
         (TEXT, {"beam": 0, "method": "beam"}, "beam=0"),
         (TEXT, {"passes": 0, "method": "exact"}, "passes=0"),
