@@ -109,21 +109,24 @@ def transform_reason() -> str | None:
 
 
 def _norm_shapes(t: Tensors, options: Mapping[str, object]) -> Shapes:
-    x = t["x"]
-    assert x is not None
+    x = t.get("x")
+    if x is None:
+        return {}
     vector = tuple(x.shape[-1:])
     return {"residual": tuple(x.shape), "weight": vector, "bias": vector}
 
 
 def _gelu_shapes(t: Tensors, options: Mapping[str, object]) -> Shapes:
-    x = t["x"]
-    assert x is not None
+    x = t.get("x")
+    if x is None:
+        return {}
     return {"bias": tuple(x.shape[-1:])}
 
 
 def _feed_forward_shapes(t: Tensors, options: Mapping[str, object]) -> Shapes:
-    x, up = t["x"], t.get("up_weight")
-    assert x is not None and up is not None
+    x, up = t.get("x"), t.get("up_weight")
+    if x is None or up is None:
+        return {}
     width, inner = x.shape[-1], up.shape[0]
     return {
         "norm_weight": (width,), "norm_bias": (width,), "up_weight": (inner, width), "up_bias": (inner,),
@@ -132,8 +135,9 @@ def _feed_forward_shapes(t: Tensors, options: Mapping[str, object]) -> Shapes:
 
 
 def _self_attention_shapes(t: Tensors, options: Mapping[str, object]) -> Shapes:
-    x, index = t["x"], t.get("unique_index")
-    assert x is not None
+    x, index = t.get("x"), t.get("unique_index")
+    if x is None:
+        return {}
     width, tokens = x.shape[-1], (x if index is None else index).shape[0]
     num_heads = options["num_heads"]
     angles = (tokens, width // num_heads // 2 if isinstance(num_heads, int) else -1)
@@ -144,8 +148,9 @@ def _self_attention_shapes(t: Tensors, options: Mapping[str, object]) -> Shapes:
 
 
 def _embed_shapes(t: Tensors, options: Mapping[str, object]) -> Shapes:
-    word, ids = t["word"], t.get("input_ids")
-    assert word is not None
+    word, ids = t.get("word"), t.get("input_ids")
+    if word is None:
+        return {}
     vector = tuple(word.shape[-1:])
     found = {"weight": vector, "bias": vector}
     for name in ("word", "position", "token_type"):
@@ -155,8 +160,9 @@ def _embed_shapes(t: Tensors, options: Mapping[str, object]) -> Shapes:
 
 
 def _loss_shapes(t: Tensors, options: Mapping[str, object]) -> Shapes:
-    hidden, weight = t["hidden"], t["weight"]
-    assert hidden is not None and weight is not None
+    hidden, weight = t.get("hidden"), t.get("weight")
+    if hidden is None or weight is None:
+        return {}
     rows = tuple(hidden.shape[:1])
     return {
         "hidden": (*rows, *weight.shape[1:]), "weight": (*weight.shape[:1], *hidden.shape[1:]),
@@ -196,7 +202,7 @@ def kernel_mismatch(op: str, tensors: Tensors, options: Mapping[str, object]) ->
     shapes = _SHAPES.get(op)
     if shapes is None or len(tensors) == 1:
         return None
-    if op == "geglu" and (x := tensors["x"]) is not None and x.shape[-1] % 2:
+    if op == "geglu" and (x := tensors.get("x")) is not None and x.shape[-1] % 2:
         return f"x is {x.shape[-1]} wide: expected [gate | value] of equal width. {_TRY_REFERENCE}"
     for name, shape in shapes(tensors, options).items():
         x = tensors.get(name)

@@ -167,7 +167,7 @@ def test_what_it_cannot_do_is_said():
         ({"hidden": hidden.double()}, "hidden is torch.float64"),
         ({"weight": weight.bfloat16()}, "weight is torch.bfloat16 and hidden torch.float32"),
         ({"weight": torch.zeros(16, 64).t()}, r"Try: weight.contiguous\(\)"),
-        ({"labels": labels.int()}, "labels are torch.int32"),
+        ({"labels": labels.int()}, "labels is torch.int32"),
     ]:
         given = {"hidden": hidden, "weight": weight, "bias": None, "labels": labels} | changed
         with pytest.raises(RuntimeError, match=message):
