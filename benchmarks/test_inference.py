@@ -91,7 +91,7 @@ def pooled(hidden: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def hugging_face(kind: str, sort: bool) -> Embed:
-    if kind.startswith("bf16") and not ops.bf16_is_quick():
+    if kind.startswith("bf16") and not ops.bf16_is_fast():
         pytest.skip(f"{kind}: this processor has no bf16 instructions, and nobody would emulate them to be quicker")
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory())
     dtype = torch.bfloat16 if kind == "bf16 weights" else torch.float32

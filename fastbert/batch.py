@@ -1,10 +1,10 @@
-"""The one bundle inside the model: packed sequences, no padding.
+"""The batch that a model computes on: packed sequences, no padding.
 
 Legend: B sequences, L padded length, T packed tokens, M masked positions.
-Padded ``(B, L)`` tensors with an attention mask exist only at the door: :func:`pack` and :func:`unpack`.
+Padded ``(B, L)`` tensors with an attention mask are converted by :func:`pack` and :func:`unpack`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -12,19 +12,19 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-SMALL = 256  # tokens: a batch below that would grow too much
+MIN_PADDED_TOKENS = 256  # a smaller batch would grow too much
 
 
-def row_step(rows: int) -> int:
-    """What to round a number of rows up to: 8, 16 or 32, which adds a 32nd at most to 256 or more.
+def row_multiple(rows: int) -> int:
+    """The multiple to round a number of rows up to: 8, 16 or 32, which adds at most 1/32 to 256 rows or more.
 
     oneDNN compiles and keeps code for every new number of rows: rounded up, there are few.
     """
-    return next((step for step in (32, 16) if rows >= 32 * step), 8)
+    return next((multiple for multiple in (32, 16) if rows >= 32 * multiple), 8)
 
 
 def inference_tokens(device: torch.device) -> int:
-    """Tokens of a batch when nothing is trained: on a CPU what its caches hold, on a GPU what keeps it busy."""
+    """Tokens of an inference batch: on a CPU what its caches hold, on a GPU what keeps it busy."""
     return 2048 if device.type == "cpu" else 65_536
 
 
@@ -37,9 +37,9 @@ class PackedBatch:
     token_type_ids: Tensor  # (T,) int64, 0 or 1
     cu_seqlens: Tensor  # (B + 1,) int32, cumulative lengths
     max_seqlen: int  # longest sequence of the batch, in tokens
-    masked_index: Tensor | None = None  # (M,) int64, rows of the T the loss is taken on
+    masked_index: Tensor | None = None  # (M,) int64, rows of the T with a loss
     labels: Tensor | None = None  # (M,) int64, the true tokens there
-    next_sentence_label: Tensor | None = None  # (B,) int64: 0 B follows A, 1 it does not, -100 not asked
+    next_sentence_label: Tensor | None = None  # (B,) int64: 0 B follows A, 1 it does not, -100 unknown
     label_weights: Tensor | None = None  # (M,) float32, of each label in the loss; None: all weigh 1
 
     @property
@@ -50,38 +50,38 @@ class PackedBatch:
     def num_sequences(self) -> int:
         return self.cu_seqlens.shape[0] - 1
 
-    def filled_up(self, step: int | None = None) -> "PackedBatch":
-        """The same batch with T and M multiples of ``step``: sequences of zeros behind it, and rows without a label.
+    def padded_to_multiple(self, multiple: int | None = None) -> "PackedBatch":
+        """The same batch with T and M padded to a multiple: sequences of zeros at the end, and rows without a label.
 
         The loss does not change, nor do the first T rows of hidden states. Small batches stay as they are, and so do
-        those on a GPU, where nothing is compiled for a shape. Without ``step`` it is :func:`row_step` of each.
+        those on a GPU, where nothing is compiled per shape. The default multiple is :func:`row_multiple` of each.
         """
-        if self.num_tokens < SMALL or self.input_ids.device.type != "cpu":
+        if self.num_tokens < MIN_PADDED_TOKENS or self.input_ids.device.type != "cpu":
             return self
-        asked = 0 if self.masked_index is None else len(self.masked_index)
-        tokens, masked = (-rows % (step or row_step(rows)) for rows in (self.num_tokens, asked))
+        num_masked = 0 if self.masked_index is None else len(self.masked_index)
+        tokens, masked = (-rows % (multiple or row_multiple(rows)) for rows in (self.num_tokens, num_masked))
         if not (tokens or masked):
             return self
         full, rest = divmod(tokens, self.max_seqlen)  # no sequence is longer than those that are there
         lengths = torch.tensor([self.max_seqlen] * full + [rest] * bool(rest), dtype=torch.int64)
         pad = torch.nn.functional.pad
-        filled: dict[str, Tensor | None] = {
+        padded: dict[str, Tensor | None] = {
             name: pad(getattr(self, name), (0, tokens)) for name in ("input_ids", "position_ids", "token_type_ids")
         }
         ends = (self.num_tokens + lengths.cumsum(0)).to(self.cu_seqlens)
-        filled["cu_seqlens"] = torch.cat([self.cu_seqlens, ends])
+        padded["cu_seqlens"] = torch.cat([self.cu_seqlens, ends])
         if self.next_sentence_label is not None:
-            filled["next_sentence_label"] = pad(self.next_sentence_label, (0, len(ends)), value=-100)
+            padded["next_sentence_label"] = pad(self.next_sentence_label, (0, len(ends)), value=-100)
         if self.masked_index is not None:
-            # the last layer wants every row once: those that nobody asks, the new ones before all
+            # the last layer needs distinct rows: take unmasked ones, padding first
             spare = torch.ones(self.num_tokens + tokens, dtype=torch.bool, device=self.masked_index.device)
             spare[self.masked_index] = False
             added = spare.nonzero().squeeze(1)[-masked:] if masked else self.masked_index[:0]
-            filled["masked_index"] = torch.cat([self.masked_index, added])
+            padded["masked_index"] = torch.cat([self.masked_index, added])
             for name, value in (("labels", -100), ("label_weights", 0)):
                 if (tensor := getattr(self, name)) is not None:
-                    filled[name] = pad(tensor, (0, len(added)), value=value)
-        return replace(self, **filled)  # type: ignore[arg-type]
+                    padded[name] = pad(tensor, (0, len(added)), value=value)
+        return replace(self, **padded)  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "PackedBatch":
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -159,7 +159,31 @@ def pack_rows(
     )
 
 
+def by_token_budget(
+    lengths: Sequence[int], max_tokens: int, num_masked: Sequence[int] | None = None, max_masked: int = 0
+) -> Iterator[slice]:
+    """Split consecutive sequences into batches of at most ``max_tokens`` tokens and ``max_masked`` masked rows.
+
+    A sequence over the budget makes a batch of its own.
+
+    Args:
+        lengths: tokens of each sequence, in order.
+        max_tokens: of a batch.
+        num_masked: masked rows of each sequence; None: no limit on them.
+        max_masked: masked rows of a batch.
+    """
+    begin = tokens = masked = 0
+    for end, length in enumerate(lengths):
+        more = 0 if num_masked is None else num_masked[end]
+        if end > begin and (tokens + length > max_tokens or (num_masked is not None and masked + more > max_masked)):
+            yield slice(begin, end)
+            begin, tokens, masked = end, 0, 0
+        tokens, masked = tokens + length, masked + more
+    if begin < len(lengths):
+        yield slice(begin, len(lengths))
+
+
 def unpack(packed: Tensor, kept: Tensor, rows: int, length: int) -> Tensor:
-    """Put packed rows (T, …) back where :func:`pack` took them: (rows, length, …), zeros where padding was."""
+    """Undo :func:`pack`: packed rows (T, …) → (rows, length, …), zeros at padding."""
     padded = packed.new_zeros((rows * length, *packed.shape[1:]))
     return padded.index_copy(0, kept, packed).view(rows, length, *packed.shape[1:])

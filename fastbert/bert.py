@@ -33,8 +33,7 @@ def load(
 ) -> "Bert":
     """Load a trained run or a directory downloaded from Hugging Face (BERT or ModernBERT).
 
-    A run that was stopped before its end is read from its newest checkpoint. Of a sentence-transformers directory the
-    pooling is read too.
+    An unfinished run is loaded from its newest checkpoint. A sentence-transformers directory also sets the pooling.
 
     Args:
         directory: of the model.
@@ -42,8 +41,8 @@ def load(
         impl: of the ops, see :mod:`fastbert.ops`.
         precision: of :meth:`Bert.embed`. "auto": bf16 on a CPU with instructions for it, else fp32. "bf16": weights and
             hidden states rounded to bfloat16, sums in float32; the vectors of 256 lines of prose by all-MiniLM-L6 have
-            cosines of 0.99998 in the mean and 0.99995 at least to those of "fp32". Vectors always are float32, and so
-            is everything else that a model says.
+            cosines of 0.99998 in the mean and 0.99995 at least to those of "fp32". Vectors are always float32, and
+            so are all other results.
 
     Raises:
         InputError: no such directory, or one that holds no usable model or vocabulary; unknown precision.
@@ -72,7 +71,7 @@ def load(
 
 
 class Bert(TaskMethods):
-    """A model and its tokenizer, ready to answer.
+    """A model and its tokenizer.
 
     Args:
         model: put into evaluation mode.
@@ -88,11 +87,11 @@ class Bert(TaskMethods):
         embedding: "EmbeddingSettings | None" = None,
         precision: "Precision" = "auto",
     ):
-        from fastbert.inference.frozen_model import Reader, choose_dtype
+        from fastbert.inference.frozen_model import FrozenModel, choose_dtype
 
         self.model, self.tokenizer = model.eval(), tokenizer
         self.embedding = embedding
-        self._reader = Reader(model, choose_dtype(precision, next(model.parameters()).device))
+        self._frozen = FrozenModel(model, choose_dtype(precision, model.device))
 
     # ---- masks ----
     def fill_mask(
@@ -112,22 +111,21 @@ class Bert(TaskMethods):
             texts: one text or several, each with at least one ``[MASK]``.
             top_k: guesses for each mask, or fillings of each text.
             method: "independent": each mask given the text with all its masks, as Hugging Face's pipeline.
-                "best-first": the surest mask is filled first and then the others asked again. "beam": the likeliest
-                joint filling among the ``beam`` best beginnings. "exact": the likeliest of all, by branch and bound;
-                :mod:`fastbert.inference.fill_mask` tells what is joint, :mod:`fastbert.inference.exact_fill` why it is
-                the likeliest.
+                "best-first": fill the most confident mask, then predict the others again. "beam": the most likely joint
+                filling among the ``beam`` best beginnings. "exact": the most likely of all, by branch and bound; see
+                :mod:`fastbert.inference.fill_mask` and :mod:`fastbert.inference.exact_fill`.
             candidates: words to choose from, one list for all masks or a list for each; of any number of pieces.
             beam: beginnings kept at each step.
             max_pieces: without candidates, let a mask stand for whole words of up to so many pieces.
-            passes: "exact": unfinished fillings of a text that the model may be asked about before the search gives
-                up and answers with the best it has found, never below beam search.
+            passes: "exact": unfinished fillings of a text to expand before the search returns the best found so far,
+                never below beam search.
 
         Returns:
             "independent": as Hugging Face's fill-mask pipeline: for a text with one mask a list of ``top_k``
             dictionaries ``score`` (probability), ``token`` (id; a list of ids for a word of several pieces),
             ``token_str`` and ``sequence``; for several masks a list of such lists, one per mask. Jointly: a list of
             ``top_k`` dictionaries ``score`` (joint probability), ``log_score`` (in nats), ``tokens`` and ``token_strs``
-            (one a mask) and ``sequence``; "exact" adds ``proven``: whether no other filling is likelier. For several
+            (one a mask) and ``sequence``; "exact" adds ``proven``: whether no other filling is more likely. For several
             texts a list of these.
 
         Raises:
@@ -204,14 +202,14 @@ class Bert(TaskMethods):
 
     # ---- scores ----
     def score(self, texts: str | Sequence[str], method: "Method" = "l2r", per_token: bool = False) -> Any:
-        """Say how natural texts are: pseudo-log-likelihoods, in nats; greater (nearer to 0) is more natural.
+        """Score how natural texts are: pseudo-log-likelihoods, in nats; greater (nearer to 0) is more natural.
 
         Args:
             texts: one text or several, without ``[MASK]``.
-            method: "l2r": a token is guessed without the rest of its word to the right (Kauf & Ivanova 2023);
-                "pll": only the token itself is hidden (Salazar et al. 2020).
-            per_token: give :class:`fastbert.inference.scoring.TextScore`, with ``tokens``, ``offsets``, ``log_probs``,
-                ``score`` and ``pseudo_perplexity``, in place of the sums.
+            method: "l2r": a token is predicted without the rest of its word to the right (Kauf & Ivanova 2023);
+                "pll": only the token itself is masked (Salazar et al. 2020).
+            per_token: return :class:`fastbert.inference.scoring.TextScore` with ``tokens``, ``offsets``, ``log_probs``,
+                ``score`` and ``pseudo_perplexity`` instead of the sums.
 
         Returns:
             For one text a float (or a TextScore), for several a list, in their order. Longer texts have smaller sums:
@@ -228,7 +226,7 @@ class Bert(TaskMethods):
         return values[0] if isinstance(texts, str) else values
 
     def pseudo_perplexity(self, texts: str | Sequence[str], method: "Method" = "l2r") -> float:
-        """exp of minus the mean score of all tokens of all texts: 1 is certainty, V is knowing nothing.
+        """exp of minus the mean score of all tokens of all texts: 1 is certainty, V a uniform guess.
 
         Raises:
             InputError: as :meth:`score`; or no token at all.
@@ -237,15 +235,15 @@ class Bert(TaskMethods):
 
         return pseudo_perplexity(self.score(listed_texts(texts), method, per_token=True))
 
-    # ---- writing ----
+    # ---- generation ----
     def generate(
         self, prompt: str = "", length: int | None = None, *, samples: int | None = None, **sampling: Any
     ) -> str | list[str]:
         """Write text by filling masks step by step; the same arguments give the same text.
 
         Args:
-            prompt: what the text begins with; may be empty, and may hold ``[MASK]``s, which are filled.
-            length: tokens to add at the end (default: 32; none where the prompt holds ``[MASK]``).
+            prompt: start of the text; may be empty, and may contain ``[MASK]``s, which are filled.
+            length: tokens to add at the end (default: 32; none if the prompt contains ``[MASK]``).
             samples: texts to write; None: one.
             sampling: ``steps, temperature, top_p, order, remask, block, gibbs, repetition_penalty, no_repeat_ngram,
                 seed``: see :class:`fastbert.inference.sampling.Sampling`.
@@ -264,7 +262,7 @@ class Bert(TaskMethods):
             raise InputError(f"{unknown[0]}=…: generate() has no such option: expected {', '.join(known)}")
         self._require_head()
         count = 1 if samples is None else samples
-        rows = generation.canvas(self.tokenizer, prompt, length, count, DEFAULT_LENGTH, self._limit)
+        rows = generation.masked_sequences(self.tokenizer, prompt, length, count, DEFAULT_LENGTH, self._limit)
         written = generation.generate(self.model, self.tokenizer, rows, generation.Sampling(**sampling))
         texts = [filling.readable_ids(self.tokenizer, ids) for ids in written]
         return texts[0] if samples is None else texts
@@ -276,11 +274,11 @@ class Bert(TaskMethods):
         """Turn texts into vectors.
 
         Args:
-            texts: one text or several; what is longer than the model (or the ``max_seq_length`` of a
-                sentence-transformers directory) takes is cut.
-            pooling: "mean" over all tokens, [CLS] and [SEP] included; "cls"; "max". None: as the directory says, or
+            texts: one text or several, truncated to the model's length (or the ``max_seq_length`` of a
+                sentence-transformers directory).
+            pooling: "mean" over all tokens, [CLS] and [SEP] included; "cls"; "max". None: as in the directory, or
                 "mean".
-            normalize: to length 1, so that products are cosines. None: as the directory says, or True.
+            normalize: to length 1, so that products are cosines. None: as in the directory, or True.
 
         Returns:
             (B, D) float32 for several texts, in their order; (D,) for one. As sentence-transformers gives them.
@@ -291,21 +289,21 @@ class Bert(TaskMethods):
         from fastbert.inference.embedding import EmbeddingSettings, embed_texts
 
         settings = self.embedding or EmbeddingSettings()
-        if settings.problem and (pooling is None or normalize is None):
+        if settings.unsupported and (pooling is None or normalize is None):
             raise InputError(
-                f"this sentence-transformers model has {settings.problem}, which is not supported: give pooling= and "
-                "normalize= to go without"
+                f"this sentence-transformers model has {settings.unsupported}, which is not supported. "
+                "Try: pooling= and normalize="
             )
         if pooling is not None:
             settings = dataclasses.replace(settings, pooling=pooling)
         if normalize is not None:
             settings = dataclasses.replace(settings, normalize=normalize)
         listed = listed_texts(texts)
-        vectors = embed_texts(self.model, self.tokenizer, listed, settings, reader=self._reader)
+        vectors = embed_texts(self.model, self.tokenizer, listed, settings, frozen=self._frozen)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def attention(self, text: str, layer: int | None = None, head: int | None = None) -> "AttentionMaps":
-        """What each token of a text looks at.
+        """Attention probabilities between the tokens of a text.
 
         Args:
             text: one text.
@@ -314,7 +312,7 @@ class Bert(TaskMethods):
 
         Returns:
             ``(tokens, weights)``: the L tokens, and float32 probabilities (layers, N, L, L), without the axis of a
-            layer or head that was chosen. Row i is where token i looks; it sums to 1.
+            layer or head that was chosen. Row i is what token i attends to; it sums to 1.
 
         Raises:
             InputError: no such layer or head; a text that does not fit the model.
@@ -384,7 +382,7 @@ class Bert(TaskMethods):
 
         if output == "logits":
             self._require_head()
-        export(self, Path(path), output)
+        export(self.model, Path(path), output, self.embedding)
 
     # ---- plumbing ----
     @property
@@ -407,7 +405,7 @@ class Bert(TaskMethods):
     def _require_head(self) -> None:
         if any(name.startswith("head.") for name in self.model.fresh):
             raise InputError(
-                "this model has no masked-LM head (an encoder for embeddings?): its guesses would be random"
+                "this checkpoint has no masked-LM head, so it cannot fill masks. Try: a checkpoint with one"
             )
 
     def _batch(
@@ -418,4 +416,4 @@ class Bert(TaskMethods):
     ) -> "PackedBatch":
         from fastbert.batch import pack_rows
 
-        return pack_rows(rows, masked_index, types).to(next(self.model.parameters()).device)
+        return pack_rows(rows, masked_index, types).to(self.model.device)

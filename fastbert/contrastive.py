@@ -251,7 +251,7 @@ def _rows(bert: "Bert", texts: list[str], settings: "EmbeddingSettings"):
     from fastbert.batch import pack_rows
 
     encoded = bert.tokenizer.encode_batch(texts, truncation=True, max_length=settings.max_length)
-    return pack_rows([encoded[i] for i in range(len(texts))]).to(next(bert.model.parameters()).device)
+    return pack_rows([encoded[i] for i in range(len(texts))]).to(bert.model.device)
 
 
 def main(options: ContrastiveOptions) -> int:
@@ -279,7 +279,7 @@ def main(options: ContrastiveOptions) -> int:
     simcse = all(pair[0] == pair[1] for pair in pairs)
     # without dropout a text and its partner would have the same vector
     dropout = {"hidden_dropout_prob": SIMCSE_DROPOUT, "attention_probs_dropout_prob": SIMCSE_DROPOUT} if simcse else {}
-    model = BertForPreTraining(config.replace(**dropout)).to(next(source.model.parameters()).device)
+    model = BertForPreTraining(config.replace(**dropout)).to(source.model.device)
     model.load_state_dict(source.model.state_dict())
     tuned = Bert(model, source.tokenizer, EmbeddingSettings(options.pooling, True, length))
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastbert import ops
 from fastbert.config import BertConfig
+from fastbert.ops.modules import add_norm, all_stock, fused_layer, project_and_activate
 from fastbert.reference import rotary_tables
 from fastbert.weights import torch_layers
 
@@ -37,21 +38,29 @@ class Embeddings(nn.Module):
         position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         *,
-        word: Tensor | None = None,
+        embedding_table: Tensor | None = None,
     ) -> Tensor:
-        """ids (T,) or (B, L) → (…, D); absent positions count along the last dimension, absent types are 0.
+        """ids (T,) or (B, L) → (…, D). Default positions count along the last dimension, default types are 0.
 
-        ``word``: the word table as the graph shall see it, see :func:`ops.tied`.
+        ``embedding_table``: the word table to look up in, see :func:`ops.tie_embedding`; default: the weight.
         """
         if position_ids is None and self.position is not None:
             position_ids = torch.arange(input_ids.shape[-1], device=input_ids.device).expand_as(input_ids)
         if token_type_ids is None and self.token_type is not None:
             token_type_ids = torch.zeros_like(input_ids)
+        tables = [table for table in (self.word, self.position, self.token_type) if table is not None]
+        if not all_stock((self.norm, nn.LayerNorm), *((table, nn.Embedding) for table in tables)):
+            hidden = self.word(input_ids)
+            if self.position is not None:
+                hidden = hidden + self.position(position_ids)
+            if self.token_type is not None:
+                hidden = hidden + self.token_type(token_type_ids)
+            return F.dropout(self.norm(hidden), self.dropout_p, self.training)
         hidden = ops.embed_layer_norm(
             input_ids,
             position_ids,
             token_type_ids,
-            self.word.weight if word is None else word,
+            self.word.weight if embedding_table is None else embedding_table,
             None if self.position is None else self.position.weight,
             None if self.token_type is None else self.token_type.weight,
             self.norm.weight,
@@ -99,7 +108,7 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         """(T, D) packed or (B, L, D) padded → the same shape; ``rotary``: (cos, sin), each (…, H / 2).
 
-        ``rows`` (M,) int64, distinct, packed call only: give these rows of the answer, (M, D).
+        ``rows`` (M,) int64, distinct, packed call only: return only these rows, (M, D).
         """
         qkv = self.qkv(hidden).unflatten(-1, (3, self.num_heads, self.head_dim))  # (…, 3, N, H)
         context = ops.qkv_attention(
@@ -143,8 +152,7 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, D) → (…, D)."""
-        activation = ops.geglu if self.glu else ops.bias_gelu
-        return self.down(activation(F.linear(hidden, self.up.weight), self.up.bias, self.approximate, impl=self.impl))
+        return self.down(project_and_activate(self.up, hidden, self.approximate, gated=self.glu, impl=self.impl))
 
 
 class EncoderLayer(nn.Module):
@@ -179,11 +187,9 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width, eps=eps, bias=bias)
         self.dropout_p, self.impl = config.hidden_dropout_prob, impl
 
-    def _add_norm(self, x: Tensor, residual: Tensor, norm: nn.LayerNorm, return_sum: bool = False):
-        dropout_p = self.dropout_p if self.training else 0.0
-        return ops.add_layer_norm(
-            x, residual, norm.weight, norm.bias, norm.eps, dropout_p=dropout_p, return_sum=return_sum, impl=self.impl
-        )
+    def _parts(self) -> tuple[tuple[nn.Module, type[nn.Module]], ...]:
+        """The two halves, and the classes that a kernel may stand for."""
+        return (self.attention, MultiHeadAttention), (self.feed_forward, FeedForward)
 
     def forward(
         self,
@@ -194,54 +200,33 @@ class EncoderLayer(nn.Module):
         attention_mask: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         rows: Tensor | None = None,
-        source: Tensor | None = None,
+        unique_index: Tensor | None = None,
     ) -> Tensor:
         """(T, D) packed or (B, L, D) padded → the same shape, or with distinct ``rows`` (M,) of a packed batch (M, D).
 
-        ``source`` (T,) int64, packed: hidden holds distinct rows (U, D), and token t is row source[t] of them.
+        ``unique_index`` (T,) int64, packed: hidden holds distinct rows (U, D), and token t is row unique_index[t].
         """
-        if cu_seqlens is not None and max_seqlen is not None and self._in_two_nodes(hidden):
-            return self._forward_in_two_nodes(hidden, cu_seqlens, max_seqlen, rotary, rows, source)
-        hidden = hidden if source is None else hidden.index_select(0, source)
-        where = {"attention_mask": attention_mask, "rotary": rotary, "rows": rows}
-        if self.pre:
-            inner = hidden if self.attention_norm is None else self.attention_norm(hidden)
-            attended = self.attention(inner, cu_seqlens, max_seqlen, **where)
-            hidden = hidden if rows is None else hidden.index_select(0, rows)
-            inner, hidden = self._add_norm(attended, hidden, self.feed_forward_norm, return_sum=True)
-            return hidden + F.dropout(self.feed_forward(inner), self.dropout_p, self.training)
-        assert self.attention_norm is not None
-        attended = self.attention(hidden, cu_seqlens, max_seqlen, **where)
+        if cu_seqlens is not None and max_seqlen is not None and attention_mask is None:
+            fused = fused_layer(
+                self, hidden, cu_seqlens, max_seqlen, rotary=rotary, rows=rows, unique_index=unique_index
+            )
+            if fused is not None:
+                return fused
+        hidden = hidden if unique_index is None else hidden.index_select(0, unique_index)
+        dropout_p = self.dropout_p if self.training else 0.0
+        inner = self.attention_norm(hidden) if self.pre and self.attention_norm is not None else hidden
+        attended = self.attention(
+            inner, cu_seqlens, max_seqlen, attention_mask=attention_mask, rotary=rotary, rows=rows
+        )
         hidden = hidden if rows is None else hidden.index_select(0, rows)
-        hidden = self._add_norm(attended, hidden, self.attention_norm)
-        return self._add_norm(self.feed_forward(hidden), hidden, self.feed_forward_norm)
-
-    def _in_two_nodes(self, hidden: Tensor) -> bool:
-        """Whether the two halves run as one kernel each, which hides what is inside from hooks."""
-        inside = (self.attention, self.attention.qkv, self.attention.out, self.feed_forward, self.feed_forward.up)
-        if any(m._forward_hooks or m._forward_pre_hooks for m in (*inside, self.feed_forward.down)):
-            return False
-        if ops.choose("bias_gelu", self.impl, {"x": hidden})[0] != "cpp":  # triton asked for by name has no such op
-            return False
-        weights = {"x": hidden, "qkv_weight": self.attention.qkv.weight, "up_weight": self.feed_forward.up.weight}
-        return ops.choose("self_attention", self.impl, weights, num_heads=self.attention.num_heads)[0] == "cpp"
-
-    def _forward_in_two_nodes(self, hidden, cu_seqlens, max_seqlen, rotary, rows, source) -> Tensor:
-        attention, feed_forward = self.attention, self.feed_forward
-        first, second = self.attention_norm, self.feed_forward_norm
-        dropout_p, attention_dropout_p = (self.dropout_p, attention.dropout_p) if self.training else (0.0, 0.0)
-        hidden = ops.self_attention(
-            hidden, None if first is None else first.weight, None if first is None else first.bias,
-            attention.qkv.weight, attention.qkv.bias, attention.out.weight, attention.out.bias, cu_seqlens, max_seqlen,
-            num_heads=attention.num_heads, window=attention.window, rotary=rotary, rows=rows, source=source,
-            norm="pre" if self.pre else "post", eps=second.eps, dropout_p=dropout_p,
-            attention_dropout_p=attention_dropout_p, impl=self.impl,
-        )  # fmt: skip
-        return ops.feed_forward(
-            hidden, second.weight, second.bias, feed_forward.up.weight, feed_forward.up.bias, feed_forward.down.weight,
-            feed_forward.down.bias, norm="pre" if self.pre else "post", mlp="geglu" if feed_forward.glu else "gelu",
-            eps=second.eps, approximate=feed_forward.approximate, dropout_p=dropout_p, impl=self.impl,
-        )  # fmt: skip
+        if self.pre:
+            inner, hidden = add_norm(
+                self.feed_forward_norm, attended, hidden, dropout_p=dropout_p, return_sum=True, impl=self.impl
+            )
+            return hidden + F.dropout(self.feed_forward(inner), self.dropout_p, self.training)
+        hidden = add_norm(self.attention_norm, attended, hidden, dropout_p=dropout_p, impl=self.impl)
+        fed = self.feed_forward(hidden)
+        return add_norm(self.feed_forward_norm, fed, hidden, dropout_p=dropout_p, impl=self.impl)
 
     @classmethod
     def from_torch(cls, module: nn.TransformerEncoderLayer, impl: str = "auto") -> "EncoderLayer":
@@ -282,27 +267,27 @@ class Encoder(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         rows: Tensor | None = None,
-        source: Tensor | None = None,
+        unique_index: Tensor | None = None,
     ) -> Tensor:
         """(T, D) packed or (B, L, D) padded → the same shape; ``position_ids`` (…,) default to counting from 0.
 
-        With distinct ``rows`` (M,) of a packed batch → (M, D): the last layer works out those rows only.
-        With ``source`` (T,) int64 of a packed batch ``hidden`` holds distinct rows (U, D), and token t begins as
-        row source[t].
+        With distinct ``rows`` (M,) of a packed batch → (M, D): the last layer computes those rows only.
+        With ``unique_index`` (T,) int64 of a packed batch ``hidden`` holds distinct rows (U, D), and token t starts as
+        row unique_index[t].
         """
         if position_ids is None:
             if cu_seqlens is None:
                 position_ids = torch.arange(hidden.shape[-2], device=hidden.device).expand(hidden.shape[:-1])
             else:
-                num_tokens = hidden.shape[0] if source is None else source.shape[0]
+                num_tokens = hidden.shape[0] if unique_index is None else unique_index.shape[0]
                 starts = cu_seqlens[:-1].long().repeat_interleave(cu_seqlens.diff())
                 position_ids = torch.arange(num_tokens, device=hidden.device) - starts
         rotary = self._rotary(position_ids, hidden.dtype)
         for index, layer in enumerate(self.layers):
             tables = rotary[self.config.is_global_layer(index)]
-            wanted = rows if index == len(self.layers) - 1 else None
             hidden = layer(
-                hidden, cu_seqlens, max_seqlen,
-                attention_mask=attention_mask, rotary=tables, rows=wanted, source=source if index == 0 else None,
+                hidden, cu_seqlens, max_seqlen, attention_mask=attention_mask, rotary=tables,
+                rows=rows if index == len(self.layers) - 1 else None,
+                unique_index=unique_index if index == 0 else None,
             )  # fmt: skip
         return hidden if self.norm is None else self.norm(hidden)

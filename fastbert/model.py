@@ -1,13 +1,12 @@
 """BERT for pretraining: embeddings, encoder, masked-LM head, and for the classic architecture the NSP head.
 
 Legend: B sequences, L padded length, T packed tokens, D hidden_size, V vocabulary, M masked positions.
-Inside, everything is packed; a padded call is packed at the door and unpacked on the way out.
+Inside, everything is packed; a padded call is packed on entry and unpacked at the end.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,14 +15,15 @@ from fastbert import ops
 from fastbert.batch import PackedBatch, pack, unpack
 from fastbert.config import BertConfig
 from fastbert.layers import Embeddings, Encoder
+from fastbert.ops.modules import add_norm, project_and_activate
 from fastbert.system.errors import InputError
 from fastbert.weights import huggingface
-from fastbert.weights.initialization import look_at_neighbours
+from fastbert.weights.initialization import init_neighbor_heads
 
 
 @dataclass
 class PreTrainingOutput:
-    """What a forward pass gives. Logits are None where nobody asked for them."""
+    """The result of a forward pass. Logits are None unless requested."""
 
     loss: Tensor | None = None  # (): masked-LM + next-sentence loss
     masked_lm_loss: Tensor | None = None  # (): the one part, packed call
@@ -45,9 +45,8 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, D) → (…, D), ready for the decoder."""
-        act = ops.bias_gelu(F.linear(hidden, self.dense.weight), self.dense.bias, self.approximate, impl=self.impl)
-        norm = self.norm
-        return ops.add_layer_norm(act, None, norm.weight, norm.bias, norm.eps, impl=self.impl)
+        hidden = project_and_activate(self.dense, hidden, self.approximate, impl=self.impl)
+        return add_norm(self.norm, hidden, None, impl=self.impl)
 
 
 class BertForPreTraining(nn.Module):
@@ -70,7 +69,7 @@ class BertForPreTraining(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Normal weights of std ``initializer_range`` and zero biases, as BERT's; heads that look at the neighbours.
+        """Normal weights of std ``initializer_range`` and zero biases, as in BERT, and neighbor heads.
 
         See :mod:`fastbert.weights.initialization`.
         """
@@ -79,7 +78,12 @@ class BertForPreTraining(nn.Module):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        look_at_neighbours(self.embeddings, self.encoder)
+        init_neighbor_heads(self.embeddings, self.encoder)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.embeddings.word.weight.device
 
     # ---- forward ----
     def check_length(self, batch: PackedBatch) -> None:
@@ -90,34 +94,19 @@ class BertForPreTraining(nn.Module):
                 "positions: truncate the text, or train with a larger --max-length"
             )
 
-    def encode(self, batch: PackedBatch, rows: Tensor | None = None, word: Tensor | None = None) -> Tensor:
-        """Hidden states of a packed batch, (T, D); with ``rows`` (M,) int64 only those, (M, D), for less work.
+    def encode(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
+        """Hidden states of a packed batch, (T, D); with distinct ``rows`` (M,) int64 only those, (M, D)."""
+        hidden = self._hidden_states(batch.padded_to_multiple(), rows)
+        return hidden if rows is not None else hidden[: batch.num_tokens]
 
-        ``word``: the word table as the graph shall see it, see :func:`ops.tied`.
-        """
+    def _hidden_states(
+        self, batch: PackedBatch, rows: Tensor | None = None, embedding_table: Tensor | None = None
+    ) -> Tensor:
         self.check_length(batch)
-        tokens, batch = batch.num_tokens, batch.filled_up()
-        ids, places, types, source = batch.input_ids, batch.position_ids, batch.token_type_ids, None
-        if rows is not None and not torch.is_grad_enabled() and (found := self._distinct(batch)) is not None:
-            which, source = found
-            ids, places, types = ids[which], places[which], types[which]
-        hidden = self.embeddings(ids, places, types, word=word)
-        hidden = self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, rows=rows, source=source)
-        return hidden if rows is not None else hidden[:tokens]
-
-    def _distinct(self, batch: PackedBatch) -> tuple[Tensor, Tensor] | None:
-        """Copies of one text share what depends on the token and its place alone: embeddings and the first projection.
-
-        One token of each kind, (U,), and the kind of every token, (T,); None where looking for them does not pay.
-        """
-        ids = batch.input_ids
-        if ids.device.type != "cpu" or batch.num_sequences < 4:
-            return None
-        kinds = (batch.token_type_ids * self.config.max_position_embeddings + batch.position_ids) * (
-            self.config.padded_vocab_size
-        ) + ids
-        _, which, source = np.unique(kinds.numpy(), return_index=True, return_inverse=True)
-        return None if 2 * len(which) > len(ids) else (torch.from_numpy(which), torch.from_numpy(source))
+        hidden = self.embeddings(
+            batch.input_ids, batch.position_ids, batch.token_type_ids, embedding_table=embedding_table
+        )
+        return self.encoder(hidden, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, rows=rows)
 
     def decode(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (…, V) of encoder outputs (…, D)."""
@@ -125,7 +114,7 @@ class BertForPreTraining(nn.Module):
         return logits[..., : self.config.vocab_size]
 
     def predict(self, batch: PackedBatch) -> Tensor:
-        """Vocabulary logits (M, V) of the rows ``batch.masked_index``; nothing else is worked out."""
+        """Vocabulary logits (M, V) of the rows ``batch.masked_index``; nothing else is computed."""
         assert batch.masked_index is not None
         return self.decode(self.encode(batch, batch.masked_index))
 
@@ -140,7 +129,7 @@ class BertForPreTraining(nn.Module):
     def pooled(self, hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
         """tanh(dense(first token)) of each sequence, (B, D); classic only."""
         assert self.pooler is not None
-        # an empty sequence has no first token; its row repeats a neighbour's and means nothing
+        # an empty sequence has no first token: its row is meaningless
         first = cu_seqlens[:-1].long().clamp(max=max(hidden.shape[0] - 1, 0))
         return torch.tanh(self.pooler(hidden.index_select(0, first)))
 
@@ -154,16 +143,16 @@ class BertForPreTraining(nn.Module):
         *,
         return_logits: bool | None = None,
     ) -> PreTrainingOutput:
-        """Encode, predict, and where labels are given take the loss.
+        """Encode, predict, and with labels compute the loss.
 
         Args:
             input_ids: a :class:`PackedBatch`, or padded ids (B, L).
             attention_mask: (B, L), non-zero = real token (padded call).
             token_type_ids: (B, L) segments (padded call).
-            labels: (B, L) true tokens, -100 where nothing is asked (padded call).
-            next_sentence_label: (B,): 0 B follows A, 1 it does not, -100 not asked (padded call).
-            return_logits: whether to compute vocabulary logits; default: only where there is no loss to take, or in
-                the padded call.
+            labels: (B, L) true tokens, -100 where no loss is taken (padded call).
+            next_sentence_label: (B,): 0 B follows A, 1 it does not, -100 unknown (padded call).
+            return_logits: whether to compute vocabulary logits; default: only without a loss, or in the padded
+                call.
 
         Returns:
             :class:`PreTrainingOutput`. In the padded call logits of padding tokens are 0.
@@ -209,26 +198,30 @@ class BertForPreTraining(nn.Module):
         return out
 
     def _train_on_masked_rows(self, batch: PackedBatch) -> PreTrainingOutput:
-        """The masked-LM loss and nothing else: behind the last attention only the masked rows are worked out."""
-        batch = batch.filled_up()
+        """The masked-LM loss alone: after the last attention only the masked rows are computed."""
+        batch = batch.padded_to_multiple()
         assert batch.masked_index is not None and batch.labels is not None
-        rows_of, products_of = ops.tied(self.embeddings.word.weight, self.impl)
-        hidden = self.encode(batch, batch.masked_index, rows_of)
-        loss = self._masked_lm_loss(hidden, batch.labels, batch.label_weights, products_of)
+        lookup, projection = ops.tie_embedding(self.embeddings.word.weight, self.impl)
+        hidden = self._hidden_states(batch, batch.masked_index, lookup)
+        loss = self._masked_lm_loss(hidden, batch.labels, batch.label_weights, projection)
         return PreTrainingOutput(loss=loss, masked_lm_loss=loss)
 
     def _masked_lm_loss(
-        self, hidden: Tensor, labels: Tensor, row_weights: Tensor | None = None, word: Tensor | None = None
+        self,
+        hidden: Tensor,
+        labels: Tensor,
+        row_weights: Tensor | None = None,
+        embedding_table: Tensor | None = None,
     ) -> Tensor:
         """Of the masked rows' hidden states (M, D)."""
         return ops.masked_lm_loss(
             self.head(hidden),
-            self.embeddings.word.weight if word is None else word,
+            self.embeddings.word.weight if embedding_table is None else embedding_table,
             self.head.bias,
             labels,
             vocab_size=self.config.vocab_size,
             row_weights=row_weights,
-            impl=self.impl if row_weights is None else "auto",  # an impl asked for by name rules what has kernels
+            impl=self.impl if row_weights is None else "auto",  # no Triton kernel has row weights
         )
 
     def _relationship(self, hidden: Tensor, batch: PackedBatch) -> Tensor | None:
@@ -247,7 +240,7 @@ class BertForPreTraining(nn.Module):
     def from_pretrained(cls, directory: str | Path, impl: str = "auto") -> "BertForPreTraining":
         """Read a Hugging Face directory (BERT or ModernBERT) or a fastbert run.
 
-        Heads the directory does not hold keep fresh random weights; ``model.fresh`` names their parameters.
+        Heads that the directory lacks keep random weights; ``model.fresh`` names their parameters.
 
         Raises:
             InputError: no such directory, an unsupported model, damaged files, shapes that do not fit the config.
@@ -277,7 +270,7 @@ class BertForPreTraining(nn.Module):
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` in Hugging Face layout.
 
-        Heads that were never trained are left out, so that they are known for it when they are read again.
+        Heads that were never trained are left out, so that loading reports them as fresh.
         """
         known = {name: tensor for name, tensor in self.state_dict().items() if name not in self.fresh}
         huggingface.write_model(known, self.config, Path(directory))

@@ -17,17 +17,23 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(q kᵀ · scale + bias) v over padded heads-first tensors (B, N, L, H).
 
-    ``scores_mask`` broadcasts to (B, N, L, L), True where attention is allowed; a row that may look nowhere gives 0.
+    ``scores_mask`` broadcasts to (B, N, L, L), True where attention is allowed; a row without any gives 0, and so
+    does one whose bias is -inf throughout.
 
     Reference: Vaswani et al., Attention Is All You Need, 2017.
     """
-    scores = torch.matmul(q * scale, k.transpose(-1, -2))  # (B, N, L, L)
+    q = q * scale
+    if q.dtype == torch.float16:  # whose largest number, 65,504, products of queries and keys may exceed
+        q, k = q.float(), k.float()
+    scores = torch.matmul(q, k.transpose(-1, -2))  # (B, N, L, L)
     if bias is not None:
         scores = scores + bias
+        finite = bias != -torch.inf
+        scores_mask = finite if scores_mask is None else scores_mask & finite
     if scores_mask is None:
         weights = scores.softmax(-1)
     else:
-        # the smallest finite number, not -inf: a row with nothing to see must give finite gradients
+        # the smallest finite number, not -inf: a row without an allowed key must have finite gradients
         weights = scores.masked_fill(~scores_mask, torch.finfo(scores.dtype).min).softmax(-1)
         weights = weights * scores_mask.any(-1, keepdim=True)
     if dropout_p:
@@ -83,7 +89,7 @@ def _padded_attention(q, k, v, attention_mask, window, bias, scale, dropout_p) -
     length = q.shape[1]
     allowed = None
     if attention_mask is not None:
-        allowed = (attention_mask != 0)[:, None, None, :]  # (B, 1, 1, L): no token looks at padding
+        allowed = (attention_mask != 0)[:, None, None, :]  # (B, 1, 1, L): padding is not attended to
     if window is not None:
         position = torch.arange(length, device=q.device)
         near = (position[:, None] - position[None, :]).abs() <= window  # (L, L)
@@ -185,7 +191,7 @@ def self_attention(
     window: int | None = None,
     rotary: tuple[Tensor, Tensor] | None = None,
     rows: Tensor | None = None,
-    source: Tensor | None = None,
+    unique_index: Tensor | None = None,
     norm: str = "post",
     eps: float = 1e-12,
     dropout_p: float = 0.0,
@@ -195,14 +201,14 @@ def self_attention(
 
     ``norm="post"``: LayerNorm(x + W_o attention(W_qkv x + b_qkv) + b_o);  ``norm="pre"``: x + W_o attention(W_qkv
     LayerNorm(x) + b_qkv) + b_o, without a LayerNorm where ``norm_weight`` is None. ``rotary``: (cos, sin), each
-    (T, H / 2). ``rows`` (M,): only these rows of the result, (M, D). ``source`` (T,) int64: x holds distinct
-    rows (U, D), and the input of token t is row source[t] of them. ``attention_dropout_p`` drops attention weights,
-    ``dropout_p`` what joins the residual.
+    (T, H / 2). ``rows`` (M,): only these rows of the result, (M, D). ``unique_index`` (T,) int64: x holds
+    distinct rows (U, D), and the input of token t is row unique_index[t]. ``attention_dropout_p`` drops
+    attention weights, ``dropout_p`` elements of the output before the residual.
     """
     inner = x if norm == "post" or norm_weight is None else add_layer_norm(x, None, norm_weight, norm_bias, eps)
     qkv = F.linear(inner, qkv_weight, qkv_bias)
-    if source is not None:
-        x, qkv = x.index_select(0, source), qkv.index_select(0, source)
+    if unique_index is not None:
+        x, qkv = x.index_select(0, unique_index), qkv.index_select(0, unique_index)
     q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).unbind(-3)
     if rotary is not None:
         q, k = (turned(z, *rotary) for z in (q, k))

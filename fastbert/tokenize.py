@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastbert.data import Corpus, TokenStore, merge_stores, write_store
+from fastbert.data.store.unknown import report_unknown
 from fastbert.system.cli import run, unset
 from fastbert.system.errors import InputError
 
@@ -59,7 +60,8 @@ def main(options: TokenizeOptions) -> None:
     seconds = time.monotonic() - started_s
     print(
         f"{store.directory}: {store.num_tokens:,} tokens ({store.dtype.name}) in {store.num_sentences:,} lines of "
-        f"{store.num_documents:,} documents{', checksums right' if options.verify else ''}; {seconds:.1f} s"
+        f"{store.num_documents:,} documents, {store.num_unknown / store.num_tokens:.2%} [UNK]"
+        f"{', checksums right' if options.verify else ''}; {seconds:.1f} s"
     )
 
 
@@ -76,6 +78,8 @@ def tokenize(options: TokenizeOptions) -> TokenStore:
     output = options.output if count == 1 else options.output / f"part-{index + 1}-of-{count}"
     with Corpus(options.data, options.text_field) as corpus, shown_progress() as progress:
         store = write_store(output, corpus, tokenizer, threads=options.threads, progress=progress, shard=(index, count))
+        if unknown := report_unknown(store, corpus, tokenizer):
+            print(f"warning: {unknown}", file=sys.stderr)
     tokenizer.save(output)  # makes the store self-contained
     return store
 

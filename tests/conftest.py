@@ -59,7 +59,7 @@ def open_page(browser) -> Callable[..., Opened]:
 @pytest.fixture
 def random_start(monkeypatch):
     """Models begin without heads at their neighbours: scores in the hundreds would magnify the rounding of sums."""
-    monkeypatch.setattr("fastbert.model.look_at_neighbours", lambda embeddings, encoder: None)
+    monkeypatch.setattr("fastbert.model.init_neighbor_heads", lambda embeddings, encoder: None)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import warnings
@@ -64,6 +65,8 @@ def command(module: str, *arguments, cwd: Path, input: str | None = None, **envi
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         finally:
             sys.stdin = stdin
+    if code == 128 + signal.SIGINT:  # Ctrl-C means the tests
+        raise KeyboardInterrupt
     return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
 

@@ -22,7 +22,7 @@ def batch_of(lengths: list[int], masked: int, *, weights: bool = False, next_sen
 
 
 def test_both_numbers_of_rows_become_round():
-    filled = batch_of([40, 129, 90], 77, weights=True, next_sentence=True).filled_up(32)
+    filled = batch_of([40, 129, 90], 77, weights=True, next_sentence=True).padded_to_multiple(32)
     assert (
         filled.num_tokens == 288 and len(filled.masked_index) == len(filled.labels) == len(filled.label_weights) == 96
     )
@@ -32,7 +32,7 @@ def test_both_numbers_of_rows_become_round():
 
 
 def test_no_sequence_becomes_longer_than_the_longest():
-    filled = batch_of([7] * 37, 30).filled_up(32)  # 259 tokens: 29 more
+    filled = batch_of([7] * 37, 30).padded_to_multiple(32)  # 259 tokens: 29 more
     assert filled.cu_seqlens.diff().tolist() == [7] * 41 + [1]
     assert filled.max_seqlen == 7 and filled.position_ids.max() < 7
 
@@ -40,13 +40,13 @@ def test_no_sequence_becomes_longer_than_the_longest():
 @pytest.mark.parametrize("lengths, masked", [([128, 128], 64), ([100, 100], 30)])
 def test_round_and_small_batches_stay_as_they_are(lengths, masked):
     batch = batch_of(lengths, masked)
-    filled = batch.filled_up(32)
+    filled = batch.padded_to_multiple(32)
     assert filled.num_tokens == batch.num_tokens and torch.equal(filled.masked_index, batch.masked_index)
     assert torch.equal(filled.cu_seqlens, batch.cu_seqlens)
 
 
 def test_where_every_row_is_asked_there_is_none_to_add():
-    filled = batch_of([128, 135], 263).filled_up(32)
+    filled = batch_of([128, 135], 263).padded_to_multiple(32)
     assert filled.num_tokens == 288 and len(filled.masked_index) == len(filled.labels) == 263 + 25
 
 
@@ -61,7 +61,7 @@ def test_the_loss_and_its_gradients_do_not_change(arch, extra, monkeypatch):
     found = []
     for filling in (True, False):
         if not filling:
-            monkeypatch.setattr(PackedBatch, "filled_up", lambda self, step=32: self)
+            monkeypatch.setattr(PackedBatch, "padded_to_multiple", lambda self, multiple=32: self)
         model.zero_grad()
         output = model(batch)
         output.loss.backward()

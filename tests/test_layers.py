@@ -7,6 +7,7 @@ from torch import nn
 from fastbert import layers
 from fastbert.batch import pack, pack_rows, unpack
 from fastbert.config import BertConfig
+from fastbert.inference import masked_lm
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 
@@ -52,11 +53,11 @@ def test_copies_of_a_text_share_their_first_projection(arch, window, impl, monke
     places = [place for ids in texts for place in range(len(ids))]
     starts = torch.tensor([0, *map(len, rows)]).cumsum(0)[:-1]
     seen = []
-    distinct = BertForPreTraining._distinct
-    monkeypatch.setattr(BertForPreTraining, "_distinct", lambda self, b: seen.append(distinct(self, b)) or seen[-1])
-    with torch.no_grad():
-        together = model.predict(pack_rows(rows, starts + torch.tensor(places)))
-        alone = torch.cat([model.predict(pack_rows([row], [p])) for row, p in zip(rows, places, strict=True)])
+    deduplicate = masked_lm._deduplicate_tokens
+    monkeypatch.setattr(masked_lm, "_deduplicate_tokens", lambda *a: seen.append(deduplicate(*a)) or seen[-1])
+    together = masked_lm.predict(model, pack_rows(rows, starts + torch.tensor(places)))
+    alone = [masked_lm.predict(model, pack_rows([row], [p])) for row, p in zip(rows, places, strict=True)]
+    alone = torch.cat(alone)
     torch.testing.assert_close(together, alone, atol=2e-5, rtol=1e-4)
     assert seen[0] is not None and len(seen[0][0]) == 2 * 15 - sum(a == b for a, b in zip(*texts, strict=False)) - 6
     assert all(found is None for found in seen[1:]), "a single text has no copies"

@@ -105,7 +105,7 @@ def memory(trainer: Trainer, share: float) -> Iterator[None]:
 def start(trainer: Trainer, how: str) -> Iterator[None]:
     """Begin as before heads began at their neighbours: "random", or "sinusoids" for learned positions."""
     model = trainer.model
-    with mock.patch("fastbert.model.look_at_neighbours"):
+    with mock.patch("fastbert.model.init_neighbor_heads"):
         model.reset_parameters()
     if how == "sinusoids":
         table = model.embeddings.position.weight

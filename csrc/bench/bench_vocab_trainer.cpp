@@ -45,7 +45,7 @@ int main(int argc, char** argv) {
   std::vector<std::string> tokens;
   for (int pass = 0; pass < 5; ++pass) {
     auto start = Clock::now();
-    fastbert::WordCounter counter(fastbert::NormalizerOptions{}, options.special_tokens, threads);
+    fastbert::WordCounter counter(fastbert::NormalizerOptions{}, threads);
     counter.add_bytes(reinterpret_cast<const uint8_t*>(text.data()), text.size(), true);
     const size_t num_words = counter.read([](const fastbert::CountTable& counts) { return counts.size(); });
     count_s.push_back(seconds_since(start));

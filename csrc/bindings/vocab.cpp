@@ -86,8 +86,12 @@ static py::tuple learn_vocab(fastbert::WordCounter& counter, size_t vocab_size, 
 void bind_vocab(py::module_& m) {
   using Counter = fastbert::WordCounter;
   py::class_<Counter>(m, "WordCounter")
-      .def(py::init<const fastbert::NormalizerOptions&, std::vector<std::string>, int>(), py::arg("options"),
-           py::arg("special_tokens"), py::arg("threads"))
+      .def(py::init([](const fastbert::NormalizerOptions& options, size_t max_word_chars, int threads) {
+             Counter::Limits limits;
+             limits.max_word_chars = max_word_chars;
+             return std::make_unique<Counter>(options, threads, limits);
+           }),
+           py::arg("options"), py::arg("max_word_chars"), py::arg("threads"))
       .def("add_texts", &count_texts, py::arg("texts"))
       .def("add_bytes", &count_bytes, py::arg("data"), py::arg("final"))
       .def(

@@ -17,8 +17,6 @@ namespace {
 
 using Counts = std::map<std::string, int64_t>;
 
-const std::vector<std::string> kSpecial = {"[MASK]", "[SEP]"};
-
 Counts contents(WordCounter& counter) {
   Counts result;
   counter.read([&](const CountTable& table) {
@@ -47,28 +45,30 @@ std::string random_text(size_t num_parts, uint32_t seed) {
 
 }  // namespace
 
-TEST_CASE("word counter: special tokens and punctuation are split out, too long words ignored") {
-  WordCounter counter(NormalizerOptions{}, kSpecial, 1);
-  add(counter, "Foo[MASK]bár, [SEP FOO " + std::string(101, 'a') + " " + std::string(100, 'b'));
-  CHECK(contents(counter) ==
-        Counts{{"foo", 2}, {"bar", 1}, {",", 1}, {"[", 1}, {"sep", 1}, {std::string(100, 'b'), 1}});
-}
-
-TEST_CASE("word counter: of the special tokens that start at one place the longest is taken") {
-  WordCounter counter(NormalizerOptions{}, {"ab", "abc"}, 1);
-  add(counter, "abc xabcd ab");
-  CHECK(contents(counter) == Counts{{"x", 1}, {"d", 1}});
+TEST_CASE("word counter: special tokens are ordinary text, too long words are ignored") {
+  const std::string text = "Foo[MASK]bár, [SEP FOO " + std::string(101, 'a') + " " + std::string(100, 'b');
+  Counts expected{{"foo", 2}, {"[", 2}, {"mask", 1}, {"]", 1}, {"bar", 1}, {",", 1}, {"sep", 1}};
+  expected[std::string(100, 'b')] = 1;
+  WordCounter counter(NormalizerOptions{}, 1);
+  add(counter, text);
+  CHECK(contents(counter) == expected);
+  WordCounter::Limits limits;
+  limits.max_word_chars = 101;
+  expected[std::string(101, 'a')] = 1;
+  WordCounter longer(NormalizerOptions{}, 1, limits);
+  add(longer, text);
+  CHECK(contents(longer) == expected);
 }
 
 TEST_CASE("word counter: any split into texts, blocks and threads gives the same") {
   // long enough for many chunks; split at blanks only, as lines are
   const std::string text = random_text(400000, 1);
-  WordCounter one(NormalizerOptions{}, kSpecial, 1);
+  WordCounter one(NormalizerOptions{}, 1);
   add(one, text);
   const Counts expected = contents(one);
   CHECK(expected.size() > 1000);
   for (const int threads : {1, 2, 5}) {
-    WordCounter by_line(NormalizerOptions{}, kSpecial, threads), by_block(NormalizerOptions{}, kSpecial, threads);
+    WordCounter by_line(NormalizerOptions{}, threads), by_block(NormalizerOptions{}, threads);
     std::vector<std::string_view> lines;
     for (size_t begin = 0; begin <= text.size();) {
       const size_t end = std::min(text.find('\n', begin), text.size());
@@ -91,7 +91,7 @@ TEST_CASE("word counter: any split into texts, blocks and threads gives the same
 
 TEST_CASE("word counter: small chunks and tables that are emptied all the time change nothing") {
   const std::string text = random_text(30000, 9);
-  WordCounter expected(NormalizerOptions{}, kSpecial, 1);
+  WordCounter expected(NormalizerOptions{}, 1);
   add(expected, text);
   for (const size_t chunk_bytes : {1, 7, 100}) {
     WordCounter::Limits limits;
@@ -99,7 +99,7 @@ TEST_CASE("word counter: small chunks and tables that are emptied all the time c
     limits.max_segment_bytes = chunk_bytes % 8;
     limits.max_segments = 3;
     limits.max_thread_words = 20;
-    WordCounter counter(NormalizerOptions{}, kSpecial, 3, limits);
+    WordCounter counter(NormalizerOptions{}, 3, limits);
     for (int half = 0; half < 2; ++half)
       add(counter, half ? text.substr(text.find(' ')) : text.substr(0, text.find(' ')));
     CHECK(contents(counter) == contents(expected));
@@ -109,7 +109,7 @@ TEST_CASE("word counter: small chunks and tables that are emptied all the time c
 TEST_CASE("word counter: a run without a blank is cut at the same places however it comes") {
   std::string text;
   while (text.size() < 3 * WordCounter::kLongestRun) text += "x,é,";
-  WordCounter whole(NormalizerOptions{}, kSpecial, 2), streamed(NormalizerOptions{}, kSpecial, 1);
+  WordCounter whole(NormalizerOptions{}, 2), streamed(NormalizerOptions{}, 1);
   add(whole, text);
   std::string pending;
   for (size_t begin = 0; begin < text.size(); begin += 300001) {
@@ -125,7 +125,7 @@ TEST_CASE("word counter: the first ill-formed byte is reported for any number of
   const std::string good = random_text(300000, 3);
   for (const char* bad : {"\xff", "\x80", "\xc3", "\xe2\x82", "\xed\xa0\x80", "\xf4\x90\x80\x80"}) {
     for (const int threads : {1, 4}) {
-      WordCounter counter(NormalizerOptions{}, kSpecial, threads);
+      WordCounter counter(NormalizerOptions{}, threads);
       const std::string text = good + "ab" + bad + " " + good + bad;
       size_t offset = 0;
       try {
@@ -136,13 +136,13 @@ TEST_CASE("word counter: the first ill-formed byte is reported for any number of
       CHECK(offset == good.size() + 2);
     }
   }
-  WordCounter counter(NormalizerOptions{}, kSpecial, 1);
+  WordCounter counter(NormalizerOptions{}, 1);
   CHECK_NOTHROW(add(counter, "\xEF\xBF\xBD"));
 }
 
 TEST_CASE("word counter: may be filled from several threads at once") {
   const std::string text = random_text(20000, 5);
-  WordCounter expected(NormalizerOptions{}, kSpecial, 1), shared(NormalizerOptions{}, kSpecial, 2);
+  WordCounter expected(NormalizerOptions{}, 1), shared(NormalizerOptions{}, 2);
   for (int i = 0; i < 8; ++i) add(expected, text);
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i)

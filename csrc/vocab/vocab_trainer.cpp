@@ -6,7 +6,6 @@
 #include <stdexcept>
 
 #include "text/utf8.h"
-#include "vocab/word_counter.h"
 
 namespace fastbert {
 namespace {
@@ -15,15 +14,11 @@ constexpr uint32_t kNoId = 0xFFFFFFFF;
 constexpr auto kProgressEvery = std::chrono::milliseconds(100);
 constexpr size_t kContinuationBytes = 2;  // "##"
 
-// The code points of a word; false for one that is too long to matter.
-bool read_word(const CountTable::Slot& slot, std::vector<uint32_t>& chars) {
+// The code points of a word.
+void read_word(const CountTable::Slot& slot, std::vector<uint32_t>& chars) {
   chars.clear();
   const uint8_t* const end = slot.bytes + slot.size;
-  for (const uint8_t* p = slot.bytes; p < end;) {
-    chars.push_back(decode_utf8(p, end));
-    if (chars.size() > kMaxWordChars) return false;
-  }
-  return true;
+  for (const uint8_t* p = slot.bytes; p < end;) chars.push_back(decode_utf8(p, end));
 }
 
 std::string to_utf8(uint32_t code_point) {
@@ -38,7 +33,7 @@ CodePointMap<int64_t> count_characters(const CountTable& words) {
   std::vector<uint32_t> chars;
   int64_t room = std::numeric_limits<int64_t>::max();
   words.for_each([&](const CountTable::Slot& slot) {
-    if (!read_word(slot, chars)) return;
+    read_word(slot, chars);
     if (slot.count > room / static_cast<int64_t>(chars.size()))
       throw std::overflow_error("the pieces of the words add up to more than 2**63 - 1");
     room -= slot.count * static_cast<int64_t>(chars.size());
@@ -54,7 +49,8 @@ VocabTrainer::VocabTrainer(const CountTable& words, const VocabOptions& options)
   const CharacterIds ids = number_characters(words, choose_alphabet(words));
   std::vector<uint32_t> chars;
   words.for_each([&](const CountTable::Slot& slot) {
-    if (!read_word(slot, chars) || chars.size() < 2) return;
+    read_word(slot, chars);
+    if (chars.size() < 2) return;
     for (size_t i = 0; i < chars.size(); ++i) {
       if (ids.first.get(chars[i]) == kNoId) return;
       chars[i] = i == 0 ? ids.first.get(chars[i]) : ids.following.get(chars[i]);
@@ -95,7 +91,7 @@ VocabTrainer::CharacterIds VocabTrainer::number_characters(const CountTable& wor
   CodePointMap<uint8_t> follows(0);
   std::vector<uint32_t> chars;
   words.for_each([&](const CountTable::Slot& slot) {
-    if (!read_word(slot, chars)) return;
+    read_word(slot, chars);
     for (const uint32_t c : chars)
       if (ids.first.get(c) == kNoId) return;
     for (size_t i = 1; i < chars.size(); ++i) follows[chars[i]] = 1;

@@ -11,7 +11,7 @@
 namespace fastbert {
 namespace {
 
-enum ByteClass : uint8_t { kInWord = 0, kBlank = 1, kPunctuation = 2, kMayBeSpecial = 4 };
+enum ByteClass : uint8_t { kInWord = 0, kBlank = 1, kPunctuation = 2 };
 
 bool is_blank(uint8_t byte) { return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r'; }
 
@@ -39,18 +39,14 @@ const uint8_t* find_ill_formed(const uint8_t* begin, const uint8_t* end) {
 
 }  // namespace
 
-WordCounter::WordCounter(const NormalizerOptions& options, std::vector<std::string> special_tokens, int threads,
-                         const Limits& limits)
-    : options_(options), limits_(limits), special_tokens_(std::move(special_tokens)) {
+WordCounter::WordCounter(const NormalizerOptions& options, int threads, const Limits& limits)
+    : options_(options), limits_(limits) {
   constexpr int kMaxThreads = 1024;
   workers_.resize(static_cast<size_t>(std::min(threads > 0 ? threads : hardware_threads(), kMaxThreads)));
-  std::sort(special_tokens_.begin(), special_tokens_.end(),
-            [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
   for (int byte = 0; byte < 128; ++byte) {
     if (is_blank(static_cast<uint8_t>(byte))) classes_[static_cast<size_t>(byte)] = kBlank;
     if (is_punctuation(byte)) classes_[static_cast<size_t>(byte)] = kPunctuation;
   }
-  for (const std::string& token : special_tokens_) classes_[static_cast<uint8_t>(token[0])] |= kMayBeSpecial;
 }
 
 void WordCounter::add_texts(const std::vector<std::string_view>& texts) {
@@ -142,20 +138,9 @@ void WordCounter::count_chunk(Worker& worker, const Chunk& chunk) const {
   for (;;) {
     while (p < chunk.end && classes_[*p] == kInWord) ++p;
     if (p == chunk.end) break;
-    const uint8_t byte_class = classes_[*p];
-    const size_t special_size = byte_class & kMayBeSpecial ? match_special(p, chunk.end) : 0;
-    if (special_size == 0 && byte_class == kMayBeSpecial) {
-      ++p;
-      continue;
-    }
     add_segment(worker, segment, p, chunk);
-    if (special_size) {
-      p += special_size;
-    } else {
-      if (byte_class & kPunctuation) add_segment(worker, p, p + 1, chunk);
-      ++p;
-    }
-    segment = p;
+    if (classes_[*p] == kPunctuation) add_segment(worker, p, p + 1, chunk);
+    segment = ++p;
   }
   add_segment(worker, segment, p, chunk);
 }
@@ -180,22 +165,14 @@ void WordCounter::normalise(Worker& worker, const uint8_t* segment, size_t size,
   worker.normalizer[0].words(
       segment, size,
       [&](const uint8_t* word, size_t num_bytes, size_t num_chars) {
-        if (num_chars <= kMaxWordChars) worker.words.add(word, num_bytes, count);
+        if (num_chars <= limits_.max_word_chars) worker.words.add(word, num_bytes, count);
       },
-      kMaxWordChars);
+      limits_.max_word_chars);
 }
 
 void WordCounter::normalise_segments(Worker& worker) const {
   worker.segments.for_each([&](const CountTable::Slot& slot) { normalise(worker, slot.bytes, slot.size, slot.count); });
   worker.segments.clear();
-}
-
-size_t WordCounter::match_special(const uint8_t* begin, const uint8_t* end) const {
-  for (const std::string& token : special_tokens_) {
-    if (token.size() <= static_cast<size_t>(end - begin) && std::memcmp(token.data(), begin, token.size()) == 0)
-      return token.size();
-  }
-  return 0;
 }
 
 void WordCounter::collect() {

@@ -19,8 +19,6 @@
 
 namespace fastbert {
 
-constexpr size_t kMaxWordChars = 100;
-
 // Text that is not UTF-8: the offset of its first ill-formed byte. The text before it may have been counted.
 struct InvalidUtf8 : std::runtime_error {
   explicit InvalidUtf8(size_t offset) : std::runtime_error("invalid UTF-8"), offset(offset) {}
@@ -32,20 +30,19 @@ class WordCounter {
  public:
   static constexpr size_t kLongestRun = 1 << 20;
 
-  // When work is cut and tables are emptied. Only longest_run shows in the counts; tests make them small.
+  // Only the first two change the counts; the others bound the memory and are small in tests.
   struct Limits {
     size_t longest_run = kLongestRun;  // bytes, at least 4
+    size_t max_word_chars = 100;       // longer words are not counted
     size_t chunk_bytes = 128 << 10;    // of one piece of work for a thread, at most longest_run
     size_t max_segment_bytes = 64;     // longer segments are seldom seen twice
     size_t max_segments = 1 << 19;     // in the table of a thread: some 50 MB
     size_t max_thread_words = 1 << 19;
   };
 
-  // Special tokens are not empty and hold no blanks. threads <= 0 means hardware_threads().
-  WordCounter(const NormalizerOptions& options, std::vector<std::string> special_tokens, int threads,
-              const Limits& limits);
-  WordCounter(const NormalizerOptions& options, std::vector<std::string> special_tokens, int threads)
-      : WordCounter(options, std::move(special_tokens), threads, Limits{}) {}
+  // threads <= 0 means hardware_threads().
+  WordCounter(const NormalizerOptions& options, int threads, const Limits& limits);
+  WordCounter(const NormalizerOptions& options, int threads) : WordCounter(options, threads, Limits{}) {}
 
   void add_texts(const std::vector<std::string_view>& texts);
   // Counts the complete runs at the front of a text (all of it when `final`) and returns how many bytes it has used:
@@ -79,13 +76,11 @@ class WordCounter {
   void add_segment(Worker& worker, const uint8_t* begin, const uint8_t* end, const Chunk& chunk) const;
   void normalise(Worker& worker, const uint8_t* segment, size_t size, int64_t count) const;
   void normalise_segments(Worker& worker) const;
-  size_t match_special(const uint8_t* begin, const uint8_t* end) const;
   void collect();
 
   std::mutex mutex_;
   NormalizerOptions options_;
   Limits limits_;
-  std::vector<std::string> special_tokens_;  // longest first
   std::array<uint8_t, 256> classes_{};
   std::vector<Worker> workers_;
   CountTable words_;

@@ -105,7 +105,7 @@ class SharedWeights:
         self.world.barrier()
         others = [p for n, p in self.parameters.items() if self.owner[n] != self.world.rank]
         torch.autograd.graph.increment_version(others)
-        ops.renew_images(others, self)
+        ops.refresh_bf16_copies(others, self)
 
     def state_of(self, name: str) -> dict[str, Tensor]:
         """The shared optimizer state of a parameter."""

@@ -106,7 +106,7 @@ def _reason_to_leave(module: nn.Module) -> str | None:
     if name in _LEFT:
         return _LEFT[name]
     if name in _CLASSES:
-        return _CLASSES[name].refusal(module)
+        return _CLASSES[name].unsupported_reason(module)
     for parent in kind.__mro__[1:]:
         if _full_name(parent) in _CLASSES:
             return f"{kind.__name__} is a subclass of {parent.__name__}, and may compute something else"

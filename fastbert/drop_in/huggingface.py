@@ -20,9 +20,9 @@ from fastbert.drop_in.rules import (
     Settings,
     active_dropout,
     add_norm,
-    plain,
+    all_stock,
+    is_faster,
     project_and_activate,
-    serves,
 )
 from fastbert.weights.torch_layers import approximation_of, name_of
 
@@ -57,7 +57,7 @@ class DropIn(_Stock):
     _fastbert: Settings
 
     @staticmethod
-    def refusal(module: Any) -> str | None:
+    def unsupported_reason(module: Any) -> str | None:
         return None
 
 
@@ -68,7 +68,7 @@ class Attention(DropIn):
     config: Any
 
     @staticmethod
-    def refusal(module: Any) -> str | None:
+    def unsupported_reason(module: Any) -> str | None:
         stock = type(module)
         if getattr(module, "is_decoder", False) or getattr(module, "is_causal", False):
             return "a decoder: causal attention"
@@ -80,7 +80,7 @@ class Attention(DropIn):
             return f"transformers {transformers.__version__} does not hand {stock.__name__} the padding mask as it is"
         return None
 
-    def takes(self, heads: Tensor, attention_mask: Any, plan: Plan | None, options: dict[str, Any]) -> bool:
+    def supports(self, heads: Tensor, attention_mask: Any, plan: Plan | None, options: dict[str, Any]) -> bool:
         """Whether this call can be served; ``heads`` (…, N, H) stands for the queries to come."""
         if plan is not None and plan.cu_seqlens is not None:
             return True  # the base model looked before it packed
@@ -90,7 +90,7 @@ class Attention(DropIn):
             return False
         if attention_mask is not None and plan is None:
             return False
-        return serves(self._fastbert, "attention", q=heads, k=heads, v=heads, bias=None)
+        return is_faster(self._fastbert, "attention", q=heads, k=heads, v=heads, bias=None)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: Plan | None, dropout_p: float, **rest: Any) -> Tensor:
         """Context (…, D) of q, k, v (B, L, N, H), or of packed ones (1, T, N, H)."""
@@ -106,7 +106,7 @@ class BertSelfAttention(Attention):
     def forward(self, hidden_states, attention_mask=None, *args, fastbert: Plan | None = None, **kwargs):
         shape = (*hidden_states.shape[:-1], self.num_attention_heads, self.attention_head_size)
         positional = {f"past_{index}": value for index, value in enumerate(args)}
-        if not self.takes(hidden_states.view(shape), attention_mask, fastbert, {**positional, **kwargs}):
+        if not self.supports(hidden_states.view(shape), attention_mask, fastbert, {**positional, **kwargs}):
             return super().forward(hidden_states, attention_mask, *args, **kwargs)
         plan = None if attention_mask is None and (fastbert is None or fastbert.cu_seqlens is None) else fastbert
         q, k, v = (project(hidden_states).view(shape) for project in (self.query, self.key, self.value))
@@ -117,7 +117,7 @@ class DistilBertSelfAttention(Attention):
     def forward(self, hidden_states, attention_mask=None, *args, fastbert: Plan | None = None, **kwargs):
         shape = (*hidden_states.shape[:-1], self.n_heads, self.attention_head_size)
         positional = {f"past_{index}": value for index, value in enumerate(args)}
-        if not self.takes(hidden_states.view(shape), attention_mask, fastbert, {**positional, **kwargs}):
+        if not self.supports(hidden_states.view(shape), attention_mask, fastbert, {**positional, **kwargs}):
             return super().forward(hidden_states, attention_mask, *args, **kwargs)
         plan = None if attention_mask is None and (fastbert is None or fastbert.cu_seqlens is None) else fastbert
         q, k, v = (project(hidden_states).view(shape) for project in (self.q_lin, self.k_lin, self.v_lin))
@@ -126,12 +126,12 @@ class DistilBertSelfAttention(Attention):
 
 class ModernBertAttention(Attention):
     @staticmethod
-    def refusal(module: Any) -> str | None:
+    def unsupported_reason(module: Any) -> str | None:
         if "position_embeddings" not in inspect.signature(type(module).forward).parameters:
             import transformers
 
             return f"ModernBertAttention of transformers {transformers.__version__} computes its rotation inside"
-        return Attention.refusal(module)
+        return Attention.unsupported_reason(module)
 
     def forward(
         self, hidden_states, position_embeddings=None, attention_mask=None, fastbert: Plan | None = None, **kwargs
@@ -140,7 +140,7 @@ class ModernBertAttention(Attention):
         # the sliding layers' mask says more than their padding, so without a plan none of it is known
         eager = self.config._attn_implementation == "eager" and self.sliding_window is not None
         packed = fastbert is not None and fastbert.cu_seqlens is not None
-        if not packed and (eager or not self.takes(hidden_states.view(shape), attention_mask, fastbert, kwargs)):
+        if not packed and (eager or not self.supports(hidden_states.view(shape), attention_mask, fastbert, kwargs)):
             return super().forward(hidden_states, position_embeddings, attention_mask, **kwargs)
         q, k, v = self.Wqkv(hidden_states).view(*shape[:-2], 3, -1, self.head_dim).unbind(-3)
         # (1 or B, L, H), the second half repeats the first
@@ -159,15 +159,15 @@ class DenseAddNorm(DropIn):
 
     def forward(self, hidden_states, input_tensor):
         norm = self.LayerNorm
-        if not (plain(norm, nn.LayerNorm) and plain(self.dropout, nn.Dropout)):
+        if not (all_stock((norm, nn.LayerNorm)) and all_stock((self.dropout, nn.Dropout))):
             return super().forward(hidden_states, input_tensor)
-        if not serves(self._fastbert, "add_layer_norm", x=input_tensor, weight=norm.weight, bias=norm.bias):
+        if not is_faster(self._fastbert, "add_layer_norm", x=input_tensor, weight=norm.weight, bias=norm.bias):
             return super().forward(hidden_states, input_tensor)
         hidden_states = self.dense(hidden_states)
         return add_norm(self._fastbert, hidden_states, input_tensor, norm, active_dropout(self.dropout))
 
 
-def _activation_refusal(activation: Any) -> str | None:
+def _activation_reason(activation: Any) -> str | None:
     return None if approximation_of(activation) else f"activation {name_of(activation)}: the kernels compute GELU"
 
 
@@ -175,12 +175,12 @@ class BertIntermediate(DropIn):
     what = "bias_gelu"
 
     @staticmethod
-    def refusal(module: Any) -> str | None:
-        return _activation_refusal(module.intermediate_act_fn)
+    def unsupported_reason(module: Any) -> str | None:
+        return _activation_reason(module.intermediate_act_fn)
 
     def forward(self, hidden_states):
         form = approximation_of(self.intermediate_act_fn)
-        if form is None or not serves(self._fastbert, "bias_gelu", x=hidden_states):
+        if form is None or not is_faster(self._fastbert, "bias_gelu", x=hidden_states):
             return super().forward(hidden_states)
         return project_and_activate(self._fastbert, self.dense, hidden_states, form)
 
@@ -189,12 +189,12 @@ class DistilBertFFN(DropIn):
     what = "bias_gelu"
 
     @staticmethod
-    def refusal(module: Any) -> str | None:
-        return _activation_refusal(module.activation)
+    def unsupported_reason(module: Any) -> str | None:
+        return _activation_reason(module.activation)
 
     def ff_chunk(self, hidden_states):
         form = approximation_of(self.activation)
-        if form is None or not serves(self._fastbert, "bias_gelu", x=hidden_states):
+        if form is None or not is_faster(self._fastbert, "bias_gelu", x=hidden_states):
             return super().ff_chunk(hidden_states)
         return self.dropout(self.lin2(project_and_activate(self._fastbert, self.lin1, hidden_states, form)))
 
@@ -203,14 +203,14 @@ class DistilBertBlock(DropIn):
     what = "add_layer_norm"
 
     @staticmethod
-    def refusal(module: Any) -> str | None:
+    def unsupported_reason(module: Any) -> str | None:
         return None if passes_options_down(type(module)) else "an older transformers, whose block returns a tuple"
 
     def forward(self, hidden_states, *args, **kwargs):
         norms = self.sa_layer_norm, self.output_layer_norm
         served = all(
-            plain(norm, nn.LayerNorm)
-            and serves(self._fastbert, "add_layer_norm", x=hidden_states, weight=norm.weight, bias=norm.bias)
+            all_stock((norm, nn.LayerNorm))
+            and is_faster(self._fastbert, "add_layer_norm", x=hidden_states, weight=norm.weight, bias=norm.bias)
             for norm in norms
         )
         if not served:
@@ -224,12 +224,12 @@ class ModernBertMLP(DropIn):
     what = "geglu"
 
     @staticmethod
-    def refusal(module: Any) -> str | None:
-        return _activation_refusal(module.act)
+    def unsupported_reason(module: Any) -> str | None:
+        return _activation_reason(module.act)
 
     def forward(self, hidden_states):
         form = approximation_of(self.act)
-        if form is None or not serves(self._fastbert, "geglu", x=hidden_states):
+        if form is None or not is_faster(self._fastbert, "geglu", x=hidden_states):
             return super().forward(hidden_states)
         return self.Wo(self.drop(project_and_activate(self._fastbert, self.Wi, hidden_states, form, gated=True)))
 
@@ -238,14 +238,14 @@ class ModernBertLayer(DropIn):
     what = "add_layer_norm"
 
     @staticmethod
-    def refusal(module: Any) -> str | None:
+    def unsupported_reason(module: Any) -> str | None:
         if "position_embeddings" in inspect.signature(type(module).forward).parameters:
             return None
         return "an older transformers, whose layer returns a tuple"
 
     def forward(self, hidden_states, *args, **kwargs):
         norm = self.mlp_norm
-        if not plain(norm, nn.LayerNorm) or not serves(
+        if not all_stock((norm, nn.LayerNorm)) or not is_faster(
             self._fastbert, "add_layer_norm", x=hidden_states, weight=norm.weight, bias=norm.bias
         ):
             return super().forward(hidden_states, *args, **kwargs)
@@ -261,7 +261,7 @@ class BaseModel(DropIn):
     config: Any
 
     @staticmethod
-    def refusal(module: Any) -> str | None:
+    def unsupported_reason(module: Any) -> str | None:
         return None if passes_options_down(type(module)) else "an older transformers, which hands no options down"
 
     def forward(self, input_ids=None, attention_mask=None, *args, **kwargs):

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fastbert import ops
 from fastbert.batch import unpack
 from fastbert.drop_in.huggingface import WORTH_PACKING, DropIn
-from fastbert.drop_in.rules import active_dropout, add_norm, plain, serves
-from fastbert.weights.torch_layers import approximation_of, attention_refusal, name_of
+from fastbert.drop_in.rules import active_dropout, add_norm, all_stock, is_faster
+from fastbert.weights.torch_layers import approximation_of, name_of, unsupported_attention
 
 
 class TransformerEncoderLayer(DropIn):
@@ -21,22 +22,21 @@ class TransformerEncoderLayer(DropIn):
     training: bool
 
     @staticmethod
-    def refusal(module: Any) -> str | None:
-        return attention_refusal(module.self_attn)
+    def unsupported_reason(module: Any) -> str | None:
+        return unsupported_attention(module.self_attn)
 
-    def _readable(self) -> bool:
-        parts = {
+    def _is_stock(self) -> bool:
+        parts: dict[type[nn.Module], tuple[nn.Module, ...]] = {
             nn.MultiheadAttention: (self.self_attn,),
+            NonDynamicallyQuantizableLinear: (self.self_attn.out_proj,),
             nn.LayerNorm: (self.norm1, self.norm2),
             nn.Dropout: (self.dropout, self.dropout1, self.dropout2),
         }
-        return all(plain(module, kind) for kind, modules in parts.items() for module in modules) and not (
-            self.self_attn.out_proj._forward_hooks or self.self_attn.out_proj._forward_pre_hooks
-        )
+        return all_stock(*((module, kind) for kind, modules in parts.items() for module in modules))
 
     def forward(self, src, src_mask=None, src_key_padding_mask=None, is_causal=False, *, fastbert=None):
         """Stock arguments; ``fastbert``: (cu_seqlens, max_seqlen) where src is packed, (T, D)."""
-        if fastbert is None and not self._takes(src, src_mask, src_key_padding_mask, is_causal):
+        if fastbert is None and not self._supports(src, src_mask, src_key_padding_mask, is_causal):
             return super().forward(src, src_mask, src_key_padding_mask, is_causal)
         settings, norms = self._fastbert, (self.norm1, self.norm2)
         if self.norm_first:
@@ -47,13 +47,13 @@ class TransformerEncoderLayer(DropIn):
         hidden = add_norm(settings, attended, src, norms[0], active_dropout(self.dropout1))
         return add_norm(settings, self._fed(hidden), hidden, norms[1], active_dropout(self.dropout2))
 
-    def _takes(self, src: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool) -> bool:
-        if mask is not None or is_causal or src.is_nested or src.ndim != 3 or not self._readable():
+    def _supports(self, src: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool) -> bool:
+        if mask is not None or is_causal or src.is_nested or src.ndim != 3 or not self._is_stock():
             return False
         if padding is not None and padding.dtype != torch.bool:
             return False
         heads = src.unflatten(-1, (self.self_attn.num_heads, self.self_attn.head_dim))
-        return serves(self._fastbert, "attention", q=heads, k=heads, v=heads, bias=None)
+        return is_faster(self._fastbert, "attention", q=heads, k=heads, v=heads, bias=None)
 
     def _attended(self, x: Tensor, padding: Tensor | None, packed: tuple[Tensor, int] | None) -> Tensor:
         attention = self.self_attn
@@ -92,8 +92,9 @@ class TransformerEncoder(DropIn):
 
     def forward(self, src, mask=None, src_key_padding_mask=None, is_causal=None):
         padding = src_key_padding_mask
-        takes = mask is None and not is_causal and padding is not None and padding.dtype == torch.bool
-        if not takes or src.is_nested or src.ndim != 3 or self._nests():
+        supported = mask is None and not is_causal and padding is not None and padding.dtype == torch.bool
+        supported = supported and all(isinstance(layer, TransformerEncoderLayer) for layer in self.layers)
+        if not supported or src.is_nested or src.ndim != 3 or self._nests():
             return super().forward(src, mask, padding, is_causal)
         if self._fastbert.drop_padding and not torch.compiler.is_compiling() and self._may_pack(padding):
             return self._packed(src, padding)
@@ -107,7 +108,7 @@ class TransformerEncoder(DropIn):
         return bool(getattr(self, "use_nested_tensor", False)) and not self.layers[0].training and not grad
 
     def _may_pack(self, padding: Tensor) -> bool:
-        if not all(isinstance(layer, TransformerEncoderLayer) and layer._readable() for layer in self.layers):
+        if not all(isinstance(layer, TransformerEncoderLayer) and layer._is_stock() for layer in self.layers):
             return False
         return 0 < int((~padding).sum()) <= WORTH_PACKING * padding.numel()
 

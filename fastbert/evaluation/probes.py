@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fastbert.batch import PackedBatch
 from fastbert.bert import Bert
+from fastbert.text.detokenize import group_words
 
 RANK_BANDS = (100, 1_000, 4_000)  # tokens by frequency: the 100 most frequent, up to the 1,000th …
 WORD_PARTS = ("whole", "first", "continuation")
@@ -100,7 +101,7 @@ def probe(
         bert: the model.
         batches: masked, with labels, of unseen text.
         sentences: of unseen text, as token ids without special tokens.
-        counts: (V,) occurrences of each token in the corpus: ``token_counts``.
+        counts: (V,) occurrences of each token in the corpus: :func:`fastbert.data.store.token_store.token_counts`.
         ends_in_s: seconds until the command should end, called before the minimal pairs: as many are scored as that
             time allows, so that the command ends on time; None: :data:`NUM_PAIRS` in :data:`PAIRS_S`.
         autocast: arithmetic for the batches.
@@ -121,7 +122,7 @@ def masked_accuracy(
     autocast: AbstractContextManager | None = None,
 ) -> tuple[list[Band], list[Band]]:
     """Accuracy and loss on masked tokens, by frequency band and by part of the word."""
-    device = next(bert.model.parameters()).device
+    device = bert.model.device
     continues = np.asarray(bert.tokenizer.is_continuation).astype(bool)
     rank = np.empty(len(counts), np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
@@ -209,7 +210,7 @@ def make_pairs(
         ids = list(sentences[index])
         if not 6 <= len(ids) <= longest or tokenizer.unk_id in ids:
             continue
-        words = tokenizer.group_words(ids)
+        words = group_words(ids, tokenizer.vocab)
         movable = [i for i, word in enumerate(words) if (tokenizer.id_to_token(word[0]) or "")[:1].isalpha()]
         if len({tuple(words[i]) for i in movable}) < 4:
             continue

@@ -1,4 +1,4 @@
-"""What each token looks at: the attention probabilities that fused kernels never write down, worked out beside them.
+"""What each token attends to: the attention probabilities, recomputed because fused kernels never store them.
 
 Legend: L tokens, D hidden_size, N heads, H head_dim.
 """
@@ -21,7 +21,7 @@ class AttentionMaps(NamedTuple):
     """Probabilities, and the tokens they are between."""
 
     tokens: list[str]  # L
-    weights: NDArray[np.float32]  # (layers, N, L, L), or less of it; row: who looks, column: at whom; rows sum to 1
+    weights: NDArray[np.float32]  # (layers, N, L, L), or less of it; row: query, column: key; rows sum to 1
 
 
 def attention_probabilities(model: BertForPreTraining, batch: PackedBatch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Texts as vectors: the encoder's hidden states pooled over each text, and the files sentence-transformers keeps it in.
+"""Texts as vectors: hidden states pooled over each text, and the settings files of sentence-transformers.
 
 Legend: B texts, T packed tokens, D hidden_size.
 
@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastbert.batch import PackedBatch, inference_tokens, pack_rows
-from fastbert.inference.frozen_model import Reader
+from fastbert.batch import PackedBatch, by_token_budget, inference_tokens, pack_rows
+from fastbert.inference.frozen_model import FrozenModel
 from fastbert.model import BertForPreTraining
 from fastbert.system.atomic_write import written_whole
 from fastbert.system.errors import InputError
@@ -31,12 +31,12 @@ REMEDY = "copy the file again from its source"
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """What a vector is made of; the default is Sentence-BERT's."""
+    """How hidden states become a vector; the default is Sentence-BERT's."""
 
     pooling: Pooling = "mean"
     normalize: bool = True  # to length 1
-    max_length: int | None = None  # tokens of a text, special ones included; None: what the model takes
-    problem: str = ""  # what a directory asks for that is not done here
+    max_length: int | None = None  # tokens of a text, special ones included; None: the model's limit
+    unsupported: str = ""  # the feature of a directory that we do not implement, if any
 
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
@@ -52,11 +52,11 @@ def embed_texts(
     texts: Sequence[str],
     settings: EmbeddingSettings,
     batch_tokens: int | None = None,
-    reader: Reader | None = None,
+    frozen: FrozenModel | None = None,
 ) -> NDArray[np.float32]:
     """(B, D) float32, in the order of the texts; longer texts are cut at ``settings.max_length``.
 
-    Texts of like length are packed together, and ``reader``, a :class:`Reader` of the model, does the model's work.
+    Texts of similar length are packed together. ``frozen``: runs in the model's place if given.
     """
     limit = model.config.max_position_embeddings
     limit = min(limit, settings.max_length or limit)
@@ -65,40 +65,28 @@ def embed_texts(
         return vectors
     encoded = tokenizer.encode_batch(list(texts), truncation=True, max_length=limit)
     lengths = np.diff(encoded.offsets)
-    device = next(model.parameters()).device
+    order = np.argsort(-lengths, kind="stable")
     with torch.inference_mode():
-        for chunk in _chunks(lengths, batch_tokens or inference_tokens(device)):
-            batch = pack_rows([encoded[i] for i in chunk]).to(device)
-            vectors[chunk] = pooled(reader or model, batch, settings).float().cpu().numpy()
+        for part in by_token_budget(lengths[order].tolist(), batch_tokens or inference_tokens(model.device)):
+            batch = pack_rows([encoded[i] for i in order[part]]).to(model.device)
+            vectors[order[part]] = pooled(frozen or model, batch, settings).float().cpu().numpy()
     return vectors
 
 
-def _chunks(lengths: NDArray, batch_tokens: int) -> list[NDArray]:
-    """Texts of like length together."""
-    order = np.argsort(-lengths, kind="stable")
-    chunks, begin, size = [], 0, 0
-    for end, index in enumerate(order):
-        if end > begin and size + lengths[index] > batch_tokens:
-            chunks.append(order[begin:end])
-            begin, size = end, 0
-        size += lengths[index]
-    return [*chunks, order[begin:]]
-
-
-def pooled(model: BertForPreTraining | Reader, batch: PackedBatch, settings: EmbeddingSettings) -> Tensor:
+def pooled(model: BertForPreTraining | FrozenModel, batch: PackedBatch, settings: EmbeddingSettings) -> Tensor:
     """(B, D) of a packed batch, differentiable; no head runs."""
     if settings.pooling == "cls":
         vectors = model.encode(batch, batch.cu_seqlens[:-1].long())
     else:
         lengths = batch.cu_seqlens.diff().long()
-        # in float32 also under autocast, as sentence-transformers has it
+        # in float32 also under autocast, as in sentence-transformers
         vectors = torch.segment_reduce(model.encode(batch).float(), settings.pooling, lengths=lengths, axis=0)
     return F.normalize(vectors, dim=-1) if settings.normalize else vectors
 
 
 # ---- sentence-transformers' files ----
 def read_settings(directory: Path) -> EmbeddingSettings | None:
-    """What ``modules.json`` of a sentence-transformers directory says; None where there is no such file.
+    """Read ``modules.json`` of a sentence-transformers directory; None if there is no such file.
 
     Raises:
         InputError: damaged files.
@@ -116,18 +104,18 @@ def read_settings(directory: Path) -> EmbeddingSettings | None:
     for module in modules:
         fields = Fields(module, str(path), REMEDY)
         kinds[fields.text("type").rpartition(".")[2]] = fields.text("path", "")
-    problem = "".join(f"a module {kind}" for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize"))
-    pooling, asked = "mean", ""
+    unsupported = "".join(f"a module {kind}" for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize"))
+    pooling, pooling_unsupported = "mean", ""
     if "Pooling" in kinds:
         if Path(folder := kinds["Pooling"]).name != folder:
             raise InputError(f"{path}: the folder {folder!r} leaves the directory: do not use this model")
-        pooling, asked = _read_pooling(directory / folder / "config.json")
+        pooling, pooling_unsupported = _read_pooling(directory / folder / "config.json")
     length = _read_max_length(directory)
-    return EmbeddingSettings(pooling, "Normalize" in kinds, length, problem or asked)  # type: ignore[arg-type]
+    return EmbeddingSettings(pooling, "Normalize" in kinds, length, unsupported or pooling_unsupported)  # type: ignore[arg-type]
 
 
 def _read_max_length(directory: Path) -> int | None:
-    """Tokens of a text: in a file of its own, or in newer versions where transformers has it."""
+    """Maximum tokens of a text: in its own file, in newer versions where transformers keeps it."""
     places = (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length"))
     for file, name in places:
         if (path := directory / file).is_file():
@@ -138,7 +126,7 @@ def _read_max_length(directory: Path) -> int | None:
 
 
 def _read_pooling(path: Path) -> tuple[str, str]:
-    """The pooling in a file of the old form (a flag for each kind) or the new one (a name), and what is not ours."""
+    """The pooling, in the old form (a flag for each kind) or the new one (a name), and what is unsupported."""
     fields = Fields(read_object(path, REMEDY), str(path), REMEDY)
     ours = {"pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean"}
     if "pooling_mode" in fields:

@@ -1,11 +1,11 @@
-"""Filling [MASK]s: each on its own, or all of a text together.
+"""Filling [MASK]s, independently or jointly.
 
-A masked language model has no single joint probability of several hidden tokens; it has one for every order of filling
-them. Here the order is "the surest next": of the masks left, the one whose best token is the likeliest is filled, and
-then the others are asked again. What is filled decides what comes next, so every filling has exactly one way to be
-made, and the products of the conditional probabilities along these ways sum to 1 over all fillings: they are a true
-joint distribution, and comparable between any two fillings of one text. (Words of different numbers of pieces stand in
-texts with different numbers of masks; between these the comparison is the usual one, of the two log-probabilities.)
+A masked language model has no single joint probability of several masked tokens, but one for every order of filling
+them. Here the order is "most confident next": of the remaining masks, the one whose best token is most likely is
+filled, then the others are predicted again. The tokens filled so far determine the next position, so every filling is
+reached in exactly one way, and the products of the conditional probabilities sum to 1 over all fillings: a true joint
+distribution, comparable between any two fillings of a text. (Words of different numbers of pieces need different
+numbers of masks; these are compared by their log-probabilities as usual.)
 
 Legend: V vocabulary, M masked rows of a batch, S unfinished fillings.
 
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastbert.batch import inference_tokens, pack_rows
+from fastbert.batch import PackedBatch, by_token_budget, inference_tokens, pack_rows
+from fastbert.inference.masked_lm import predict
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
@@ -35,21 +36,21 @@ Candidates = Sequence[str] | Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class Template:
-    """A text with as many [MASK]s as the words in it are to have pieces."""
+    """A text with one [MASK] for every piece of the words to fill in."""
 
     ids: Pieces
-    slots: tuple[tuple[int, ...], ...]  # the places of each word
-    words: tuple[tuple[Pieces, ...] | None, ...]  # what each word may be; None: anything
-    whole_words: bool  # a free word begins with a piece that begins words, and goes on with "##" pieces
+    slots: tuple[tuple[int, ...], ...]  # the positions of each word
+    words: tuple[tuple[Pieces, ...] | None, ...]  # candidates of each word; None: any
+    whole_words: bool  # a free word is one initial piece and then "##" pieces
 
 
 @dataclass(frozen=True)
 class Filling:
-    """A template with its masks filled, all or so far."""
+    """A template with all or some of its masks filled."""
 
     template: Template
     ids: Pieces
-    open: tuple[int, ...]  # places yet to be filled
+    open: tuple[int, ...]  # positions still masked
     log_score: float = 0.0
 
     @classmethod
@@ -57,57 +58,56 @@ class Filling:
         """Nothing filled yet."""
         return cls(template, template.ids, tuple(itertools.chain(*template.slots)))
 
-    def with_token(self, place: int, token: int, log_prob: float) -> "Filling":
-        ids = (*self.ids[:place], token, *self.ids[place + 1 :])
-        return Filling(self.template, ids, tuple(p for p in self.open if p != place), self.log_score + log_prob)
+    def with_token(self, position: int, token: int, log_prob: float) -> "Filling":
+        ids = (*self.ids[:position], token, *self.ids[position + 1 :])
+        return Filling(self.template, ids, tuple(p for p in self.open if p != position), self.log_score + log_prob)
 
-    def with_likeliest(self, place: int, tokens: Tensor, log_probs: Tensor, count: int) -> "list[Filling]":
-        """Fill a place in up to ``count`` ways, the likeliest first, of the ``tokens`` (K,) that may stand there."""
+    def with_most_likely(self, position: int, tokens: Tensor, log_probs: Tensor, count: int) -> "list[Filling]":
+        """Fill a position with the ``count`` most likely of the allowed ``tokens`` (K,), in order."""
         values, order = log_probs.topk(min(count, len(tokens)))
         return [
-            self.with_token(place, token, value)
+            self.with_token(position, token, value)
             for token, value in zip(tokens[order].tolist(), values.tolist(), strict=True)
         ]
 
-    def allowed(self, place: int) -> list[int] | None:
-        """The tokens that the words given leave for a place; None: any."""
+    def allowed(self, position: int) -> list[int] | None:
+        """The tokens that the candidates allow at a position; None: any."""
         for slot, words in zip(self.template.slots, self.template.words, strict=True):
-            if place in slot and words is not None:
+            if position in slot and words is not None:
                 filled = [i for i, other in enumerate(slot) if other not in self.open]
                 fitting = [word for word in words if all(word[i] == self.ids[slot[i]] for i in filled)]
-                return sorted({word[slot.index(place)] for word in fitting})
+                return sorted({word[slot.index(position)] for word in fitting})
         return None
 
     def words(self) -> list[list[int]]:
         """The tokens of each word."""
-        return [[self.ids[place] for place in slot] for slot in self.template.slots]
+        return [[self.ids[position] for position in slot] for slot in self.template.slots]
 
 
-# ---- each on its own ----
+# ---- independently ----
 def independent(
     model: BertForPreTraining, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], top_k: int
 ) -> list[list[list[dict]]]:
     """Guess every [MASK] given the text with all its [MASK]s: for each row, for each mask, ``top_k`` dictionaries."""
     answers = []
     with torch.inference_mode():
-        for chunk, index in _chunks(rows, tokenizer.mask_id, inference_tokens(_device(model))):
-            batch = pack_rows(chunk, index).to(_device(model))
-            probabilities = model.predict(batch).float().softmax(-1)
+        masks = [[i for i, token in enumerate(ids) if token == tokenizer.mask_id] for ids in rows]
+        for part, batch in _batches(model, rows, masks):
+            probabilities = predict(model, batch).float().softmax(-1)
             scores, tokens = probabilities.topk(min(top_k, probabilities.shape[-1]), dim=-1)
             guesses = iter(zip(scores.tolist(), tokens.tolist(), strict=True))
-            for ids in chunk:
-                places = [i for i, token in enumerate(ids) if token == tokenizer.mask_id]
+            for ids, positions in zip(rows[part], masks[part], strict=True):
                 answers.append(
                     [
-                        [_guess(tokenizer, ids, place, *pair) for pair in zip(*next(guesses), strict=True)]
-                        for place in places
+                        [_guess(tokenizer, ids, position, *pair) for pair in zip(*next(guesses), strict=True)]
+                        for position in positions
                     ]
                 )
     return answers
 
 
-def _guess(tokenizer: Tokenizer, ids: Sequence[int], place: int, score: float, token: int) -> dict:
-    filled = [*ids[:place], token, *ids[place + 1 :]]
+def _guess(tokenizer: Tokenizer, ids: Sequence[int], position: int, score: float, token: int) -> dict:
+    filled = [*ids[:position], token, *ids[position + 1 :]]
     return {
         "score": score,
         "token": token,
@@ -117,31 +117,23 @@ def _guess(tokenizer: Tokenizer, ids: Sequence[int], place: int, score: float, t
 
 
 def readable_ids(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Text of ids: [CLS], [SEP] and [PAD] left out, [MASK] and [UNK] shown."""
+    """Text of ids without [CLS], [SEP] and [PAD]; [MASK] and [UNK] are shown."""
     hidden = {tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id}
     return tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False)
 
 
-def _chunks(
-    rows: Sequence[Sequence[int]], mask_id: int, batch_tokens: int
-) -> Iterator[tuple[list[Sequence[int]], list[int]]]:
-    """Consecutive rows that make one batch, and where their masks are in it."""
-    chunk: list[Sequence[int]] = []
-    index: list[int] = []
-    size = 0
-    for ids in rows:
-        masks = [i for i, token in enumerate(ids) if token == mask_id]
-        if chunk and (size + len(ids) > batch_tokens or len(index) + len(masks) > MAX_ROWS):
-            yield chunk, index
-            chunk, index, size = [], [], 0
-        chunk.append(ids)
-        index += [size + i for i in masks]
-        size += len(ids)
-    if chunk:
-        yield chunk, index
+def _batches(
+    model: BertForPreTraining, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+) -> Iterator[tuple[slice, PackedBatch]]:
+    """Consecutive rows that make one batch, with the given positions of each row as masked rows."""
+    budget, counts = inference_tokens(model.device), [len(each) for each in positions]
+    for part in by_token_budget([len(row) for row in rows], budget, counts, MAX_ROWS):
+        starts = itertools.accumulate((len(row) for row in rows[part]), initial=0)
+        index = [start + i for start, each in zip(starts, positions[part], strict=False) for i in each]
+        yield part, pack_rows(rows[part], index).to(model.device)
 
 
-# ---- together ----
+# ---- jointly ----
 def templates(
     tokenizer: Tokenizer,
     ids: Sequence[int],
@@ -151,7 +143,7 @@ def templates(
     only: int | None = None,
     max_length: int,
 ) -> list[Template]:
-    """Every way to set the number of pieces of the words behind a text's [MASK]s.
+    """Every combination of word lengths, in pieces, for a text's [MASK]s.
 
     Args:
         tokenizer: of the model.
@@ -236,17 +228,17 @@ def fill_together(
     width: int,
     best_first: bool = False,
 ) -> list[list[Filling]]:
-    """Search the likeliest joint fillings; all problems advance together, one token a step.
+    """Search the most likely joint fillings; all problems advance together, one token a step.
 
     Args:
         model, tokenizer: they belong together.
         problems: the templates of each text.
         width: unfinished fillings kept for each template (beam search). With ``best_first`` the beginnings: each
-            goes on with its likeliest token alone.
+            continues with its most likely token alone.
         best_first: see ``width``.
 
     Returns:
-        For each problem its fillings, the likeliest first: up to ``width`` for each template.
+        For each problem its fillings, the most likely first: up to ``width`` for each template.
     """
     choices = Choices(tokenizer)
     finished: list[list[Filling]] = [[] for _ in problems]
@@ -274,7 +266,7 @@ def fill_together(
 
 
 class Choices:
-    """Which tokens may be chosen where."""
+    """The tokens allowed at a position."""
 
     def __init__(self, tokenizer: Tokenizer):
         continues = np.asarray(tokenizer.is_continuation).astype(bool)
@@ -284,52 +276,39 @@ class Choices:
         self.first = torch.from_numpy(np.flatnonzero(ordinary & ~continues))
         self.later = torch.from_numpy(np.flatnonzero(ordinary & continues))
 
-    def at(self, filling: Filling, place: int) -> Tensor:
-        given = filling.allowed(place)
+    def at(self, filling: Filling, position: int) -> Tensor:
+        given = filling.allowed(position)
         if given is not None:
             return torch.tensor(given)
         if not filling.template.whole_words:
             return self.any
-        return self.first if any(slot[0] == place for slot in filling.template.slots) else self.later
+        return self.first if any(slot[0] == position for slot in filling.template.slots) else self.later
 
 
-def surest_places(
+def most_confident_positions(
     model: BertForPreTraining, fillings: Sequence[Filling], choices: Choices
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Of each filling the surest open place, the tokens that may stand there, and their log-probabilities (float32)."""
-    start, batch_tokens = 0, inference_tokens(_device(model))
+    """Of each filling the most confident open position, the allowed tokens there and their log-probabilities."""
     with torch.inference_mode():
-        while start < len(fillings):
-            stop, size, num_rows = start, 0, 0
-            while stop < len(fillings) and (
-                stop == start
-                or (size + len(fillings[stop].ids) <= batch_tokens and num_rows + len(fillings[stop].open) <= MAX_ROWS)
-            ):
-                size, num_rows = size + len(fillings[stop].ids), num_rows + len(fillings[stop].open)
-                stop += 1
-            part = fillings[start:stop]
-            starts = np.cumsum([0, *(len(filling.ids) for filling in part)])
-            index = [s + place for s, filling in zip(starts[:-1], part, strict=True) for place in filling.open]
-            batch = pack_rows([filling.ids for filling in part], index).to(_device(model))
-            log_probs = model.predict(batch).float().log_softmax(-1).cpu()  # (M, V)
-            surest = log_probs.amax(-1)
+        for part, batch in _batches(model, [f.ids for f in fillings], [f.open for f in fillings]):
+            log_probs = predict(model, batch).float().log_softmax(-1).cpu()  # (M, V)
+            confidence = log_probs.amax(-1)
             row = 0
-            for filling in part:
-                best = row + int(surest[row : row + len(filling.open)].argmax())
-                place = filling.open[best - row]
-                tokens = choices.at(filling, place)
-                yield place, tokens, log_probs[best][tokens]
+            for filling in fillings[part]:
+                best = row + int(confidence[row : row + len(filling.open)].argmax())
+                position = filling.open[best - row]
+                tokens = choices.at(filling, position)
+                yield position, tokens, log_probs[best][tokens]
                 row += len(filling.open)
-            start = stop
 
 
 def _grow(
     model: BertForPreTraining, fillings: Sequence[Filling], choices: Choices, branches: int
 ) -> Iterator[list[Filling]]:
-    """Fill the surest open place of each filling in the ``branches`` likeliest ways."""
-    places = surest_places(model, fillings, choices)
-    for filling, (place, tokens, log_probs) in zip(fillings, places, strict=True):
-        yield filling.with_likeliest(place, tokens, log_probs, branches)
+    """Fill the most confident open position of each filling in the ``branches`` most likely ways."""
+    positions = most_confident_positions(model, fillings, choices)
+    for filling, (position, tokens, log_probs) in zip(fillings, positions, strict=True):
+        yield filling.with_most_likely(position, tokens, log_probs, branches)
 
 
 def as_dictionary(tokenizer: Tokenizer, filling: Filling) -> dict:
@@ -356,7 +335,7 @@ def as_guess(tokenizer: Tokenizer, filling: Filling) -> dict:
 
 
 def _word(tokenizer: Tokenizer, pieces: Sequence[int]) -> str:
-    """A single piece as the vocabulary has it, several joined to what they spell."""
+    """A single piece as in the vocabulary, several decoded."""
     return tokenizer.id_to_token(pieces[0]) or "" if len(pieces) == 1 else tokenizer.decode(pieces)
 
 
@@ -370,7 +349,3 @@ def joint_log_scores(
         words = tuple(((token,),) for token in chosen)
         problems.append([Template(tuple(ids), slots, words, whole_words=False)])
     return [fillings[0].log_score for fillings in fill_together(model, tokenizer, problems, width=1)]
-
-
-def _device(model: BertForPreTraining) -> torch.device:
-    return next(model.parameters()).device

@@ -1,7 +1,4 @@
-"""A model prepared to be read from: its encoder in float32 or bfloat16, with weights laid out once.
-
-What a :class:`Reader` holds are copies. Each call looks whether the model is still the one that was copied, so a model
-that is trained further, or moved, is never answered for by its past.
+"""Inference-only copy of an encoder in float32 or bfloat16; refreshed automatically when the model's weights change.
 
 Legend: T packed tokens, M rows, D hidden_size, V vocabulary.
 """
@@ -13,16 +10,18 @@ from torch import Tensor, nn
 
 from fastbert import ops
 from fastbert.batch import PackedBatch, inference_tokens
-from fastbert.layers import EncoderLayer
+from fastbert.layers import Encoder, EncoderLayer
 from fastbert.model import BertForPreTraining
+from fastbert.ops.modules import all_stock
 from fastbert.reference import rotary_tables
 from fastbert.system.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
+_SAMPLES = 64  # elements compared of each weight
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """What hidden states are computed in: "auto" is bfloat16 on a CPU with instructions for it, else float32.
+    """The dtype of hidden states: "auto" is bfloat16 on a CPU with instructions for it, else float32.
 
     Raises:
         InputError: unknown precision.
@@ -30,29 +29,26 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision not in get_args(Precision):
         raise InputError(f"precision={precision!r}: expected one of {', '.join(get_args(Precision))}")
     if precision == "auto":
-        precision = "bf16" if device.type == "cpu" and ops.bf16_is_quick() else "fp32"
+        precision = "bf16" if device.type == "cpu" and ops.bf16_is_fast() else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-class Reader:
+class FrozenModel:
     """Hidden states of a model in evaluation, without a graph.
 
     Args:
-        model: the weights are read again when they change.
+        model: its weights are copied again when they change.
         dtype: torch.float32 or torch.bfloat16. On a CPU where the C++ kernels run, matrices are copied in that dtype
-            and in oneDNN's layout; elsewhere the model itself runs, for bfloat16 under autocast.
+            and oneDNN's layout; elsewhere the model itself runs, under autocast for bfloat16.
     """
 
     def __init__(self, model: BertForPreTraining, dtype: torch.dtype):
         self.model, self.dtype = model, dtype
-        self._watched: list[nn.Parameter] = []
-        self._modules: list[nn.Module] = []
-        self._samples: list[Tensor] = []
         self._state: object = None
         self._encoder: ops.InferenceEncoder | None = None
 
     def __reduce__(self) -> tuple:
-        return Reader, (self.model, self.dtype)  # oneDNN's blocks cannot be copied; whoever needs them makes them anew
+        return FrozenModel, (self.model, self.dtype)  # oneDNN's packed weights cannot be copied
 
     def encode(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
         """As :meth:`BertForPreTraining.encode`: (T, D), or with ``rows`` (M, D), in :attr:`dtype`."""
@@ -66,64 +62,85 @@ class Reader:
         hidden = model.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids)
         angles: dict[bool, tuple[Tensor, Tensor] | None] = {True: None, False: None}
         if config.position == "rope":
-            for everywhere, theta in ((True, config.rope_theta), (False, config.local_rope_theta)):
-                angles[everywhere] = rotary_tables(batch.position_ids, config.head_dim, theta, torch.float32)
-        each = [angles[config.is_global_layer(i)] for i in range(config.num_hidden_layers)]
+            for is_global, theta in ((True, config.rope_theta), (False, config.local_rope_theta)):
+                angles[is_global] = rotary_tables(batch.position_ids, config.head_dim, theta, torch.float32)
+        each = [angles[config.is_global_layer(i)] for i in range(len(model.encoder.layers))]
         return self._encoder(hidden, batch.cu_seqlens, each, rows)
 
     # ---- copies ----
     def _prepared(self) -> bool:
-        """Whether the copies are the model's, made now if need be."""
-        if (state := self._current()) != self._state or state is None:
-            self._modules = list(self.model.encoder.modules())
-            self._watched = list(self.model.encoder.parameters())
-            self._encoder = self._copy()
-            # one element of each: optimizers that write without counting it change them
-            self._samples = [] if self._encoder is None else [_middle(p) for p in self._watched]
-            self._state = self._current()
+        """Whether a prepared encoder serves the model as it is now; copied again after a change."""
+        layers = _describe(self.model)
+        state = None if layers is None else self._fingerprint(layers)
+        if state is None or state != self._state:
+            self._encoder = None if layers is None else self._copy(layers)
+            self._state = state
         return self._encoder is not None
 
-    def _current(self) -> object:
-        if not self._watched:
+    def _fingerprint(self, layers: "list[ops.LayerParameters]") -> object:
+        """Everything that a copy depends on, and some elements of each weight: not every write is counted."""
+        weights, settings = _weights_of(layers), [_settings_of(layer) for layer in layers]
+        norm = self.model.encoder.norm
+        weights += [] if norm is None else [norm.weight] if norm.bias is None else [norm.weight, norm.bias]
+        counts = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in weights]
+        values = torch.cat([_sample(p) for p in weights]).tolist()
+        return counts, settings, values, self.model.impl, ops.requested_impl()
+
+    def _copy(self, layers: "list[ops.LayerParameters]") -> "ops.InferenceEncoder | None":
+        model, norm = self.model, self.model.encoder.norm
+        last = None if norm is None else (norm.weight, norm.bias)
+        tokens = inference_tokens(model.device)
+        return ops.inference_encoder(
+            layers, last, model.config.num_attention_heads, self.dtype, tokens, impl=model.impl
+        )
+
+
+def _sample(parameter: Tensor) -> Tensor:
+    flat = parameter.detach().reshape(-1)
+    return flat[:: max(flat.numel() // _SAMPLES, 1)].float()
+
+
+def _weights_of(layers: "list[ops.LayerParameters]") -> list[Tensor]:
+    pairs = [
+        pair
+        for layer in layers
+        for pair in (layer.attention_norm, layer.qkv, layer.out, layer.feed_forward_norm, layer.up, layer.down)
+    ]
+    return [tensor for pair in pairs if pair is not None for tensor in pair if tensor is not None]
+
+
+def _settings_of(layer: "ops.LayerParameters") -> tuple:
+    return layer.window, layer.gated, layer.exact, layer.eps, layer.attention_norm is None
+
+
+def _describe(model: BertForPreTraining) -> "list[ops.LayerParameters] | None":
+    """Weights and settings of every layer; None where a module is not stock, which a copy would not call."""
+    encoder = model.encoder
+    found = []
+    for layer in encoder.layers:
+        if not isinstance(layer, EncoderLayer):
             return None
-        places = [p.data_ptr() for p in self._watched]
-        counts = [0 if p.is_inference() else p._version for p in self._watched]
-        values = torch.cat(self._samples).tolist() if self._samples else []
-        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
-        return places, counts, values, hooked, ops.wished()
-
-    def _copy(self) -> "ops.InferenceEncoder | None":
-        model = self.model
-        if any(module._forward_hooks or module._forward_pre_hooks for module in self._modules):
-            return None  # copies would not call them
-        config, encoder = model.config, model.encoder
-        norm = None if encoder.norm is None else (encoder.norm.weight, encoder.norm.bias)
-        tokens = inference_tokens(self._watched[0].device)
-        layers = [_parameters(layer) for layer in encoder.layers]
-        return ops.inference_encoder(layers, norm, config.num_attention_heads, self.dtype, tokens, impl=model.impl)
-
-
-def _middle(parameter: Tensor) -> Tensor:
-    flat = parameter.detach().view(-1)
-    return flat[flat.numel() // 2 :][:1]
-
-
-def _parameters(layer: nn.Module) -> "ops.LayerParameters":
-    assert isinstance(layer, EncoderLayer)
-    attention, feed_forward, norm = layer.attention, layer.feed_forward, layer.attention_norm
-
-    def pair(module: nn.Linear | nn.LayerNorm) -> tuple[Tensor, Tensor | None]:
-        return module.weight, module.bias
-
-    return ops.LayerParameters(
-        None if norm is None else pair(norm),
-        pair(attention.qkv),
-        pair(attention.out),
-        pair(layer.feed_forward_norm),
-        pair(feed_forward.up),
-        pair(feed_forward.down),
-        attention.window,
-        feed_forward.glu,
-        feed_forward.approximate == "none",
-        layer.feed_forward_norm.eps,
-    )
+        attention, feed_forward, norms = layer.attention, layer.feed_forward, [layer.feed_forward_norm]
+        norms += [] if layer.attention_norm is None else [layer.attention_norm]
+        norms += [] if encoder.norm is None else [encoder.norm]
+        stock = all_stock(
+            (encoder, Encoder), (layer, EncoderLayer), *layer._parts(), *((norm, nn.LayerNorm) for norm in norms),
+            *((linear, nn.Linear) for linear in (attention.qkv, attention.out, feed_forward.up, feed_forward.down)),
+        )  # fmt: skip
+        if not stock or len({norm.eps for norm in norms}) > 1:  # a prepared layer has one eps
+            return None
+        found.append(
+            ops.LayerParameters(
+                None if layer.attention_norm is None else (layer.attention_norm.weight, layer.attention_norm.bias),
+                (attention.qkv.weight, attention.qkv.bias),
+                (attention.out.weight, attention.out.bias),
+                (layer.feed_forward_norm.weight, layer.feed_forward_norm.bias),
+                (feed_forward.up.weight, feed_forward.up.bias),
+                (feed_forward.down.weight, feed_forward.down.bias),
+                attention.window,
+                feed_forward.glu,
+                feed_forward.approximate == "none",
+                layer.feed_forward_norm.eps,
+            )
+        )
+    return found or None

@@ -1,9 +1,9 @@
-"""Text from a masked language model: masks are filled over several steps, the surest first.
+"""Text from a masked language model: masks are filled over several steps, the most confident first.
 
-A canvas of [MASK]s follows the prompt. At each step the model proposes a token for every mask, some of the proposals
-are kept and the others hidden again. Gibbs sweeps may follow: every generated token in turn is hidden and drawn anew
-given all others. A model trained with ``--objective diffusion`` has seen texts that are all masks and can begin from
-nothing; one trained with few masks needs a prompt, or small ``block``s.
+The prompt is followed by [MASK]s. At each step the model proposes a token for every mask; some proposals are kept, the
+others masked again. Optional Gibbs sweeps then mask and resample every generated token in turn, given all others. A
+model trained with ``--objective diffusion`` has seen fully masked texts and can start from nothing; one trained with
+few masks needs a prompt, or small ``block``s.
 
 Legend: B texts written at once, L tokens of a text, V vocabulary, M masked rows of a batch.
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fastbert.batch import pack_rows
+from fastbert.inference.masked_lm import predict
 from fastbert.inference.sampling import Sampling
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
@@ -37,10 +38,10 @@ def generate(
     """
     sampling.check()
     with torch.inference_mode():
-        return _Writer(model, tokenizer, sampling).write([list(row) for row in rows])
+        return _Sampler(model, tokenizer, sampling).write([list(row) for row in rows])
 
 
-class _Writer:
+class _Sampler:
     def __init__(self, model: BertForPreTraining, tokenizer: Tokenizer, sampling: Sampling):
         self.model, self.tokenizer, self.how = model, tokenizer, sampling
         self.random = torch.Generator().manual_seed(sampling.seed)
@@ -49,64 +50,64 @@ class _Writer:
         self.continues = torch.from_numpy(tokenizer.is_continuation).bool()
 
     def write(self, rows: list[list[int]]) -> list[list[int]]:
-        canvas = [[i for i, token in enumerate(row) if token == self.tokenizer.mask_id] for row in rows]
-        longest = max((len(places) for places in canvas), default=0)
+        masked = [[i for i, token in enumerate(row) if token == self.tokenizer.mask_id] for row in rows]
+        longest = max((len(positions) for positions in masked), default=0)
         block = self.how.block or max(longest, 1)
         for begin in range(0, longest, block):
-            self._fill(rows, [places[begin : begin + block] for places in canvas], block, longest)
+            self._fill(rows, [positions[begin : begin + block] for positions in masked], block, longest)
         for _ in range(self.how.gibbs):
-            self._sweep(rows, canvas)
+            self._sweep(rows, masked)
         return rows
 
-    def _fill(self, rows: list[list[int]], canvas: list[list[int]], block: int, longest: int) -> None:
-        """Fill these places of the rows, in their share of the steps."""
+    def _fill(self, rows: list[list[int]], masked: list[list[int]], block: int, longest: int) -> None:
+        """Fill these positions of the rows in their share of the steps."""
         steps = block if self.how.steps is None else max(1, round(self.how.steps * block / longest))
-        sureness: list[dict[int, float]] = [{} for _ in rows]  # of what is kept, when it was proposed
+        confidence: list[dict[int, float]] = [{} for _ in rows]  # of kept tokens, when they were proposed
         for step in range(steps):
             masks = [
-                [place for place in places if row[place] == self.tokenizer.mask_id]
-                for row, places in zip(rows, canvas, strict=True)
+                [position for position in positions if row[position] == self.tokenizer.mask_id]
+                for row, positions in zip(rows, masked, strict=True)
             ]
             if not any(masks):
                 break
             proposals = self._propose(rows, masks)
-            for row, places, left, proposed, sure in zip(rows, canvas, masks, proposals, sureness, strict=True):
-                stay = len(places) * (steps - step - 1) // steps  # masks after this step
+            for row, positions, left, proposed, sure in zip(rows, masked, masks, proposals, confidence, strict=True):
+                stay = len(positions) * (steps - step - 1) // steps  # masks after this step
                 keep = len(left) if self.how.remask else max(len(left) - stay, 0)
-                for place in self._ranked(left, {p: proposed[p][1] for p in left})[:keep]:
-                    row[place], sure[place] = self._settle(row, place, *proposed[place])
+                for position in self._ranked(left, {p: proposed[p][1] for p in left})[:keep]:
+                    row[position], sure[position] = self._sample_token(row, position, *proposed[position])
                 if self.how.remask and stay:
-                    for place in sorted(places, key=lambda p: (sure[p], p))[:stay]:
-                        row[place] = self.tokenizer.mask_id
+                    for position in sorted(positions, key=lambda p: (sure[p], p))[:stay]:
+                        row[position] = self.tokenizer.mask_id
 
-    def _ranked(self, places: list[int], sureness: dict[int, float]) -> list[int]:
+    def _ranked(self, positions: list[int], confidence: dict[int, float]) -> list[int]:
         if self.how.order == "left-to-right":
-            return places
+            return positions
         if self.how.order == "random":
-            return [places[i] for i in torch.randperm(len(places), generator=self.random).tolist()]
-        return sorted(places, key=lambda p: (-sureness[p], p))
+            return [positions[i] for i in torch.randperm(len(positions), generator=self.random).tolist()]
+        return sorted(positions, key=lambda p: (-confidence[p], p))
 
-    def _sweep(self, rows: list[list[int]], canvas: list[list[int]]) -> None:
-        """Draw every place of the canvases anew, in random order, one of each row at a time."""
-        orders = [[places[i] for i in torch.randperm(len(places), generator=self.random)] for places in canvas]
+    def _sweep(self, rows: list[list[int]], masked: list[list[int]]) -> None:
+        """Resample every generated position in random order, one of each row at a time."""
+        orders = [[positions[i] for i in torch.randperm(len(positions), generator=self.random)] for positions in masked]
         for turn in range(max(map(len, orders), default=0)):
             asked = [order[turn : turn + 1] for order in orders]
-            for row, places in zip(rows, asked, strict=True):
-                for place in places:
-                    row[place] = self.tokenizer.mask_id
-            for row, places, proposed in zip(rows, asked, self._propose(rows, asked), strict=True):
-                for place in places:
-                    row[place], _ = self._settle(row, place, *proposed[place])
+            for row, positions in zip(rows, asked, strict=True):
+                for position in positions:
+                    row[position] = self.tokenizer.mask_id
+            for row, positions, proposed in zip(rows, asked, self._propose(rows, asked), strict=True):
+                for position in positions:
+                    row[position], _ = self._sample_token(row, position, *proposed[position])
 
     def _propose(self, rows: list[list[int]], masks: list[list[int]]) -> list[dict[int, tuple[int, float, Tensor]]]:
-        """For each mask of each row: a token drawn, its probability, and the log-probabilities (V,) it came from."""
-        live = [number for number, places in enumerate(masks) if places]
+        """For each mask of each row: a sampled token, its probability, and the log-probabilities (V,) it came from."""
+        live = [number for number, positions in enumerate(masks) if positions]
         index, start = [], 0
         for number in live:
-            index += [start + place for place in masks[number]]
+            index += [start + position for position in masks[number]]
             start += len(rows[number])
-        batch = pack_rows([rows[number] for number in live], index).to(next(self.model.parameters()).device)
-        logits = self.model.predict(batch).double().cpu()  # (M, V); float64: draws repeat across devices
+        batch = pack_rows([rows[number] for number in live], index).to(self.model.device)
+        logits = predict(self.model, batch).double().cpu()  # (M, V); float64: draws repeat across devices
         logits[:, self.banned] = -torch.inf
         found: list[dict[int, tuple[int, float, Tensor]]] = [{} for _ in rows]
         at = 0
@@ -120,13 +121,13 @@ class _Writer:
                     here[:, seen] / self.how.repetition_penalty,
                     here[:, seen] * self.how.repetition_penalty,
                 )
-            for place, row in zip(masks[number], here, strict=True):
-                if rows[number][place - 1] == self.tokenizer.cls_id and not self.continues.all():
+            for position, row in zip(masks[number], here, strict=True):
+                if rows[number][position - 1] == self.tokenizer.cls_id and not self.continues.all():
                     row[self.continues.nonzero().squeeze(1)] = -torch.inf  # no word begins with "##"
             log_probs = here.log_softmax(-1)
             tokens = self._draw(log_probs)
-            for place, token, row in zip(masks[number], tokens.tolist(), log_probs, strict=True):
-                found[number][place] = (token, float(row[token].exp()), row)
+            for position, token, row in zip(masks[number], tokens.tolist(), log_probs, strict=True):
+                found[number][position] = (token, float(row[token].exp()), row)
         return found
 
     def _draw(self, log_probs: Tensor) -> Tensor:
@@ -141,9 +142,9 @@ class _Writer:
             scaled = torch.zeros_like(scaled).scatter(-1, order, ordered)
         return torch.multinomial(scaled, 1, generator=self.random).squeeze(-1)
 
-    def _settle(self, row: list[int], place: int, token: int, probability: float, log_probs: Tensor):
-        """The proposal, or where it would repeat what the text has, another draw without it."""
-        if not self._repeats(row, place, token):
+    def _sample_token(self, row: list[int], position: int, token: int, probability: float, log_probs: Tensor):
+        """The proposal, or another sample if it would repeat the text."""
+        if not self._repeats(row, position, token):
             return token, probability
         others = log_probs.clone()
         while True:
@@ -151,35 +152,35 @@ class _Writer:
             if not others.isfinite().any():  # a vocabulary so small that everything repeats
                 return int(log_probs.argmax()), float(log_probs.max().exp())
             token = int(self._draw(others[None])[0])
-            if not self._repeats(row, place, token):
+            if not self._repeats(row, position, token):
                 return token, float(log_probs[token].exp())
 
-    def _repeats(self, row: list[int], place: int, token: int) -> bool:
-        """Whether a token makes a double, or completes an n-gram that stands elsewhere in the row."""
+    def _repeats(self, row: list[int], position: int, token: int) -> bool:
+        """Whether a token repeats a neighbor, or completes an n-gram found elsewhere in the row."""
         size = self.how.no_repeat_ngram
         if not size:
             return False
-        if token in (row[place - 1], row[place + 1]):
+        if token in (row[position - 1], row[position + 1]):
             return True
-        filled = [*row[:place], token, *row[place + 1 :]]
+        filled = [*row[:position], token, *row[position + 1 :]]
         grams = [tuple(filled[i : i + size]) for i in range(1, len(filled) - size)]
-        for begin in range(max(place - size + 1, 1), min(place + 1, len(filled) - size)):
+        for begin in range(max(position - size + 1, 1), min(position + 1, len(filled) - size)):
             gram = grams[begin - 1]
             if self.tokenizer.mask_id not in gram and grams.count(gram) > 1:
                 return True
         return False
 
 
-def canvas(
+def masked_sequences(
     tokenizer: Tokenizer, prompt: str, length: int | None, samples: int, default_length: int, max_length: int
 ) -> list[list[int]]:
-    """The rows to begin with: the prompt, then masks.
+    """The initial sequences: the prompt, then masks.
 
     Args:
         tokenizer: of the model.
         prompt: may be empty, and may hold [MASK]s.
         length: tokens to add at the end; None: none to a prompt with [MASK]s, else ``default_length``.
-        samples: copies.
+        samples: number of sequences.
         max_length: of the model.
 
     Raises:

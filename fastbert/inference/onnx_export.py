@@ -1,4 +1,4 @@
-"""A model as an ONNX file, for ONNX Runtime and whatever else reads it.
+"""A model as an ONNX file, for ONNX Runtime and other engines.
 
 Inputs as Hugging Face's exports have them: ``input_ids``, ``attention_mask`` (1 = real token) and, where the model has
 token types, ``token_type_ids``, all int64 (batch, length), both free. Output: ``logits`` (batch, length, V),
@@ -12,7 +12,7 @@ import io
 import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +23,13 @@ from fastbert.model import BertForPreTraining
 from fastbert.system.atomic_write import written_whole
 from fastbert.system.errors import InputError
 
-if TYPE_CHECKING:
-    from fastbert.bert import Bert
-
 Output = Literal["logits", "hidden", "embedding"]
 NAMES = {"logits": "logits", "hidden": "last_hidden_state", "embedding": "sentence_embedding"}
 OPSET = 18
 
 
 class _Padded(nn.Module):
-    """The model on padded inputs, without packing, whose shapes depend on data."""
+    """The model on padded inputs: packing has shapes that depend on the data."""
 
     def __init__(self, model: BertForPreTraining, output: Output, settings: EmbeddingSettings):
         super().__init__()
@@ -58,8 +55,10 @@ class _Padded(nn.Module):
         return F.normalize(vectors, dim=-1) if self.settings.normalize else vectors
 
 
-def export(bert: "Bert", path: Path, output: Output = "logits") -> None:
-    """Write ``path`` through a temporary name.
+def export(
+    source: BertForPreTraining, path: Path, output: Output = "logits", settings: EmbeddingSettings | None = None
+) -> None:
+    """Write ``path`` through a temporary name; ``settings``: pooling of an "embedding", default mean.
 
     Raises:
         InputError: unknown output; a missing package; a file that cannot be written.
@@ -70,18 +69,18 @@ def export(bert: "Bert", path: Path, output: Output = "logits") -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(f"ONNX export needs the package {error.name}: pip install 'fastbert[onnx]'") from None
+        raise InputError(f"ONNX export needs the package {error.name}. Try: pip install 'fastbert[onnx]'") from None
     if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: no such directory: make it, or choose another place")
-    if bert.embedding is not None and bert.embedding.problem and output == "embedding":
-        raise InputError(f"this sentence-transformers model has {bert.embedding.problem}, which is not supported")
-    source = bert.model
-    # a copy in plain PyTorch on the CPU: what other engines run are its ops, not our kernels
+        raise InputError(f"{path.parent}: no such directory. Try: create it, or another path")
+    settings = settings or EmbeddingSettings()
+    if settings.unsupported and output == "embedding":
+        raise InputError(f"this sentence-transformers model has {settings.unsupported}, which is not supported")
+    # a copy in plain PyTorch on the CPU: other engines run its ops, not our kernels
     model = BertForPreTraining(source.config, impl="reference").eval()
     model.load_state_dict(source.state_dict())
-    wrapped = _Padded(model, output, bert.embedding or EmbeddingSettings()).eval()
+    wrapped = _Padded(model, output, settings).eval()
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if source.config.type_vocab_size else [])]
-    # a tensor for each input: the exporter takes inputs that share one for the same input
+    # a tensor for each input: the exporter merges inputs that share one
     example = tuple(torch.ones((2, 7), dtype=torch.int64) for _ in names)
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=source.config.max_position_embeddings)}
     with written_whole(path) as temporary, _quiet(), torch.no_grad():
@@ -101,7 +100,7 @@ def export(bert: "Bert", path: Path, output: Output = "logits") -> None:
 
 @contextlib.contextmanager
 def _quiet():
-    """The exporter prints its progress and warns of things that are not ours to mend."""
+    """Silence the exporter's progress and warnings that are not ours to fix."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

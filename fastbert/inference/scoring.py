@@ -1,9 +1,9 @@
 """How natural a text is to a masked language model: pseudo-log-likelihoods.
 
-A token is hidden and the model asked for its probability; over all tokens of a text the logarithms are summed. ``l2r``
-hides with a token the rest of its word to the right, so that the end of a rare word cannot give away its beginning;
-``pll`` hides the token alone. Every hidden token costs a copy of its text: the copies of all texts are packed
-together by length, and the prediction head runs on the hidden rows only.
+Each token is masked and predicted; the log-probabilities of a text are summed. ``l2r`` also masks the rest of the word
+to the right of the token, so that the end of a rare word cannot reveal its beginning; ``pll`` masks the token alone.
+Every token costs a copy of its text: the copies of all texts are packed together by length, and the prediction head
+runs on the masked rows only.
 
 Legend: L tokens of a text, [CLS] and [SEP] included; N scored tokens of it; M masked rows of a batch.
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fastbert import ops
 from fastbert.batch import inference_tokens, pack_rows
+from fastbert.inference.masked_lm import label_log_probs
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
@@ -68,16 +69,16 @@ class _Question:
 
     ids: NDArray[np.int64]  # (L,)
     words: NDArray[np.int64]  # (L,) number of the word, -1 for special tokens
-    places: NDArray[np.int64]  # (N,)
+    positions: NDArray[np.int64]  # (N,)
 
     def copies(self, first: int, stop: int, mask_id: int, method: Method) -> NDArray[np.int64]:
-        """The text once for each of the places first … stop - 1, with what that place's question hides: (·, L)."""
-        places = self.places[first:stop, None]
+        """A copy of the text for each of the positions first … stop - 1, masked for it: (·, L)."""
+        positions = self.positions[first:stop, None]
         columns = np.arange(len(self.ids))
-        with_it = columns == places
+        masked = columns == positions
         if method == "l2r":
-            with_it = (columns >= places) & (self.words == self.words[places])
-        return np.where(with_it, mask_id, self.ids)
+            masked = (columns >= positions) & (self.words == self.words[positions])
+        return np.where(masked, mask_id, self.ids)
 
 
 def score_texts(
@@ -93,14 +94,14 @@ def score_texts(
         model, tokenizer: they belong together; the model has a trained masked-LM head.
         texts: each fits the model; a [CLS], [SEP] or [PAD] written in one is context.
         method: "l2r" or "pll".
-        batch_tokens: most tokens in a packed batch (at least one copy of a text); None: as the device likes it.
+        batch_tokens: most tokens in a packed batch (at least one copy of a text); None: a default for the device.
 
     Raises:
         InputError: unknown method; a text that is too long or holds [MASK].
     """
     if method not in get_args(Method):
         raise InputError(f"method={method!r}: expected one of {', '.join(get_args(Method))}")
-    number_of = {text: number for number, text in enumerate(dict.fromkeys(texts))}  # a text given twice is asked once
+    number_of = {text: number for number, text in enumerate(dict.fromkeys(texts))}  # repeated texts are scored once
     encodings = [tokenizer.encode(text) for text in number_of]
     context = set(tokenizer.special_ids) - {tokenizer.unk_id}
     questions = []
@@ -115,10 +116,10 @@ def score_texts(
         words = np.array([-1 if w is None else w for w in encoding.word_ids], np.int64)
         questions.append(_Question(ids, words, np.flatnonzero([i not in context for i in encoding.ids])))
 
-    answers = [np.zeros(len(question.places)) for question in questions]
-    device = next(model.parameters()).device
-    if device.type == "cpu" and sum(len(q.ids) * len(q.places) for q in questions) > _MANY_TOKENS:
-        ops.keep_freed_memory()  # every batch asks for the same sizes again: fresh pages cost an eighth of the time
+    answers = [np.zeros(len(question.positions)) for question in questions]
+    device = model.device
+    if device.type == "cpu" and sum(len(q.ids) * len(q.positions) for q in questions) > _MANY_TOKENS:
+        ops.disable_malloc_trim()  # every batch allocates the same sizes: fresh pages cost an eighth of the time
     with torch.inference_mode():
         for parts in _batches(questions, batch_tokens or inference_tokens(device)):
             rows, masked, targets = [], [], []
@@ -126,20 +127,20 @@ def score_texts(
             for index, first, stop in parts:
                 question = questions[index]
                 copies = question.copies(first, stop, tokenizer.mask_id, method)
-                places = question.places[first:stop]
-                masked.append(start + np.arange(len(copies)) * copies.shape[1] + places)
-                targets.append(question.ids[places])
+                positions = question.positions[first:stop]
+                masked.append(start + np.arange(len(copies)) * copies.shape[1] + positions)
+                targets.append(question.ids[positions])
                 rows += list(copies)
                 start += copies.size
             batch = replace(pack_rows(rows, np.concatenate(masked)), labels=torch.from_numpy(np.concatenate(targets)))
-            log_probs = model.label_log_probs(batch.to(device)).double().cpu().numpy()
+            log_probs = label_log_probs(model, batch.to(device)).double().cpu().numpy()
             for index, first, stop in parts:
                 answers[index][first:stop], log_probs = np.split(log_probs, [stop - first])
     return [
         TextScore(
             text,
-            [encodings[number].tokens[i] for i in questions[number].places],
-            [encodings[number].offsets[i] for i in questions[number].places],
+            [encodings[number].tokens[i] for i in questions[number].positions],
+            [encodings[number].offsets[i] for i in questions[number].positions],
             answers[number].tolist(),
         )
         for text, number in ((text, number_of[text]) for text in texts)
@@ -147,11 +148,11 @@ def score_texts(
 
 
 def _batches(questions: Sequence[_Question], batch_tokens: int) -> Iterator[list[tuple[int, int, int]]]:
-    """Copies of like length together: lists of (question, first place, stop place)."""
+    """Copies of similar length together: lists of (question, first position, stop position)."""
     parts: list[tuple[int, int, int]] = []
     free = batch_tokens
     for index in sorted(range(len(questions)), key=lambda i: -len(questions[i].ids)):
-        length, first, total = len(questions[index].ids), 0, len(questions[index].places)
+        length, first, total = len(questions[index].ids), 0, len(questions[index].positions)
         while first < total:
             if parts and free < length:
                 yield parts

@@ -45,7 +45,7 @@ class Optimizers:
         clip_norm: float = 1.0,
         muon_dtype: torch.dtype = torch.bfloat16,
     ):
-        ops.keep_freed_memory()
+        ops.disable_malloc_trim()
         hidden, rest = split_param_groups(model.named_parameters(), optimizer)
         self.rule = HyperparameterRule.of(learning_rate, muon_learning_rate, weight_decay, muon=bool(hidden))
         self.peaks, decay = self.rule.at(0.0)  # as of the last update

@@ -39,4 +39,4 @@ def quick_at_bf16(device: torch.device) -> bool:
     """Whether the device has bf16 instructions (GPUs since Ampere, some CPUs); elsewhere bf16 is emulated and slow."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and ops.bf16_is_quick()
+    return device.type == "cpu" and ops.bf16_is_fast()

@@ -152,4 +152,4 @@ def read_head(directory: Path, backbone: "BertForPreTraining") -> "TaskModel | N
     # such a model still serves for embeddings
     if hf.get("problem_type") == "multi_label_classification" or settings_of(hf, str(directory)) is None:
         return None
-    return TaskModel.from_pretrained(directory, backbone).to(next(backbone.parameters()).device)
+    return TaskModel.from_pretrained(directory, backbone).to(backbone.device)

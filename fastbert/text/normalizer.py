@@ -54,6 +54,11 @@ _LOWER = {
 }
 
 
+def is_single(char: str) -> bool:
+    """Whether the character is always a word of its own: punctuation and ideographs."""
+    return char in _PUNCTUATION or _is_ideograph(char)
+
+
 def _is_removed(char: str) -> bool:
     return char in _REMOVED or any(first <= ord(char) <= last for first, last in _REMOVED_PLANES)
 

@@ -146,7 +146,8 @@ class Tokenizer:
             vocab_size: V, including special tokens; a small text gives fewer.
             min_frequency: minimum count of a pair to be merged.
             lowercase, strip_accents, clean_text, handle_chinese_chars, max_input_chars_per_word: see TokenizerOptions.
-            limit_alphabet: keep only the most frequent characters.
+            limit_alphabet: keep only that many of the most frequent characters; by default all that fit, and in a
+                vocabulary of at least 1,024 pieces both forms of them and of printable ASCII.
             initial_alphabet: characters to keep even if they are rare.
             threads: None uses all CPUs of the process.
             progress: called with (entries so far, ``vocab_size``) while the vocabulary grows.
@@ -154,7 +155,7 @@ class Tokenizer:
         Raises:
             InputError: a path without a file, or text that cannot be read.
         """
-        from fastbert.text.vocab_trainer import train_vocab
+        from fastbert.text.vocab_trainer import complete_alphabet, train_vocab
 
         options = TokenizerOptions(lowercase, strip_accents, clean_text, handle_chinese_chars, max_input_chars_per_word)
         files = inputs.existing_files(files_or_iterable)
@@ -168,11 +169,18 @@ class Tokenizer:
             strip_accents=strip_accents,
             clean_text=clean_text,
             handle_chinese_chars=handle_chinese_chars,
+            max_word_chars=max_input_chars_per_word,
             threads=threads,
             progress=progress,
             impl=impl,
         )
-        return cls(result.tokens, options, impl=impl)
+        if not result.num_words:
+            raise InputError(
+                f"the text has no words of at most {max_input_chars_per_word} characters. "
+                "Try: a larger max_input_chars_per_word"
+            )
+        tokens = result.tokens if limit_alphabet else complete_alphabet(result, vocab_size, lowercase)
+        return cls(tokens, options, impl=impl)
 
     def encode(
         self,
@@ -356,16 +364,6 @@ class Tokenizer:
     def special_tokens(self) -> dict[str, int]:
         """Special tokens, text -> id."""
         return dict(self._special_tokens)
-
-    def group_words(self, ids: Sequence[int]) -> list[list[int]]:
-        """Token ids grouped by word: a continuation belongs to the word of the previous token."""
-        words: list[list[int]] = []
-        for token in ids:
-            if words and self.vocab[token].startswith(CONTINUATION):
-                words[-1].append(token)
-            else:
-                words.append([token])
-        return words
 
     @property
     def is_continuation(self) -> np.ndarray:

@@ -3,10 +3,10 @@
 The rule (both implementations give the same bytes):
 
 1. Words are counted (:mod:`fastbert.text.word_counts`).
-2. The alphabet is the characters of the words. ``limit_alphabet`` keeps the most frequent ones (ties: the smaller code
-   point); ``initial_alphabet`` counts towards the limit and is always kept. None means half of the room that the
-   special tokens leave, so that the characters and their "##" forms always fit. A word with a character that was
-   not kept would be the unknown token; it is left out.
+2. The alphabet is the characters of the words: all of them if they and their "##" forms fit into the vocabulary,
+   otherwise the most frequent ones that fit (ties: the smaller code point). ``limit_alphabet`` keeps fewer;
+   ``initial_alphabet`` counts towards the limit and is always kept. A word with a character that was not kept would be
+   the unknown token; it is ignored.
 3. A word is split into its first character as it is and the following ones with "##" before them.
 4. Ids: the special tokens, the alphabet by code point, the "##" forms that occur by code point, then the merges.
 5. The adjacent pair with the highest count is merged everywhere, from left to right in each word. Ties: the smaller id
@@ -24,20 +24,24 @@ Schuster, Nakajima, "Japanese and Korean Voice Search", 2012.
 import heapq
 import os
 import time
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from string import ascii_uppercase
 from typing import Any
 
 from fastbert.system.errors import InputError
 from fastbert.system.native import core
+from fastbert.text.normalizer import is_single
 from fastbert.text.word_counts import MAX_WORD_CHARS, SPECIAL_TOKENS, WordCounts, check_special_tokens, check_unicode
 
 Progress = Callable[[int, int], None]
 _PROGRESS_EVERY_S = 0.1
 _MAX_COUNT = 2**63 - 1
 _LARGEST = 2**31 - 1  # ids are 32 bits wide
+MIN_COMPLETE = 1024  # pieces; a smaller vocabulary has only the characters of its text
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class VocabResult:
     Attributes:
         tokens: the pieces in the order of their ids; a small text gives fewer than ``vocab_size``.
         num_words: number of words; num_distinct_words: of distinct words.
-        num_characters: characters of the words and the initial alphabet; num_characters_dropped: those that
-            ``limit_alphabet`` (or the default for it) left out.
+        num_characters: of the words and the initial alphabet; num_characters_dropped: those not in the alphabet.
+        num_fixed: special tokens, alphabet and "##" forms, which precede the merged pieces.
     """
 
     tokens: list[str]
@@ -56,6 +60,7 @@ class VocabResult:
     num_distinct_words: int
     num_characters: int
     num_characters_dropped: int
+    num_fixed: int = 0
 
 
 def train_vocab(
@@ -70,6 +75,7 @@ def train_vocab(
     clean_text: bool = True,
     handle_chinese_chars: bool = True,
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    max_word_chars: int = MAX_WORD_CHARS,
     threads: int | None = None,
     progress: Progress | None = None,
     impl: str = "auto",
@@ -81,11 +87,12 @@ def train_vocab(
             of which names an existing file.
         vocab_size: number of pieces, including special tokens.
         min_frequency: pairs that occur fewer times are not merged.
-        limit_alphabet: number of distinct characters to keep; None lets them take up to half of the vocabulary.
+        limit_alphabet: number of distinct characters to keep; None keeps as many as fit into the vocabulary.
         initial_alphabet: characters to keep even if they never occur.
         lowercase, strip_accents, clean_text, handle_chinese_chars: the tokenizer's options; ``strip_accents=None``
             means the same as ``lowercase``.
-        special_tokens: the first ids.
+        special_tokens: the first ids; ordinary text where they occur in the source.
+        max_word_chars: longer words are not counted.
         threads: for counting; they do not change the result.
         progress: called with (pieces so far, ``vocab_size``) at most ten times per second, and at the end.
         impl: "auto", "cpp" or "reference".
@@ -98,7 +105,7 @@ def train_vocab(
         strip_accents=strip_accents,
         clean_text=clean_text,
         handle_chinese_chars=handle_chinese_chars,
-        special_tokens=special_tokens,
+        max_word_chars=max_word_chars,
         threads=threads,
         impl=impl,
     )
@@ -114,6 +121,7 @@ def train_vocab(
         min_frequency=min_frequency,
         limit_alphabet=limit_alphabet,
         initial_alphabet=initial_alphabet,
+        special_tokens=special_tokens,
         progress=progress,
         impl=impl,
     )
@@ -145,7 +153,7 @@ def learn_vocab(
     min_frequency: int = 2,
     limit_alphabet: int | None = None,
     initial_alphabet: Iterable[str] = (),
-    special_tokens: Sequence[str] | None = None,
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
     progress: Progress | None = None,
     impl: str = "auto",
 ) -> VocabResult:
@@ -153,28 +161,31 @@ def learn_vocab(
 
     Args:
         counts: :class:`WordCounts`, or normalized words with their counts.
-        special_tokens: None means those of ``counts``, or the five of BERT.
+        special_tokens: the first ids.
 
     Raises:
         InputError: a vocabulary too small for its alphabet; counts that add up to more than 2**63 - 1 pieces.
     """
-    if special_tokens is None:
-        special_tokens = counts.special_tokens if isinstance(counts, WordCounts) else SPECIAL_TOKENS
     special_tokens = check_special_tokens(special_tokens)
     initial = sorted(set("".join(initial_alphabet)))
     check_unicode("".join(initial), "initial_alphabet")
-    room = max(1, (vocab_size - len(special_tokens)) // 2)
-    limit = room if limit_alphabet is None else limit_alphabet
+    limit = _LARGEST if limit_alphabet is None else limit_alphabet
     for name, value in (("vocab_size", vocab_size), ("min_frequency", min_frequency), ("limit_alphabet", limit)):
         if not 1 <= value <= _LARGEST:
             raise InputError(f"{name}={value}: expected 1 to {_LARGEST}")
     native = core(impl)
     learn = _learn_reference if native is None else native.learn_vocab
+
+    def learned(limit: int, size: int = vocab_size) -> tuple[list[str], int, int, int]:
+        return learn(counter, size, min_frequency, limit, initial, special_tokens, progress)
+
     try:
         counter = _counter_of(counts, impl)
-        tokens, num_fixed, num_characters, num_dropped = learn(
-            counter, vocab_size, min_frequency, limit, initial, special_tokens, progress
-        )
+        tokens, num_fixed, num_characters, num_dropped = learned(limit)
+        if num_fixed > vocab_size and limit_alphabet is None:
+            # the most characters that fit; size 1: without merges
+            fits = bisect_left(range(1, num_characters), True, key=lambda limit: learned(limit, 1)[1] > vocab_size)
+            tokens, num_fixed, num_characters, num_dropped = learned(max(1, fits))
     except OverflowError:
         raise InputError(
             "counts: the sum is more than 2**63 - 1 pieces. Try: divide all counts by one number"
@@ -186,7 +197,24 @@ def learn_vocab(
         )
     if progress is not None:
         progress(len(tokens), vocab_size)
-    return VocabResult(tokens, int(counter.total), len(counter), num_characters, num_dropped)
+    return VocabResult(tokens, int(counter.total), len(counter), num_characters, num_dropped, num_fixed)
+
+
+def complete_alphabet(result: VocabResult, vocab_size: int, lowercase: bool) -> list[str]:
+    """Return the pieces of a vocabulary with both forms of its letters and of printable ASCII, in place of last merges.
+
+    Without them an acronym in capitals is [UNK] if some capital never followed another letter in the training text. The
+    alphabet may take half of the vocabulary at most; a small vocabulary (below ``MIN_COMPLETE``) is left as it is.
+    """
+    fixed = set(result.tokens[: result.num_fixed])
+    ascii_chars = {chr(code) for code in range(33, 127)} - ({*ascii_uppercase} if lowercase else set())
+    kept = {piece for piece in fixed if len(piece) == 1}
+    for chars in (ascii_chars | kept, ascii_chars):
+        forms = (form for char in sorted(chars) for form in ((char,) if is_single(char) else (char, "##" + char)))
+        missing = [form for form in forms if form not in fixed]
+        if vocab_size >= MIN_COMPLETE and result.num_fixed + len(missing) <= vocab_size // 2:
+            return [*result.tokens[: vocab_size - len(missing)], *missing]
+    return result.tokens
 
 
 def _counter_of(counts: Any, impl: str) -> Any:
@@ -211,7 +239,7 @@ def _learn_reference(
     progress: Progress | None,
 ) -> tuple[list[str], int, int, int]:
     """The twin of csrc/vocab/vocab_trainer.h: (tokens, number before the merges, characters, dropped characters)."""
-    words = [(word, count) for word, count in counter.items() if len(word) <= MAX_WORD_CHARS]
+    words = [(word, count) for word, count in counter.items()]
     if sum(len(word) * count for word, count in words) > _MAX_COUNT:
         raise OverflowError
     alphabet, num_characters = _alphabet(words, limit_alphabet, initial_alphabet)

@@ -4,9 +4,8 @@ Words are counted as the tokenizer sees them (:mod:`fastbert.text.normalizer`). 
 
 1. A text is divided into runs of bytes without ASCII blanks (space, tab, line feed, carriage return). A run of more
    than ``LONGEST_RUN`` bytes is cut every ``LONGEST_RUN`` bytes, before a character, which bounds the memory.
-2. Special tokens in the raw text are split out and not counted.
-3. What is left is normalised and split into words; words of more than ``MAX_WORD_CHARS`` characters are ignored
-   (the tokenizer gives the unknown token for them whatever the vocabulary).
+2. Runs are normalized and split into words. Special tokens in the text are ordinary text, as in the token store.
+3. Words of more than ``max_word_chars`` characters are ignored, because the tokenizer gives [UNK] for them.
 
 Counting streams: memory grows only with the number of distinct words. The counts do not depend on the order of the
 texts, on their division into calls, or on the number of threads.
@@ -74,13 +73,11 @@ def _complete(data: bytes) -> int:
 class _ReferenceCounter:
     """The readable twin of csrc/vocab/word_counter.h."""
 
-    def __init__(self, options: NormalizerOptions, special_tokens: Sequence[str]) -> None:
+    def __init__(self, options: NormalizerOptions, max_word_chars: int) -> None:
         self.counts: dict[str, int] = {}
         self.total = 0
         self._normalizer = Normalizer(options)
-        # leftmost, then longest
-        longest_first = sorted(special_tokens, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, longest_first))) if special_tokens else None
+        self._max_word_chars = max_word_chars
 
     def _runs(self, text: str) -> Iterator[str]:
         for match in _RUN.finditer(text):
@@ -101,10 +98,9 @@ class _ReferenceCounter:
             text.encode()  # a lone surrogate is an error, as in the core
         for text in texts:
             for run in self._runs(text):
-                for part in self._special.split(run) if self._special else (run,):
-                    for word in self._normalizer.words(part):
-                        if len(word) <= MAX_WORD_CHARS:
-                            self.add_word(word, 1)
+                for word in self._normalizer.words(run):
+                    if len(word) <= self._max_word_chars:
+                        self.add_word(word, 1)
 
     def add_bytes(self, data: bytes, final: bool) -> int:
         """Count the complete runs at the front of ``data`` (everything if ``final``); return the bytes used."""
@@ -146,7 +142,7 @@ class WordCounts:
     Args:
         lowercase, strip_accents, clean_text, handle_chinese_chars: the tokenizer's options; ``strip_accents=None``
             means the same as ``lowercase``.
-        special_tokens: split out of the raw text and not counted.
+        max_word_chars: longer words are not counted.
         threads: of the C++ core; None means all CPUs of the process.
         impl: "auto", "cpp" or "reference".
 
@@ -161,13 +157,13 @@ class WordCounts:
         strip_accents: bool | None = None,
         clean_text: bool = True,
         handle_chinese_chars: bool = True,
-        special_tokens: Sequence[str] = SPECIAL_TOKENS,
+        max_word_chars: int = MAX_WORD_CHARS,
         threads: int | None = None,
         impl: str = "auto",
     ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads={threads}: expected at least 1, or None for all")
-        self.special_tokens = check_special_tokens(special_tokens)
+        self.max_word_chars = max_word_chars
         self.options = NormalizerOptions(
             lowercase=lowercase,
             strip_accents=lowercase if strip_accents is None else strip_accents,
@@ -177,10 +173,10 @@ class WordCounts:
         self._native = core(impl)
         self._counter: Any
         if self._native is None:
-            self._counter = _ReferenceCounter(self.options, self.special_tokens)
+            self._counter = _ReferenceCounter(self.options, max_word_chars)
         else:
             options = self._native.NormalizerOptions(**vars(self.options))
-            self._counter = self._native.WordCounter(options, self.special_tokens, threads or 0)
+            self._counter = self._native.WordCounter(options, max_word_chars, threads or 0)
 
     def __len__(self) -> int:
         """Number of distinct words."""
@@ -256,6 +252,6 @@ class WordCounts:
         """The counter in the implementation ``impl`` (a copy if it is the other one)."""
         if core(impl) is self._native:
             return self._counter
-        copy = WordCounts(**vars(self.options), special_tokens=self.special_tokens, impl=impl)
+        copy = WordCounts(**vars(self.options), max_word_chars=self.max_word_chars, impl=impl)
         copy.add_words(self.items())
         return copy._counter

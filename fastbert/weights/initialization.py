@@ -1,38 +1,41 @@
-"""How the attention of a new model begins: some heads look at the neighbouring tokens, the others everywhere.
+"""Initialization: some attention heads start as neighbor heads, which attend to the previous or the next token.
 
-From random weights an encoder learns how often each token comes and then for hundreds of steps little else: its heads
-average over the whole row, and it has yet to find that what stands beside a gap tells most about it. Trained BERTs have
-such heads (Clark et al., What Does BERT Look At?, 2019), and they can be there from the start (Raganato et al., Fixed
-Encoder Self-Attention Patterns, 2020; d'Ascoli et al., ConViT, 2021). Here nothing is fixed: the weights only begin so.
+From random weights an encoder learns token frequencies and then, for hundreds of steps, little else: its heads average
+over the whole sequence before they find that a mask's neighbors predict it best. Trained BERTs have such heads (Clark
+et al., What Does BERT Look At?, 2019), and they can be there from the start (Raganato et al., Fixed Encoder
+Self-Attention Patterns, 2020; d'Ascoli et al., ConViT, 2021). Nothing is fixed here: only the initial weights are set.
 
-A place p is written as the angles p·f of one pair of channels for each frequency f. Where query and key hold such
-angles, their score is a sum of cos((p + offset - q)·f), greatest for the key at place q = p + offset.
+A position p is encoded as the angles p·f, one pair of channels for each frequency f. If query and key hold such angles,
+their score is a sum of cos((p + offset - q)·f), largest for the key at position q = p + offset.
 
-* Rotary positions turn every query and key by p·f themselves: it takes a constant query and a constant key. Those are
-  the biases; without biases all words get one direction in common, which the projections can read.
-* Learned positions begin as the angles, in channels that the words leave to them, for the projections to read.
+* Rotary positions rotate queries and keys by p·f already: a constant query and a constant key suffice. They are the
+  biases; without biases all words share one direction that the projections can read.
+* Learned positions start as the angles, in channels that the words leave free for the projections to read.
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fastbert.config import BertConfig
-from fastbert.layers import Embeddings, Encoder, EncoderLayer
 from fastbert.reference import rotary, rotary_tables
 
+if TYPE_CHECKING:
+    from fastbert.layers import Embeddings, Encoder
+
 OFFSETS = (-1, 1)
-PEAK = 60.0  # score of the place looked at; far from it the scores are about 0
-PEAK_OF_POSITIONS = 200.0  # the same where matrices make it from positions: layers mix those with words
-COMMON = 2.0  # length of the words' common direction, in lengths of a word
-POSITIONS = 1.5  # length of a position, in lengths of a word
-POSITION_THETA = 10.0  # wavelengths from 6 to some 60 tokens: the shorter, the better neighbours are told apart
+PEAK = 60.0  # score of the neighbor; far from it the scores are about 0
+PEAK_OF_POSITIONS = 200.0  # the same for learned positions, which layers mix with words
+COMMON = 2.0  # length of the shared direction, relative to a word
+POSITIONS = 1.5  # length of a position, relative to a word
+POSITION_THETA = 10.0  # wavelengths of about 6 to 60 tokens: short ones tell neighbors apart
 
 
 @torch.no_grad()
-def look_at_neighbours(embeddings: Embeddings, encoder: Encoder) -> None:
-    """Let some heads of every layer begin one token back or on.
+def init_neighbor_heads(embeddings: "Embeddings", encoder: "Encoder") -> None:
+    """Make some heads of every layer neighbor heads.
 
     Args:
         embeddings: their tables normal, of std ``initializer_range``.
@@ -44,12 +47,12 @@ def look_at_neighbours(embeddings: Embeddings, encoder: Encoder) -> None:
         _read_positions(embeddings, embeddings.position, encoder)
 
 
-def _hold_constants(embeddings: Embeddings, encoder: Encoder) -> None:
-    """For rotary positions: queries and keys that are the same for every token."""
+def _hold_constants(embeddings: "Embeddings", encoder: "Encoder") -> None:
+    """For rotary positions: constant queries and keys."""
     config, direction = encoder.config, None
     if not config.bias:
         direction = torch.randn(config.hidden_size)
-        direction = direction - direction.mean()  # LayerNorm takes the mean away
+        direction = direction - direction.mean()  # LayerNorm removes the mean
         direction = direction / direction.norm()
         embeddings.word.weight += COMMON * config.initializer_range * config.hidden_size**0.5 * direction
         direction = direction / (config.hidden_size**0.5 * _share(COMMON))  # times any token's hidden state: 1
@@ -65,12 +68,12 @@ def _hold_constants(embeddings: Embeddings, encoder: Encoder) -> None:
                     qkv.weight[rows] += torch.outer(constant, direction)
 
 
-def _read_positions(embeddings: Embeddings, position: nn.Embedding, encoder: Encoder) -> None:
-    """For learned positions: they begin as angles, and queries and keys read them, queries turned by the offset."""
+def _read_positions(embeddings: "Embeddings", position: nn.Embedding, encoder: "Encoder") -> None:
+    """For learned positions: they start as angles that queries and keys read, the queries rotated by the offset."""
     config, table = encoder.config, position.weight
     channels = min(config.head_dim, config.hidden_size // 4) // 2 * 2
     if not channels:
-        return  # too narrow to leave any
+        return  # too narrow to leave any free
     word = config.initializer_range * (config.hidden_size - channels) ** 0.5  # length of one
     embeddings.word.weight[:, :channels] = 0.0
     table.zero_()
@@ -81,35 +84,35 @@ def _read_positions(embeddings: Embeddings, position: nn.Embedding, encoder: Enc
         for head, offset in _heads(config, index):
             for part, place in enumerate((offset, 0)):
                 tables = rotary_tables(torch.tensor(place), channels, POSITION_THETA, table.dtype)
-                turned = rotary(torch.eye(channels)[:, None], *tables)[:, 0]  # a row for each direction that is turned
+                turned = rotary(torch.eye(channels)[:, None], *tables)[:, 0]  # one row for each rotated direction
                 rows = qkv.weight[_rows(config, part, head)]
-                rows.zero_()  # what the head reads of words would drown its places
+                rows.zero_()  # what the head reads of words would hide the positions
                 rows[:channels, :channels] = scale * turned.T
 
 
-def _projections(encoder: Encoder) -> Iterator[nn.Linear]:
+def _projections(encoder: "Encoder") -> Iterator[nn.Linear]:
+    layer: Any
     for layer in encoder.layers:
-        assert isinstance(layer, EncoderLayer)
         yield layer.attention.qkv
 
 
 def _heads(config: BertConfig, layer: int) -> list[tuple[int, int]]:
-    """Which heads look where, number and offset: no more than half of them, one for each offset or the two by turns."""
+    """(head, offset) of the neighbor heads: at most half of the heads, one per offset or alternating by layer."""
     heads = range(min(len(OFFSETS), max(1, config.num_attention_heads // 2)))
     return [(head, OFFSETS[(layer + head) % len(OFFSETS)]) for head in heads]
 
 
 def _rows(config: BertConfig, part: int, head: int) -> slice:
-    """Of the fused projection: a head's queries (part 0) or keys (part 1)."""
+    """Rows of the fused projection: a head's queries (part 0) or keys (part 1)."""
     first = part * config.hidden_size + head * config.head_dim
     return slice(first, first + config.head_dim)
 
 
-def _angles(places: Tensor, channels: int, theta: float) -> Tensor:
-    """(…) places → (…, channels): the cosines of their angles, then the sines, as :func:`reference.rotary` has them."""
-    return torch.cat(rotary_tables(places, channels, theta, torch.float32), -1)
+def _angles(positions: Tensor, channels: int, theta: float) -> Tensor:
+    """(…) positions → (…, channels): cosines of their angles, then sines, as in :func:`reference.rotary`."""
+    return torch.cat(rotary_tables(positions, channels, theta, torch.float32), -1)
 
 
 def _share(length: float) -> float:
-    """Of a sum of two vectors at right angles, one of length 1, the other's part after the sum is normalised."""
+    """Component of the longer of two orthogonal vectors, lengths 1 and ``length``, in their normalised sum."""
     return length / (1 + length**2) ** 0.5

@@ -38,7 +38,7 @@ def name_of(activation: Any) -> str:
     return getattr(activation, "__name__", type(activation).__name__)
 
 
-def attention_refusal(attention: nn.MultiheadAttention) -> str | None:
+def unsupported_attention(attention: nn.MultiheadAttention) -> str | None:
     """What this nn.MultiheadAttention does that plain self-attention does not, or None."""
     if type(attention) is not nn.MultiheadAttention:
         return f"attention is a {type(attention).__name__}, not an nn.MultiheadAttention"
@@ -83,7 +83,7 @@ def attention_from_torch(kind: Any, theirs: nn.MultiheadAttention, impl: str) ->
     Raises:
         InputError: an option that self-attention here does not have (kdim, vdim, add_bias_kv, add_zero_attn).
     """
-    if why := attention_refusal(theirs):
+    if why := unsupported_attention(theirs):
         raise InputError(f"from_torch: {why}: layers.MultiHeadAttention is plain self-attention")
     ours = kind(
         theirs.embed_dim, theirs.num_heads, bias=theirs.in_proj_bias is not None, dropout_p=theirs.dropout, impl=impl
@@ -118,13 +118,13 @@ def layer_from_torch(kind: Any, theirs: nn.TransformerEncoderLayer, impl: str) -
 
     Raises:
         InputError: an activation other than GELU, two dropouts or two LayerNorm eps in one layer, or attention options
-            that :func:`attention_refusal` names.
+            that :func:`unsupported_attention` names.
     """
     form = approximation_of(theirs.activation)
     if form is None:
         raise InputError(
             f"from_torch: activation {name_of(theirs.activation)}: the layer here computes GELU and the results would "
-            "differ. Remedy: a model built with activation='gelu'"
+            "differ. Try: a model built with activation='gelu'"
         )
     for name, (first, second) in {
         "norm1.eps, norm2.eps": (theirs.norm1.eps, theirs.norm2.eps),

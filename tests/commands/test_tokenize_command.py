@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 
+import numpy as np
 import pytest
 
 from fastbert.data import TokenStore
@@ -53,7 +55,8 @@ def test_a_store(tmp_path, vocabulary, capsys):
     assert call("--data", text, "--tokenizer", vocabulary, "--output", output, "--threads", 1, "--verify") == 0
     out, err = capsys.readouterr()
     assert re.fullmatch(
-        rf"{output}: 300 tokens \(uint16\) in 60 lines of 20 documents, checksums right; \d+\.\d s\n", out
+        rf"{output}: 300 tokens \(uint16\) in 60 lines of 20 documents, 0\.00% \[UNK\], checksums right; \d+\.\d s\n",
+        out,
     )
     assert err == ""
     store, tokenizer = TokenStore.open(output), Tokenizer.load(vocabulary)
@@ -73,6 +76,31 @@ def test_special_tokens_in_the_text_are_text(tmp_path, vocabulary):
     assert [tokens.id_to_token(i) for i in store.gather([0], [store.num_tokens]).tolist()] == (
         ["gato", "[", "sep", "]", "rei", "[", "[UNK]", "]"]
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "causes"),
+    [
+        ("o gato lê\n" * 20 + unicodedata.normalize("NFD", "a rainha lê um livro\n") * 20, ["decomposed", "NFC"]),
+        ("o gato\n" * 20 + "o rei Q ∑\n", ["not in the vocabulary", "Q ∑"]),
+        ("o gato\n" * 20 + "a" * 101 + "\n", ["over 100 characters"]),
+        ("o gato\n" * 20 + "aeo\n", ['"##" form']),
+    ],
+)
+def test_the_share_of_unknown_tokens_is_told_with_its_causes(tmp_path, vocabulary, capsys, text, causes):
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "cased").mkdir()
+    (tmp_path / "cased" / "vocab.txt").write_bytes((vocabulary / "vocab.txt").read_bytes())
+    (tmp_path / "cased" / "tokenizer_config.json").write_text('{"do_lower_case": false, "strip_accents": false}')
+    argv = "--data", tmp_path / "a.txt", "--tokenizer", tmp_path / "cased", "--output", tmp_path / "s"
+    assert call(*argv) == 0
+    out, err = capsys.readouterr()
+    store = TokenStore.open(tmp_path / "s")
+    unk_id = Tokenizer.load(vocabulary).unk_id
+    assert store.num_unknown == np.count_nonzero(store.gather([0], [store.num_tokens]) == unk_id) > 0
+    assert "% [UNK]" in out and err.startswith("warning: ") and err.count("\n") == 1
+    for word in causes:
+        assert word in err
 
 
 def test_same_bytes_from_the_reference(tmp_path, vocabulary, monkeypatch):

@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 out, arch, optimizer = sys.argv[1:]
 world = World.join(cuda=False)
 torch.manual_seed(0)
-fastbert.model.look_at_neighbours = lambda embeddings, encoder: None  # scores of 60 magnify the rounding of sums
+fastbert.model.init_neighbor_heads = lambda embeddings, encoder: None  # scores of 60 magnify the rounding of sums
 model = BertForPreTraining(BertConfig.preset("tiny", arch, vocab_size=200))
 options = {"optimizer": optimizer, "muon_dtype": torch.float32}
 if world.size > 1:

@@ -36,7 +36,7 @@ def bert():
 
 
 def rows_of(bert, count=3, length=20, **options):
-    rows = generation.canvas(bert.tokenizer, "a b", length, count, 32, 40)
+    rows = generation.masked_sequences(bert.tokenizer, "a b", length, count, 32, 40)
     return generation.generate(bert.model, bert.tokenizer, rows, Sampling(**options))
 
 
@@ -67,7 +67,7 @@ def test_every_mask_is_filled_and_the_seed_decides_how(bert, options):
 
 def test_specials_and_unused_entries_are_never_written_nor_a_word_begun_in_its_middle():
     bert = make_bert(peaked=True)
-    rows = generation.canvas(bert.tokenizer, "", 20, 4, 32, 40)
+    rows = generation.masked_sequences(bert.tokenizer, "", 20, 4, 32, 40)
     rows = generation.generate(bert.model, bert.tokenizer, rows, Sampling(no_repeat_ngram=0, repetition_penalty=1.0))
     for row in rows:
         assert set(row[1:-1]) <= set(range(7, 25)) and row[1] < 23
@@ -91,7 +91,7 @@ def test_the_penalty_makes_more_different_tokens(bert):
     assert sum(len(set(row)) for row in penalised) > sum(len(set(row)) for row in plain) + 8
 
 
-def test_temperature_zero_takes_the_likeliest_token_each_time(bert):
+def test_temperature_zero_takes_the_most_likely_token_each_time(bert):
     ids = [2, 7, MASK, MASK, 3]
     options = {"temperature": 0, "no_repeat_ngram": 0, "repetition_penalty": 1.0}
     found = generation.generate(bert.model, bert.tokenizer, [ids], Sampling(**options))[0]
@@ -107,7 +107,7 @@ def test_temperature_zero_takes_the_likeliest_token_each_time(bert):
 
 
 def test_top_p_keeps_the_tokens_that_hold_that_probability(bert):
-    writer = generation._Writer(bert.model, bert.tokenizer, Sampling(temperature=1.0, top_p=0.6))
+    writer = generation._Sampler(bert.model, bert.tokenizer, Sampling(temperature=1.0, top_p=0.6))
     log_probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(400, 1)
     drawn = writer._draw(log_probs)
     assert set(drawn.tolist()) == {0, 1} and 0.5 < (drawn == 0).double().mean() < 0.75  # 0.625 of what is left
@@ -115,9 +115,9 @@ def test_top_p_keeps_the_tokens_that_hold_that_probability(bert):
 
 def test_left_to_right_writes_from_the_left(bert, monkeypatch):
     seen = []
-    propose = generation._Writer._propose
+    propose = generation._Sampler._propose
     monkeypatch.setattr(
-        generation._Writer, "_propose", lambda self, rows, masks: seen.append(masks[0]) or propose(self, rows, masks)
+        generation._Sampler, "_propose", lambda self, rows, masks: seen.append(masks[0]) or propose(self, rows, masks)
     )
     rows_of(bert, count=1, length=4, order="left-to-right")
     assert seen == [[3, 4, 5, 6], [4, 5, 6], [5, 6], [6]]

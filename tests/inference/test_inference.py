@@ -15,7 +15,7 @@ import support
 from fastbert import ops
 from fastbert.batch import pack_rows
 from fastbert.bert import Bert
-from fastbert.inference.frozen_model import Reader, choose_dtype
+from fastbert.inference.frozen_model import FrozenModel, choose_dtype
 from fastbert.model import BertForPreTraining
 from fastbert.system import native
 from fastbert.system.errors import InputError
@@ -62,7 +62,7 @@ def error(hidden, exact):
 def test_hidden_states(shape, lengths, dtype):
     model, batch = make_model(shape), make_batch(*lengths)
     exact = float64(model, batch)
-    reader = Reader(model, dtype)
+    reader = FrozenModel(model, dtype)
     with torch.inference_mode():
         ours = reader.encode(batch)
         model.impl = "reference"
@@ -81,7 +81,7 @@ def test_hidden_states(shape, lengths, dtype):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rows_that_were_asked_for_and_no_others(shape):
     model, batch = make_model(shape), make_batch(5, 1, 64, 33)
-    reader, rows = Reader(model, torch.float32), torch.tensor([100, 3, 0, 5])
+    reader, rows = FrozenModel(model, torch.float32), torch.tensor([100, 3, 0, 5])
     with torch.inference_mode():
         some, all_of_them = reader.encode(batch, rows), reader.encode(batch)
     assert reader._encoder is not None
@@ -92,7 +92,7 @@ def test_rows_that_were_asked_for_and_no_others(shape):
 @needs_kernels
 def test_any_batch_leaves_its_neighbours_alone():
     model = make_model()
-    reader, batch = Reader(model, torch.float32), make_batch(40, 64)
+    reader, batch = FrozenModel(model, torch.float32), make_batch(40, 64)
     again = {name: getattr(batch, name).clone() for name in ("input_ids", "position_ids", "token_type_ids")}
     with torch.inference_mode():
         both = reader.encode(batch)
@@ -125,7 +125,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_weights_are_read_again(change):
     model, batch = make_model(), make_batch(9, 30)
-    reader = Reader(model, torch.float32)
+    reader = FrozenModel(model, torch.float32)
     before = reader.encode(batch)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -138,7 +138,7 @@ def test_changed_weights_are_read_again(change):
 
 @needs_kernels
 def test_unchanged_weights_are_copied_once(monkeypatch):
-    reader, batch = Reader(make_model(), torch.bfloat16), make_batch(9)
+    reader, batch = FrozenModel(make_model(), torch.bfloat16), make_batch(9)
     reader.encode(batch)
     first = reader._encoder
     reader.encode(batch)
@@ -150,7 +150,7 @@ def test_unchanged_weights_are_copied_once(monkeypatch):
 
 def test_a_reader_can_be_copied_and_pickled():
     model, batch = make_model(), make_batch(9)
-    reader = Reader(model, torch.bfloat16)
+    reader = FrozenModel(model, torch.bfloat16)
     hidden = reader.encode(batch)
     for other in (copy.deepcopy(reader), pickle.loads(pickle.dumps(reader))):
         assert other.model is not model and torch.equal(other.encode(batch), hidden)
@@ -158,7 +158,7 @@ def test_a_reader_can_be_copied_and_pickled():
 
 def test_hooks_are_called():
     model, batch = make_model(), make_batch(9)
-    reader, seen = Reader(model, torch.float32), []
+    reader, seen = FrozenModel(model, torch.float32), []
     reader.encode(batch)
     handle = model.encoder.layers[0].feed_forward.down.register_forward_hook(lambda *_: seen.append(1))
     reader.encode(batch)
@@ -168,7 +168,7 @@ def test_hooks_are_called():
 
 def test_sequences_that_do_not_fit():
     with pytest.raises(ValueError, match="65 tokens and the model 64 positions"):
-        Reader(make_model(), torch.float32).encode(make_batch(65))
+        FrozenModel(make_model(), torch.float32).encode(make_batch(65))
 
 
 # ---- embed ----
@@ -215,7 +215,7 @@ def test_precision_by_name(tmp_path):
         fastbert.load(tmp_path, precision="int8")
     cpu = torch.device("cpu")
     assert choose_dtype("fp32", cpu) == torch.float32 and choose_dtype("bf16", cpu) == torch.bfloat16
-    assert choose_dtype("auto", cpu) == (torch.bfloat16 if ops.bf16_is_quick() else torch.float32)
+    assert choose_dtype("auto", cpu) == (torch.bfloat16 if ops.bf16_is_fast() else torch.float32)
     assert choose_dtype("auto", torch.device("cuda")) == torch.float32
 
 

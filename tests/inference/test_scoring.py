@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import support
+from fastbert.inference import scoring
 from fastbert.inference.scoring import TextScore, pseudo_perplexity, score_texts
 from fastbert.system.errors import InputError
 from fastbert.text.tokenizer_files import TokenizerOptions
@@ -92,12 +93,12 @@ def test_any_batch_size_gives_the_same(bert):
             assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
 
 
-def test_a_text_given_twice_is_asked_once(bert, monkeypatch):
-    asked = []
-    ask = bert.model.label_log_probs
-    monkeypatch.setattr(bert.model, "label_log_probs", lambda batch: asked.append(len(batch.labels)) or ask(batch))
+def test_a_repeated_text_is_scored_once(bert, monkeypatch):
+    scored = []
+    compute = scoring.label_log_probs
+    monkeypatch.setattr(scoring, "label_log_probs", lambda m, b: scored.append(len(b.labels)) or compute(m, b))
     scores = bert.score([TEXTS[0], TEXTS[6], TEXTS[0]], per_token=True)
-    assert sum(asked) == len(scores[0].log_probs) + len(scores[1].log_probs)
+    assert sum(scored) == len(scores[0].log_probs) + len(scores[1].log_probs)
     assert scores[2] == scores[0] != scores[1]
     scores[0].log_probs.append(0.0)
     assert scores[2] != scores[0], "each answer is its own"

@@ -234,9 +234,9 @@ def test_what_it_cannot_do_is_said():
     q = torch.zeros(4, 2, 16)
     cu = bounds([4])
     cases = [
-        (q.double(), {}, r"q is torch.float64: the C\+\+ kernels take float32 and bfloat16. Remedy: impl='reference'"),
+        (q.double(), {}, r"q is torch.float64: the C\+\+ kernels take float32 and bfloat16. Try: impl='reference'"),
         (torch.zeros(4, 2, 24), {}, "q has head_dim 24: the kernel takes multiples of 16 up to 128"),
-        (torch.zeros(4, 16, 2).transpose(1, 2), {}, r"q has last stride 2.*Remedy: q.contiguous\(\)"),
+        (torch.zeros(4, 16, 2).transpose(1, 2), {}, r"q has last stride 2.*Try: q.contiguous\(\)"),
         (q, {"bias": torch.zeros(2, 4, 4)}, "bias was given"),
         (q, {"scale": -1.0}, "scale=-1.0"),
     ]
@@ -252,7 +252,7 @@ def test_what_it_cannot_do_is_said():
 
 
 def test_the_choice_is_told():
-    assert ops.choose("attention", "cpp") == ("cpp", "impl argument says so")
+    assert ops.choose("attention", "cpp") == ("cpp", "requested by impl argument")
     chosen, why = ops.choose("attention", "auto", {"q": torch.zeros(4, 2, 24), "k": None, "v": None})
     assert chosen == "reference" and "head_dim 24" in why
 

@@ -12,6 +12,7 @@ if not native.status()[0]:
     pytest.skip("the C++ core is not compiled", allow_module_level=True)
 
 from fastbert.ops.cpu import dropout as cpu_dropout
+from fastbert.ops.modules import fused_layer
 
 DTYPES = [torch.float32, torch.bfloat16]
 PROBABILITY = 0.25
@@ -80,7 +81,7 @@ def test_layer(arch):
         torch.manual_seed(seed)
         return layer(x, cu, 27, rotary=rotary)
 
-    assert layer._in_two_nodes(x)
+    assert fused_layer(layer, x, cu, 27, rotary=rotary) is not None
     assert run(x).equal(run(x)) and not run(x, seed=4).equal(run(x))
     grad = random(*x.shape, seed=2, dtype=torch.float32)
     x.requires_grad_()

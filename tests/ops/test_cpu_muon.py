@@ -49,7 +49,7 @@ def steps(start, gradients, count, dtype, fused, monkeypatch, **options):
     optimizer = Muon([("w", parameter)], {"w": count}, dtype=dtype, **options)
     with monkeypatch.context() as patch:
         if fused:
-            patch.setattr("fastbert.ops.cpu.dispatch.slower", lambda op, tensors: None)  # plain loops, too
+            patch.setattr("fastbert.ops.cpu.dispatch.slower_reason", lambda op: None)  # plain loops, too
             assert ops.fused_muon([parameter]) is not None
         else:
             patch.setattr(ops, "fused_muon", lambda parameters: None)
@@ -81,7 +81,7 @@ def test_errors_are_at_most_twice_those_of_torch(isa, shape, count, dtype, monke
 @pytest.mark.parametrize("shape", [(24, 60), (60, 24), (129, 63)])
 def test_nothing_outside_of_the_matrix_is_touched(isa, shape, monkeypatch):
     """Weights, momentum, gradient and image lie between guards; the neighbours are NaN, which must not leak in."""
-    monkeypatch.setattr("fastbert.ops.cpu.dispatch.slower", lambda op, tensors: None)
+    monkeypatch.setattr("fastbert.ops.cpu.dispatch.slower_reason", lambda op: None)
     size = shape[0] * shape[1]
 
     def between_guards(values):
@@ -97,18 +97,18 @@ def test_nothing_outside_of_the_matrix_is_touched(isa, shape, monkeypatch):
     assert parameter.data_ptr() == w.data_ptr()
     optimizer = Muon([("w", parameter)])
     optimizer.state[parameter]["momentum_buffer"] = m
-    bf16_copies.keep(parameter, image, optimizer)
+    bf16_copies.publish(parameter, image, optimizer)
     parameter.grad = g
     optimizer.step()
     for memory in (weights, gradient, buffer, narrow):
         assert memory[:GUARD].isnan().all() and memory[GUARD + size :].isnan().all()
         assert memory[GUARD : GUARD + size].isfinite().all()
     assert torch.equal(image, w.bfloat16())
-    assert bf16_copies.image(parameter).data_ptr() == image.data_ptr()
+    assert bf16_copies.bf16_copy(parameter).data_ptr() == image.data_ptr()
 
 
 def test_bits_do_not_depend_on_the_threads(isa, monkeypatch):
-    monkeypatch.setattr("fastbert.ops.cpu.dispatch.slower", lambda op, tensors: None)
+    monkeypatch.setattr("fastbert.ops.cpu.dispatch.slower_reason", lambda op: None)
     shapes, before, found = [(96, 32), (40, 70), (70, 40), (32, 32)], torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):

@@ -170,7 +170,7 @@ def test_self_attention_without_gradients(isa, lengths, asked, norm, rotary):
     rows = None if asked is None else cu_seqlens[:-1] + inside
     if asked == "two of one":
         rows = torch.cat([rows[:1], rows[:-1]])
-    source = torch.randint(0, 13, (tokens,), generator=generator)
+    index = torch.randint(0, 13, (tokens,), generator=generator)
     positions = torch.cat([torch.arange(n) for n in lengths])
     tables = reference.rotary_tables(positions, width // heads, 100.0, torch.float64)
     vectors = [vector(n, 3 + n) for n in (3 * width, width)]
@@ -186,8 +186,8 @@ def test_self_attention_without_gradients(isa, lengths, asked, norm, rotary):
             ).double()  # fmt: skip
 
     distinct = random(13, width, seed=1)
-    for given in ({"x": distinct[source]}, {"x": distinct, "source": source}):
-        exact = run(reference, torch.float64, distinct[source])
+    for given in ({"x": distinct[index]}, {"x": distinct, "unique_index": index}):
+        exact = run(reference, torch.float64, distinct[index])
         torch.testing.assert_close(run(reference, torch.float64, **given), exact)
         mine = run(ops, torch.float32, **given, impl="cpp")
         error = (run(reference, torch.float32, **given) - exact).abs().max()
@@ -264,13 +264,13 @@ def test_tied_tables_get_the_sum_of_both_gradients():
     weight = torch.ones(16)
     grads = []
     for impl in ("cpp", "reference"):
-        rows_of, products_of = ops.tied(table, impl)
-        out = ops.embed_layer_norm(ids, None, None, rows_of, None, None, weight, None, 1e-5, impl=impl)
-        loss = (out @ products_of.t()).square().sum()
+        lookup, projection = ops.tie_embedding(table, impl)
+        out = ops.embed_layer_norm(ids, None, None, lookup, None, None, weight, None, 1e-5, impl=impl)
+        loss = (out @ projection.t()).square().sum()
         grads.append(torch.autograd.grad(loss, table)[0])
     assert torch.allclose(*grads, rtol=1e-5, atol=1e-4 * grads[1].abs().max().item())
-    rows_of, _ = ops.tied(table, "cpp")  # only one of the two is used
-    out = ops.embed_layer_norm(ids, None, None, rows_of, None, None, weight, None, 1e-5, impl="cpp")
+    lookup, _ = ops.tie_embedding(table, "cpp")  # only one of the two is used
+    out = ops.embed_layer_norm(ids, None, None, lookup, None, None, weight, None, 1e-5, impl="cpp")
     (alone,) = torch.autograd.grad(out.square().sum() + out[:, 0].sum(), table)
     assert alone.shape == table.shape and alone[3].any() and not alone[4].any()
 
@@ -292,15 +292,15 @@ def test_images_of_weights_follow_them_whoever_writes():
     for make in (AdamW, torch.optim.AdamW):  # PyTorch's fused form does not count its writes
         optimizer = make([weight], lr=0.1, fused=True)
         for _ in range(3):
-            assert torch.equal(bf16_copies.image(weight), weight.detach().bfloat16())
+            assert torch.equal(bf16_copies.bf16_copy(weight), weight.detach().bfloat16())
             weight.grad = random(64, 32, seed=2).float()
             optimizer.step()
-            assert torch.equal(bf16_copies.image(weight), weight.detach().bfloat16())
+            assert torch.equal(bf16_copies.bf16_copy(weight), weight.detach().bfloat16())
         if make is AdamW and ops.choose("adamw")[0] == "cpp":  # without AVX2 PyTorch's own step is quicker
-            assert bf16_copies.image(weight) is bf16_copies.image(weight)  # kept, not made anew
+            assert bf16_copies.bf16_copy(weight) is bf16_copies.bf16_copy(weight)  # kept, not made anew
             with torch.no_grad():
                 weight.mul_(2.0)
-            assert torch.equal(bf16_copies.image(weight), weight.detach().bfloat16())
+            assert torch.equal(bf16_copies.bf16_copy(weight), weight.detach().bfloat16())
 
 
 def test_one_pass_adamw_is_pytorchs():

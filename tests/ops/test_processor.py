@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastbert.ops.cpu import matmul
-from fastbert.ops.cpu.processor import bf16_is_quick, onednn_multiplies
+from fastbert.ops.cpu.processor import bf16_is_fast, supports_onednn_matmul
 from fastbert.system import native
 
 # the switches of oneDNN, PyTorch (ours too) and MKL
@@ -20,7 +20,7 @@ import sys, torch
 from fastbert import BertConfig, BertForPreTraining, ops
 from fastbert.system import native
 from fastbert.batch import PackedBatch
-assert not ops.bf16_is_quick() and native.compute().cpu_isa() == sys.argv[1], native.compute().cpu_isa()
+assert not ops.bf16_is_fast() and native.compute().cpu_isa() == sys.argv[1], native.compute().cpu_isa()
 for arch in ("classic", "modern"):
     torch.manual_seed(0)
     model = BertForPreTraining(BertConfig.preset("tiny", arch=arch, vocab_size=60))
@@ -64,7 +64,7 @@ def test_training_and_prediction_in_bf16(tmp_path):
 def test_without_onednn_pytorchs_product_serves(dtype, monkeypatch):
     x, weight, bias = torch.randn(3, 16).to(dtype), torch.randn(8, 16).to(dtype), torch.randn(8).to(dtype)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert not onednn_multiplies(dtype) and not bf16_is_quick()
+    assert not supports_onednn_matmul(dtype) and not bf16_is_fast()
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
     assert torch.equal(matmul.linear(x, weight, bias), torch.nn.functional.linear(x, weight, bias))
 

@@ -1,42 +1,17 @@
 """The vocabulary trainer: one suite for the C++ core and its Python twin, both also against a rule written plainly."""
 
-import lzma
 import random
-import subprocess
-import sys
-from importlib import resources
 from itertools import pairwise, takewhile
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vocab_texts import TEXTS, both, bundled, needs_core
 
 from fastbert.system.errors import InputError
-from fastbert.system.native import core
-from fastbert.text import word_counts
+from fastbert.text import Tokenizer, word_counts
 from fastbert.text.vocab_trainer import learn_vocab, train_vocab
-from fastbert.text.word_counts import LONGEST_RUN, SPECIAL_TOKENS, WordCounts
-
-HAS_CORE = core("auto") is not None
-needs_core = pytest.mark.skipif(not HAS_CORE, reason="the C++ core is not built")
-IMPLS = ["reference", pytest.param("cpp", marks=needs_core)]
-both = pytest.mark.parametrize("impl", IMPLS)
-
-# accents, a decomposed one, blanks that are none in ASCII, ideographs, punctuation, marks, special tokens, controls
-NASTY = st.text(
-    alphabet=st.one_of(
-        st.sampled_from("aab bcé\t\n\r.,[]#ãḈ̃  　中文。ﬁİΣ​\x00\x0b\x1c\x85😀ＡK가"),
-        st.characters(codec="utf-8"),
-    ),
-    max_size=60,
-)
-PIECES = st.lists(st.one_of(NASTY, st.sampled_from(["[MASK]", "[CLS", "]", "[PAD]x", "xx[SEP][UNK]", " "])), max_size=6)
-TEXTS = st.lists(PIECES.map("".join), max_size=5)
-
-
-def bundled(language: str, num_chars: int) -> str:
-    data = (resources.files("fastbert.data.bundled") / f"{language}.txt.xz").read_bytes()
-    return lzma.decompress(data).decode()[:num_chars]
+from fastbert.text.word_counts import LONGEST_RUN, SPECIAL_TOKENS
 
 
 def plain_rule(counts: dict[str, int], vocab_size: int, min_frequency: int = 1) -> list[str]:
@@ -160,29 +135,13 @@ def test_initial_alphabet_is_kept_and_counts_towards_the_limit(impl):
 
 
 @both
-def test_by_default_the_alphabet_takes_half_of_the_room_at_most(impl):
-    counts = {chr(0x4E00 + i): 1000 - i for i in range(500)}
-    result = learn_vocab(counts, vocab_size=105, impl=impl)
-    assert result.tokens[5:] == [chr(0x4E00 + i) for i in range(50)]
-    assert result.num_characters_dropped == 450
-
-
-@both
-def test_words_of_more_than_100_characters_are_ignored(impl):
-    assert learn_vocab({"é" * 101: 9}, impl=impl).tokens == list(SPECIAL_TOKENS)
-    assert learn_vocab({"é" * 100: 9}, impl=impl).tokens[5:7] == ["é", "##é"]
-    text = ["b" * 100 + " " + "a" * 101 + " " + "c" * 5000]
-    assert [word for word, _ in counted(text, impl).items()] == ["b" * 100]
-
-
-@both
 @pytest.mark.parametrize("counts", [{}, {"a": 1}])
 def test_next_to_nothing(impl, counts):
     assert learn_vocab(counts, impl=impl).tokens == [*SPECIAL_TOKENS, *counts]
 
 
 @both
-@pytest.mark.parametrize("texts", [[], [""], [" \n\t"], ["[PAD][MASK]"]])
+@pytest.mark.parametrize("texts", [[], [""], [" \n\t"]])
 def test_empty_corpus(impl, texts):
     result = train_vocab(texts, impl=impl)
     assert result.tokens == list(SPECIAL_TOKENS)
@@ -192,10 +151,8 @@ def test_empty_corpus(impl, texts):
 @both
 def test_own_special_tokens(impl):
     result = train_vocab(["<s>um</s> <s> <x"], special_tokens=("<s>", "</s>"), min_frequency=1, impl=impl)
-    assert result.tokens == ["<s>", "</s>", "<", "m", "u", "x", "##m", "um"]
+    assert result.tokens == ["<s>", "</s>", "/", "<", ">", "m", "s", "u", "x", "##m", "um"]
     assert train_vocab(["ab"], special_tokens=(), impl=impl).tokens == ["a", "b", "##b"]
-    # the longest of those that start at one place
-    assert counted(["ab abc"], impl, special_tokens=("ab", "abc")).items() == []
 
 
 @both
@@ -209,44 +166,44 @@ def test_portuguese_accents(impl):
     assert "ação" in lowered and "Ação" not in lowered
 
 
-# ---- counting ----
-
-
-def counted(texts, impl, **options):
-    counts = WordCounts(impl=impl, **options)
-    counts.add_texts(texts)
-    return counts
+@both
+def test_the_word_limit_reaches_the_counting(impl):
+    generator = random.Random(0)
+    lines = [" ".join("".join(generator.choices("ACGT", k=150)) for _ in range(4)) for _ in range(50)]
+    with pytest.raises(InputError, match="max_input_chars_per_word"):
+        Tokenizer.train(lines, impl=impl)
+    tokenizer = Tokenizer.train(lines, vocab_size=200, max_input_chars_per_word=150, impl=impl)
+    ids = tokenizer.encode_batch(lines, add_special_tokens=False).input_ids
+    assert len(tokenizer) == 200 and tokenizer.unk_id not in ids
 
 
 @both
-def test_special_tokens_in_the_text_are_not_counted(impl):
-    counts = counted(["foo[MASK]bar [mask] [MA SK] [[CLS]"], impl)
-    assert counts.items() == [("[", 3), ("]", 2), ("bar", 1), ("foo", 1), ("ma", 1), ("mask", 1), ("sk", 1)]
-    assert (len(counts), counts.total) == (7, 10)
+def test_the_alphabet_is_as_large_as_fits(impl):
+    """6,501 ideographs in 8,192 pieces; 3,000 letters of one script, which follow each other."""
+    ideographs = "".join(map(chr, range(0x4E00, 0x4E00 + 6501)))
+    assert set(ideographs) <= set(train_vocab([ideographs], vocab_size=8192, impl=impl).tokens)
+    syllables = [chr(0xAC00 + 3 * i) for i in range(3000)]
+    words = ["".join(syllables[i : i + 3]) for i in range(0, 3000, 3)]
+    tokenizer = Tokenizer.train(words, vocab_size=8192, strip_accents=False, impl=impl)
+    assert tokenizer.unk_id not in tokenizer.encode_batch(words).input_ids
+    # what does not fit is the rarest
+    counts = {chr(0x4E00 + i): 1000 - i for i in range(600)}
+    result = learn_vocab(counts, vocab_size=105, impl=impl)
+    assert result.tokens == [*SPECIAL_TOKENS, *(chr(0x4E00 + i) for i in range(100))]
+    assert (result.num_characters, result.num_characters_dropped) == (600, 500)
 
 
-OPTIONS = st.fixed_dictionaries(
-    {
-        "lowercase": st.booleans(),
-        "strip_accents": st.sampled_from([None, True, False]),
-        "clean_text": st.booleans(),
-        "handle_chinese_chars": st.booleans(),
-    }
-)
-
-
-@needs_core
-@settings(max_examples=300, deadline=None)
-@given(texts=TEXTS, options=OPTIONS, threads=st.sampled_from([1, 2, 5]))
-def test_twins_count_alike(texts, options, threads):
-    ours = counted(texts, "cpp", threads=threads, **options)
-    twin = counted(texts, "reference", **options)
-    assert ours.items() == twin.items()
-    assert (len(ours), ours.total) == (len(twin), twin.total)
-    joined = " ".join(texts).encode()
-    in_bytes = WordCounts(impl="cpp", threads=threads, **options)
-    in_bytes.add_bytes(joined)
-    assert in_bytes.items() == ours.items()
+@both
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_letters_have_both_forms_and_ascii_is_always_there(impl, lowercase):
+    lines = bundled("en" if lowercase else "pt", 200_000).splitlines()
+    tokenizer = Tokenizer.train(lines, vocab_size=2000, lowercase=lowercase, impl=impl)
+    assert len(tokenizer) == 2000 and len(set(tokenizer.vocab)) == 2000
+    printable = "".join(map(chr, range(33, 127)))
+    words = ["ABCDEFGHIJKLMNOPQRSTUVWXYZ", "zyxwvutsrqponmlkjihgfedcba", "0918273645", "JAMWKQ", printable, "ção" * 3]
+    assert tokenizer.unk_id not in tokenizer.encode_batch(words).input_ids
+    small = Tokenizer.train(lines, vocab_size=500, lowercase=lowercase, impl=impl)
+    assert small.vocab == train_vocab(lines, vocab_size=500, lowercase=lowercase, impl=impl).tokens
 
 
 @needs_core
@@ -291,100 +248,7 @@ def test_any_split_threads_and_order_give_the_same(impl, tmp_path, monkeypatch):
     assert train_vocab(lines, vocab_size=3000, lowercase=False, impl=impl) == expected
 
 
-@both
-@pytest.mark.parametrize("size", [LONGEST_RUN - 1, LONGEST_RUN, LONGEST_RUN + 1, 2 * LONGEST_RUN, 2 * LONGEST_RUN + 9])
-def test_a_run_without_blanks_is_cut_where_the_rule_says(impl, size, tmp_path):
-    # "é" has two bytes and stands on odd offsets, so that a cut in the middle of it would show
-    unit = "a,é,"
-    data = ("x" + unit * (size // 5 + 1)).encode()[:size].decode("utf-8", "ignore")
-    data = data[: LONGEST_RUN - 20] + "ninety" + data[LONGEST_RUN - 14 :]
-    expected: dict[str, int] = {}
-    raw, start = data.encode(), 0
-    while start < len(raw):
-        end = start + LONGEST_RUN
-        while end < len(raw) and raw[end] & 0xC0 == 0x80:
-            end -= 1
-        for part in raw[start:end].decode().split(","):
-            for word in (part, ","):
-                expected[word] = expected.get(word, 0) + 1
-        expected[","] -= 1
-        start = end
-    expected.pop("", None)
-    options = {"strip_accents": False, "impl": impl}
-    in_text = counted([data], **options)
-    assert dict(in_text.items()) == expected
-    path = tmp_path / "run.txt"
-    path.write_bytes(raw + b"\nend of it")
-    in_file = WordCounts(**options)
-    in_file.add_file(path)
-    in_text.add_texts(["end of it"])
-    assert in_file.items() == in_text.items()
-
-
-PEAK_OF_COUNTING = """
-import sys
-from fastbert.text.word_counts import WordCounts
-
-def peak_mb():  # not ru_maxrss, which begins with the peak of the process that started this one
-    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) // 1024
-
-counts = WordCounts(impl="cpp", threads=2)
-counts.add_texts(["a" * 100])
-before = peak_mb()
-counts.add_file(sys.argv[1])
-print(counts.total - 1, peak_mb() - before)
-"""
-
-
-@needs_core
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("unit", ["a" * 32, "quatro palavras por vez, "])
-def test_memory_does_not_grow_with_the_text(unit, tmp_path):
-    """150 MB, as one line without a blank or as prose: counting takes less than a tenth of it."""
-    path = tmp_path / "text.txt"
-    block = unit.encode() * ((1 << 20) // len(unit))
-    with open(path, "wb") as file:
-        for _ in range(150):
-            file.write(block)
-    printed = subprocess.run(
-        [sys.executable, "-c", PEAK_OF_COUNTING, str(path)], check=True, capture_output=True, text=True
-    ).stdout
-    total, grown_mb = map(int, printed.split())
-    assert total == (0 if " " not in unit else 5 * 150 * (len(block) // len(unit)))
-    assert grown_mb < 15
-
-
-@needs_core
-def test_counts_of_one_implementation_serve_the_other():
-    a, b = counted(["a b c"], "cpp"), counted(["b c c"], "reference")
-    assert learn_vocab(a, impl="reference") == learn_vocab(a, impl="cpp")
-    assert learn_vocab(b, impl="reference") == learn_vocab(b, impl="cpp")
-    assert a.items() == [("a", 1), ("b", 1), ("c", 1)] and b.items() == [("b", 1), ("c", 2)]
-
-
 # ---- faults ----
-
-
-@both
-@pytest.mark.parametrize(
-    ("data", "offset"),
-    [(b"\xff", 0), (b"ab \xc3", 3), (b"a\xed\xa0\x80", 1), (b"x" * 300 + b" \xe2\x82 y \xff", 301), (b"\xc0\xaf", 0)],
-)
-def test_invalid_utf8_names_file_and_byte(impl, data, offset, tmp_path):
-    path = tmp_path / "bad.txt"
-    path.write_bytes(data)
-    with pytest.raises(InputError, match=rf"bad\.txt: byte {offset} is not UTF-8"):
-        train_vocab([path], impl=impl)
-    path.write_bytes(b"good line\n" * 1_000_000 + data)
-    with pytest.raises(InputError, match=rf"byte {10_000_000 + offset} is not"):
-        WordCounts(impl="cpp" if HAS_CORE else "reference", threads=3).add_file(path)
-
-
-@both
-def test_a_replacement_character_is_no_fault(impl):
-    counts = WordCounts(impl=impl)
-    counts.add_bytes("a�b ï".encode())
-    assert counts.items() == [("ab", 1), ("i", 1)]
 
 
 @both

@@ -90,7 +90,7 @@ def test_dtype_and_dropout_come_along():
 
 
 def test_what_cannot_be_converted_says_why():
-    with pytest.raises(InputError, match=r"from_torch: activation relu: .* Remedy"):
+    with pytest.raises(InputError, match=r"from_torch: activation relu: .* Try"):
         EncoderLayer.from_torch(nn.TransformerEncoderLayer(32, 4, 48))
     for option, words in (
         ({"add_zero_attn": True}, "add_zero_attn"),

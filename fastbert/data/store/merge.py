@@ -62,6 +62,7 @@ def merge_stores(directories: Sequence[str | Path], output: str | Path) -> Token
             shards=tuple(shards),
             sentences=_write_offsets(output / SENTENCES, [store.sentence_offsets for store in stores]),
             documents=_write_offsets(output / DOCUMENTS, [store.document_offsets for store in stores]),
+            num_unknown=sum(store.num_unknown for store in stores),
         )
         for name in _TOKENIZER_FILES:
             if (first.directory / name).is_file():

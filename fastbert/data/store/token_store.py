@@ -76,6 +76,7 @@ class Manifest:
     shards: tuple[StoredFile, ...]
     sentences: StoredFile
     documents: StoredFile
+    num_unknown: int = 0  # tokens that are [UNK]; 0 in stores of older versions
 
     def to_json(self) -> str:
         content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "dtype": token_dtype(self.vocab_size).name}
@@ -113,6 +114,7 @@ class Manifest:
             shards=tuple(StoredFile.read(shard) for shard in shards),
             sentences=StoredFile.read(fields.inner("sentences")),
             documents=StoredFile.read(fields.inner("documents")),
+            num_unknown=fields.integer("num_unknown", 0, high=2**60),
         )
 
     @property
@@ -137,7 +139,7 @@ class TokenStore:
 
     Attributes:
         directory: of the store.
-        num_tokens, num_sentences, num_documents, vocab_size: counts.
+        num_tokens, num_sentences, num_documents, num_unknown ([UNK]), vocab_size: counts.
         fingerprint: of its tokenizer.
         dtype: uint16 or uint32, little-endian.
         sentence_offsets: (num_sentences + 1,) int64 token positions.
@@ -150,6 +152,7 @@ class TokenStore:
         self.num_tokens = manifest.num_tokens
         self.num_sentences = manifest.num_sentences
         self.num_documents = manifest.num_documents
+        self.num_unknown = manifest.num_unknown
         self.vocab_size = manifest.vocab_size
         self.fingerprint = manifest.fingerprint
         self.dtype = token_dtype(manifest.vocab_size)

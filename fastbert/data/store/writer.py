@@ -56,6 +56,7 @@ class Progress:
     last_document_end: int = 0
     sentences_crc32: int = 0
     documents_crc32: int = 0
+    num_unknown: int = 0
     shards: list[StoredFile] = field(default_factory=list)
 
 
@@ -67,6 +68,7 @@ class ShardWriter:
         tokenizer_fingerprint, vocab_size: of the tokenizer.
         shard_tokens: maximum tokens per file (a single batch is never divided).
         corpus: a digest of the input.
+        unk_id: of [UNK], to count it; negative: there is none.
 
     Raises:
         InputError: the directory cannot be written.
@@ -79,12 +81,13 @@ class ShardWriter:
         vocab_size: int,
         shard_tokens: int = SHARD_TOKENS,
         corpus: str = "",
+        unk_id: int = -1,
     ):
         self.directory = Path(directory)
         self.vocab_size = vocab_size
         self.fingerprint = tokenizer_fingerprint
         self.shard_tokens = shard_tokens
-        self.corpus = corpus
+        self.corpus, self.unk_id = corpus, unk_id
         self.dtype = token_dtype(vocab_size)
         self._made_directory = not self.directory.exists()
         self._shard_size = 0  # tokens in the open shard
@@ -130,6 +133,8 @@ class ShardWriter:
             self._shard_crc32 = zlib.crc32(data.data, self._shard_crc32)
             self._shard_size += len(data)
             self.progress.num_tokens += len(data)
+            if self.unk_id >= 0:
+                self.progress.num_unknown += int(np.count_nonzero(data == self.unk_id))
             self.progress.consumed += 1
 
     def finish(self) -> TokenStore:
@@ -159,6 +164,7 @@ class ShardWriter:
                 shards=tuple(done.shards),
                 sentences=StoredFile(SENTENCES, 8 * (done.num_sentences + 1), f"{done.sentences_crc32:08x}"),
                 documents=StoredFile(DOCUMENTS, 8 * (done.num_documents + 1), f"{done.documents_crc32:08x}"),
+                num_unknown=done.num_unknown,
             )
             write_durably(self.directory / MANIFEST, manifest.to_json())
             (self.directory / PROGRESS).unlink(missing_ok=True)
@@ -279,7 +285,8 @@ def write_store(
         raise InputError(
             f"{directory}: contains a store of another text or tokenizer. Try: another directory, or delete it"
         )
-    writer = ShardWriter(directory, tokenizer.fingerprint(), len(tokenizer), shard_tokens, digest)
+    unk_id = getattr(tokenizer, "unk_id", -1)
+    writer = ShardWriter(directory, tokenizer.fingerprint(), len(tokenizer), shard_tokens, digest, unk_id)
     try:
         for batch in islice(batches(corpus, shard), writer.consumed, None):
             writer.add(*batch.encode(tokenizer, threads))

@@ -1,6 +1,6 @@
-"""AdamW in one pass: clipping, moments, decay, update and the bfloat16 images of the weights.
+"""AdamW in one pass: clipping, moments, decay, update and the bfloat16 copys of the weights.
 
-PyTorch's clipping reads and writes every gradient once more, its fused AdamW writes no image: together three more
+PyTorch's clipping reads and writes every gradient once more, its fused AdamW writes no copy: together three more
 passes over memory, which is all that an optimizer step costs on a CPU.
 
 Reference: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019.
@@ -18,7 +18,7 @@ from fastbert.system.native import compute
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
-def takes(parameters: Sequence[Tensor]) -> bool:
+def supports(parameters: Sequence[Tensor]) -> bool:
     """Whether every one is a plain float32 tensor on the CPU, in one piece."""
     return all(type(p.data) is Tensor and p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous()
                for p in parameters)  # fmt: skip
@@ -28,10 +28,10 @@ def _table(parameters, gradients, means, squares, kept) -> np.ndarray:
     """A row for each parameter; csrc/bindings/rows.cpp knows the columns."""
     rows = []
     for p, grad, mean, square, index in zip(parameters, gradients, means, squares, kept, strict=True):
-        image = bf16_copies.kept_image(p)
+        copy = bf16_copies.cached_copy(p)
         rows.append(
             (grad.data_ptr(), grad.dtype == torch.bfloat16, p.data_ptr(), mean.data_ptr(), square.data_ptr(),
-             0 if image is None else image.data_ptr(), p.numel(), index)
+             0 if copy is None else copy.data_ptr(), p.numel(), index)
         )  # fmt: skip
     return np.array(rows, dtype=np.int64).reshape(-1, 8)
 
@@ -54,7 +54,7 @@ def step(
     Args:
         decays: decoupled weight decay of each parameter.
         grad_scale: multiplies every gradient, for clipping.
-        owner: who will take the next step too; the images of the weights hold while it lives.
+        owner: who will take the next step too; the copys of the weights hold while it lives.
     """
     gradients = [g.contiguous() for g in gradients]
     different = sorted(set(decays))
@@ -64,4 +64,4 @@ def step(
         table, [1.0 - lr * d for d in different], grad_scale, *betas, lr / first, second**-0.5, eps,
         torch.get_num_threads(),
     )  # fmt: skip
-    bf16_copies.written(parameters, owner)
+    bf16_copies.mark_updated(parameters, owner)

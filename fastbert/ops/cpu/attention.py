@@ -168,7 +168,7 @@ def attention(
     attention_mask: Tensor | None = None, window: int | None = None, bias: Tensor | None = None,
     scale: float | None = None, dropout_p: float = 0.0, seed: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """See :func:`fastbert.ops.attention`, which has checked that :func:`dispatch.refusal` has nothing to say."""
+    """See :func:`fastbert.ops.attention`, which has proven the arguments (:mod:`.dispatch`)."""
     bounds, keys = _sequences(q.shape, cu_seqlens, attention_mask)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     packed = (x if cu_seqlens is not None else x.flatten(0, 1) for x in (q, k, v))

@@ -1,6 +1,6 @@
-"""Why a C++ kernel cannot run on these tensors, in one line that names the argument and the remedy; and where it loses.
+"""Why a C++ kernel cannot run on these tensors, or is slower than PyTorch, in one line with the remedy.
 
-``fastbert.ops`` asks here before it calls a kernel.
+:func:`fastbert.ops.choose` asks before any kernel is called.
 """
 
 import functools
@@ -12,78 +12,84 @@ from torch import Tensor
 from fastbert.ops.cpu.bf16_copies import compute_dtype
 from fastbert.system.native import compute, status
 
-_REMEDY = "Remedy: impl='reference'"
+_TRY = "Try: impl='reference'"
 _DTYPES = (torch.float32, torch.bfloat16)
 Tensors = Mapping[str, Tensor | None]
 
 
 @functools.cache
-def _core_refusal() -> str | None:
+def _core_reason() -> str | None:
     there, why = status()
-    return None if there else f"the C++ core cannot be loaded: {why}. {_REMEDY}"
+    return None if there else f"the C++ core cannot be loaded: {why}. {_TRY}"
 
 
-def _common_refusal(tensors: Tensors) -> str | None:
+def _common_reason(tensors: Tensors) -> str | None:
     for name, x in tensors.items():
         if x is None:
             continue
         if x.device.type != "cpu":
-            return f"{name} is on {x.device}: the C++ kernels run on the CPU. {_REMEDY}"
+            return f"{name} is on {x.device}: the C++ kernels run on the CPU. {_TRY}"
         if x.is_floating_point() and x.dtype not in _DTYPES:
-            return f"{name} is {x.dtype}: the C++ kernels take float32 and bfloat16. {_REMEDY}"
+            return f"{name} is {x.dtype}: the C++ kernels take float32 and bfloat16. {_TRY}"
     return None
 
 
-def _attention_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
+def _attention_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
     given = {name: x for name in ("q", "k", "v") if (x := tensors.get(name)) is not None}
     for name, x in given.items():
         first = next(iter(given.values()))
         if x.dtype != first.dtype:
             return f"{name} is {x.dtype}, the queries are {first.dtype}: expected one dtype"
         if x.shape[-1] % 16 or not 16 <= x.shape[-1] <= 128:
-            return f"{name} has head_dim {x.shape[-1]}: the kernel takes multiples of 16 up to 128. {_REMEDY}"
+            return f"{name} has head_dim {x.shape[-1]}: the kernel takes multiples of 16 up to 128. {_TRY}"
         if x.stride(-1) != 1 and x.numel():
-            return f"{name} has last stride {x.stride(-1)}: the kernel reads rows. Remedy: {name}.contiguous()"
+            return f"{name} has last stride {x.stride(-1)}: the kernel reads rows. Try: {name}.contiguous()"
     if tensors.get("bias") is not None:
-        return f"bias was given: the kernel adds none to the scores. {_REMEDY}"
+        return f"bias was given: the kernel adds none to the scores. {_TRY}"
     if options.get("dropout_p") and torch.compiler.is_compiling():
-        return f"dropout under torch.compile: the kernel's seed is drawn outside the graph. {_REMEDY}"
+        return f"dropout under torch.compile: the kernel's seed is drawn outside the graph. {_TRY}"
     scale = options.get("scale")
     if isinstance(scale, (int, float)) and not scale > 0:
-        return f"scale={scale}: the kernel takes a positive scale. {_REMEDY}"
+        return f"scale={scale}: the kernel takes a positive scale. {_TRY}"
     mask = tensors.get("attention_mask")
     if mask is not None:
         if torch.compiler.is_compiling():
-            return f"attention_mask under torch.compile: the kernel must look at its values first. {_REMEDY}"
+            return f"attention_mask under torch.compile: the kernel must look at its values first. {_TRY}"
         real = mask != 0
         if bool((real[:, 1:] & ~real[:, :-1]).any()):
-            return f"attention_mask has a real token after padding: the kernel takes padding at the end. {_REMEDY}"
+            return f"attention_mask has a real token after padding: the kernel takes padding at the end. {_TRY}"
     for name in ("cos", "sin"):
         table = tensors.get(name)
         if table is not None and table.requires_grad:
-            return f"{name} asks for a gradient, which the kernel does not give. Remedy: {name}.detach()"
+            return f"{name} requires a gradient, which the kernel does not compute. Try: {name}.detach()"
     return None
 
 
-def _rows_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
+def _rows_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
     x, residual = tensors.get("x"), tensors.get("residual")
     if x is not None and residual is not None and (x.dtype, x.shape) != (residual.dtype, residual.shape):
         return f"x is {x.dtype} {tuple(x.shape)}, residual {residual.dtype} {tuple(residual.shape)}: expected the same"
     vectors = {n: v for n in ("weight", "bias", "norm_weight", "norm_bias") if (v := tensors.get(n)) is not None}
+    if options.get("norm") == "post":  # these are added in the pass that normalises
+        vectors |= {n: v for n in ("out_bias", "down_bias") if (v := tensors.get(n)) is not None}
     for name, vector in vectors.items():
         first, other = next(iter(vectors.items()))
         if vector.dtype != other.dtype:
             return f"{name} is {vector.dtype}, {first} {other.dtype}: expected one dtype"
+    for name in ("word", "position", "token_type"):
+        table = tensors.get(name)
+        if table is not None and not table.is_contiguous():
+            return f"{name} is not contiguous. Try: {name}.contiguous()"
     return None
 
 
-def _block_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
+def _block_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
     x = tensors.get("x")
     if x is None:
         return None
     dtype = compute_dtype(x)
     if dtype not in _DTYPES:
-        return f"autocast asks for {dtype}: the C++ kernels take float32 and bfloat16. {_REMEDY}"
+        return f"autocast asks for {dtype}: the C++ kernels take float32 and bfloat16. {_TRY}"
     for name in ("up_weight", "down_weight", "qkv_weight", "out_weight"):
         weight = tensors.get(name)
         if weight is not None and weight.dtype not in (dtype, torch.float32):
@@ -91,43 +97,43 @@ def _block_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | Non
         if weight is not None and weight.dtype != dtype and not torch.is_autocast_enabled("cpu"):
             return f"{name} is {weight.dtype} and x {x.dtype}: expected one dtype, or float32 weights under autocast"
         if weight is not None and not weight.is_contiguous():
-            return f"{name} is not contiguous. Remedy: {name}.contiguous()"
+            return f"{name} is not contiguous. Try: {name}.contiguous()"
     heads, qkv = options.get("num_heads"), tensors.get("qkv_weight")
     if isinstance(heads, int) and qkv is not None and (size := qkv.shape[0] // 3 // heads) not in range(16, 129, 16):
-        return f"the heads are {size} wide: the kernel takes multiples of 16 up to 128. {_REMEDY}"
-    return _rows_refusal(tensors, options)
+        return f"the heads are {size} wide: the kernel takes multiples of 16 up to 128. {_TRY}"
+    return _rows_reason(tensors, options)
 
 
-def _loss_refusal(tensors: Tensors, options: Mapping[str, object]) -> str | None:
+def _loss_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
     hidden, weight, labels = (tensors.get(name) for name in ("hidden", "weight", "labels"))
     if hidden is None or weight is None or labels is None:
         return None
     dtype = compute_dtype(hidden)
     if dtype not in _DTYPES:
-        return f"autocast asks for {dtype}: the C++ kernels take float32 and bfloat16. {_REMEDY}"
+        return f"autocast asks for {dtype}: the C++ kernels take float32 and bfloat16. {_TRY}"
     if weight.dtype != dtype and not (weight.dtype == torch.float32 and torch.is_autocast_enabled("cpu")):
         return f"weight is {weight.dtype} and hidden {hidden.dtype}: expected one dtype, or float32 under autocast"
     if not weight.is_contiguous():
-        return "weight is not contiguous. Remedy: weight.contiguous()"
+        return "weight is not contiguous. Try: weight.contiguous()"
     if labels.dtype != torch.int64 or hidden.ndim != 2 or labels.shape != hidden.shape[:1]:
         kind, shape = labels.dtype, tuple(labels.shape)
         return f"labels are {kind} {shape}, hidden {tuple(hidden.shape)}: expected torch.int64 (M,) and (M, D)"
     row_weights = tensors.get("row_weights")
     if row_weights is not None and row_weights.requires_grad:
-        return f"row_weights ask for a gradient, which the kernel does not give. {_REMEDY}"
+        return f"row_weights require a gradient, which the kernel does not compute. {_TRY}"
     return None
 
 
 # op → what else it refuses
-_REFUSALS: dict[str, Callable[[Tensors, Mapping[str, object]], str | None]] = {
-    "attention": _attention_refusal,
-    "self_attention": _block_refusal,
-    "feed_forward": _block_refusal,
-    "add_layer_norm": _rows_refusal,
-    "bias_gelu": _rows_refusal,
-    "geglu": _rows_refusal,
-    "embed_layer_norm": _rows_refusal,
-    "masked_lm_loss": _loss_refusal,
+_UNSUPPORTED: dict[str, Callable[[Tensors, Mapping[str, object]], str | None]] = {
+    "attention": _attention_reason,
+    "self_attention": _block_reason,
+    "feed_forward": _block_reason,
+    "add_layer_norm": _rows_reason,
+    "bias_gelu": _rows_reason,
+    "geglu": _rows_reason,
+    "embed_layer_norm": _rows_reason,
+    "masked_lm_loss": _loss_reason,
     "adamw": lambda tensors, options: None,
     "muon": lambda tensors, options: None,
 }
@@ -137,7 +143,7 @@ _EAGER_ONLY = (
 )  # fmt: skip
 
 
-def refusal(op: str, tensors: Tensors, **options: object) -> str | None:
+def unsupported_reason(op: str, tensors: Tensors, **options: object) -> str | None:
     """Return why the C++ kernel of ``op`` cannot take these arguments, or None when it can.
 
     Args:
@@ -145,12 +151,12 @@ def refusal(op: str, tensors: Tensors, **options: object) -> str | None:
         tensors: argument name → tensor or None, as :mod:`fastbert.ops` spells them.
         options: the op's other arguments that decide (``scale`` of attention).
     """
-    if op not in _REFUSALS:
-        return f"there is no C++ kernel for {op!r}. {_REMEDY}"
-    return _core_refusal() or _common_refusal(tensors) or _REFUSALS[op](tensors, options)
+    if op not in _UNSUPPORTED:
+        return f"there is no C++ kernel for {op!r}. {_TRY}"
+    return _core_reason() or _common_reason(tensors) or _UNSUPPORTED[op](tensors, options)
 
 
-def slower(op: str, tensors: Tensors | None) -> str | None:
+def slower_reason(op: str) -> str | None:
     """Why "auto" leaves ``op`` to PyTorch although a kernel could run, or None; measured, csrc/cpu/README.md."""
     if compute().cpu_isa() == "scalar":
         return "no AVX2 here: the plain loops are slower than PyTorch"

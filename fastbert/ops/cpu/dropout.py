@@ -10,9 +10,9 @@ Reference: Srivastava et al., Dropout, 2014; Salmon et al., Parallel Random Numb
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastbert.ops.cpu import rows
+from fastbert.ops.cpu.first_order import first_order
 from fastbert.system.native import compute
 
 
@@ -25,7 +25,7 @@ def drop(x: Tensor, bias: Tensor | None, dropout_p: float, seed: int, in_place: 
     """(T, D) of contiguous x (T, D)."""
     out = x if in_place else torch.empty_like(x)
     compute().cpu_dropout(
-        x.dtype == rows.NARROW, bias is not None and bias.dtype == rows.NARROW, x.shape[0], x.shape[1], x.data_ptr(),
+        x.dtype == rows.BF16, bias is not None and bias.dtype == rows.BF16, x.shape[0], x.shape[1], x.data_ptr(),
         rows.address(bias), out.data_ptr(), dropout_p, seed, torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -38,7 +38,7 @@ class _Dropout(torch.autograd.Function):
         return drop(x, None, dropout_p, seed)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         return drop(grad.contiguous(), None, *ctx.how), None, None
 

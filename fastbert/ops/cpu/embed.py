@@ -10,9 +10,9 @@ Reference: Devlin et al., BERT, 2019, section 3.
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastbert.ops.cpu import bf16_copies, rows
+from fastbert.ops.cpu.first_order import first_order
 from fastbert.system.native import compute
 
 
@@ -25,7 +25,7 @@ def gather(tables: list[Tensor], indices: list[Tensor]) -> Tensor:
     count, width = indices[0].shape[0], tables[0].shape[1]
     out = tables[0].new_empty((count, width))
     compute().cpu_gather_rows(
-        out.dtype == rows.NARROW, count, width, [t.data_ptr() for t in tables], [i.data_ptr() for i in indices],
+        out.dtype == rows.BF16, count, width, [t.data_ptr() for t in tables], [i.data_ptr() for i in indices],
         [t.shape[0] for t in tables], out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -34,7 +34,7 @@ def gather(tables: list[Tensor], indices: list[Tensor]) -> Tensor:
 def scatter_add(table: Tensor, index: Tensor, grad: Tensor) -> Tensor:
     """table (V, D) += the rows of grad (T, D) where index (T,) says; in place."""
     compute().cpu_scatter_rows(
-        grad.dtype == rows.NARROW, index.shape[0], grad.shape[1], table.shape[0], index.data_ptr(), grad.data_ptr(),
+        grad.dtype == rows.BF16, index.shape[0], grad.shape[1], table.shape[0], index.data_ptr(), grad.data_ptr(),
         table.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return table
@@ -51,7 +51,7 @@ class _Embed(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         total, mean, rstd, weight, *indices = ctx.saved_tensors
         grad, grad_weight, grad_bias, _ = rows.layer_norm_backward(
@@ -67,36 +67,36 @@ class _Embed(torch.autograd.Function):
         return None, None, None, grad_weight, grad_bias, None, *gradients
 
 
-class _Tied(torch.autograd.Function):
-    """One table for two uses; see :func:`tied`."""
+class _TieEmbedding(torch.autograd.Function):
+    """One table for two uses; see :func:`tie_embedding`."""
 
     @staticmethod
-    def forward(ctx, table, for_products):
-        return table.view_as(table), for_products.view_as(table)
+    def forward(ctx, table, for_projection):
+        return table.view_as(table), for_projection.view_as(table)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, of_rows, of_products):
-        if of_rows is None or not of_rows.is_sparse:
-            return (of_products if of_rows is None else of_rows + of_products), None
-        index, grad = of_rows._indices()[0], of_rows._values()
-        if of_products is None:
-            of_products = grad.new_zeros(of_rows.shape)
-        return scatter_add(of_products.contiguous(), index, grad.to(of_products.dtype)), None
+    @first_order
+    def backward(ctx, lookup, projection):
+        if lookup is None or not lookup.is_sparse:
+            return (projection if lookup is None else lookup + projection), None
+        index, grad = lookup._indices()[0], lookup._values()
+        if projection is None:
+            projection = grad.new_zeros(lookup.shape)
+        return scatter_add(projection.contiguous(), index, grad.to(projection.dtype)), None
 
 
-def tied(table: Tensor) -> tuple[Tensor, Tensor]:
-    """The table twice: for :func:`embed_layer_norm` and for a product that uses all of it (a tied decoder).
+def tie_embedding(table: Tensor) -> tuple[Tensor, Tensor]:
+    """The table twice: for :func:`embed_layer_norm` and for the product of a tied decoder.
 
-    The gradient of the first may come as a few rows; they are added to the second's in its place, which spares filling,
-    reading and adding a table of zeros. The second's gradient must be nobody else's, as a product's is.
+    The lookup's gradient may be a few rows. They are added to the projection's in place, which spares filling, reading
+    and adding a table of zeros. The projection's gradient must not be shared, as a product's is not.
     """
     # a gradient that need not be float32 is not made float32 on its way here either
-    any_type = table.is_leaf and getattr(table, "grad_dtype", table.dtype) is None
-    for_products = bf16_copies.as_dtype(table, bf16_copies.compute_dtype(table)) if any_type else table.detach()
-    rows_of, products_of = _Tied.apply(table, for_products)
-    rows_of.tied = products_of.tied = table
-    return rows_of, products_of
+    any_dtype = table.is_leaf and getattr(table, "grad_dtype", table.dtype) is None
+    for_projection = bf16_copies.as_dtype(table, bf16_copies.compute_dtype(table)) if any_dtype else table.detach()
+    lookup, projection = _TieEmbedding.apply(table, for_projection)
+    lookup.embedding_table = projection.embedding_table = table  # whose bfloat16 copy the kernels use
+    return lookup, projection
 
 
 def embed_layer_norm(
@@ -115,9 +115,9 @@ def embed_layer_norm(
     tables = [table for table, index in pairs if table is not None and index is not None]
     indices = [index.reshape(-1).contiguous() for table, index in pairs if table is not None and index is not None]
     dtype = bf16_copies.compute_dtype(word)
-    used = [bf16_copies.as_dtype(getattr(table, "tied", table), dtype) for table in tables]
+    used = [bf16_copies.as_dtype(getattr(table, "embedding_table", table), dtype) for table in tables]
     if torch.is_grad_enabled():
-        out = _Embed.apply(indices, used, hasattr(word, "tied"), weight, bias, eps, *tables)
+        out = _Embed.apply(indices, used, hasattr(word, "embedding_table"), weight, bias, eps, *tables)
     else:
         out = rows.layer_norm(gather(used, indices), None, None, weight, bias, eps, keep=False)[0]
     return out.view(*input_ids.shape, -1)

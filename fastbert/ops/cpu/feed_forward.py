@@ -11,10 +11,10 @@ Reference: Vaswani et al., Attention Is All You Need, 2017, section 3.3.
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastbert.ops.cpu import bf16_copies, matmul, residual, rows
 from fastbert.ops.cpu.dropout import draw_seed
+from fastbert.ops.cpu.first_order import first_order
 
 
 def forward(
@@ -67,7 +67,7 @@ class _FeedForward(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         *kept, norm_weight, up, up_bias, down, down_bias = ctx.saved_tensors
         gradients = backward(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastbert.ops.cpu.rows import NARROW, address
+from fastbert.ops.cpu.rows import BF16, address
 from fastbert.system.native import compute
 
 Vectors = tuple[Tensor, Tensor | None]  # weight and bias
@@ -66,7 +66,7 @@ class _Layer:
         """act(pre + b₁): over pre itself where the shapes are one."""
         act = pre.new_empty((pre.shape[0], self.width)) if self.gated else pre
         compute().cpu_gelu_forward(
-            pre.dtype == NARROW, False, pre.shape[0], self.width, self.gated, self.tanh, pre.data_ptr(),
+            pre.dtype == BF16, False, pre.shape[0], self.width, self.gated, self.tanh, pre.data_ptr(),
             address(self.up_bias), act.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return act
@@ -86,7 +86,7 @@ class _Norm:
         """Written to ``out``, the sum before it to ``total``; either may be x or the residual."""
         weight, bias = self.addresses
         compute().cpu_layer_norm_forward(
-            x.dtype == NARROW, False, x.shape[0], x.shape[1], x.data_ptr(), address(x_bias), address(residual), weight,
+            x.dtype == BF16, False, x.shape[0], x.shape[1], x.data_ptr(), address(x_bias), address(residual), weight,
             bias, self.eps, address(total), out.data_ptr(), 0, 0, torch.get_num_threads(),
         )  # fmt: skip
         return out
@@ -111,7 +111,7 @@ class _Attention:
         outputs, lse = self.places
         cos, sin = (0, 0) if angles is None else (angles[0].data_ptr(), angles[1].data_ptr())
         compute().cpu_attention(
-            False, qkv.dtype == NARROW, views, outputs, lse, (cos, sin), self.cu_seqlens.data_ptr(), 0, self.sizes,
+            False, qkv.dtype == BF16, views, outputs, lse, (cos, sin), self.cu_seqlens.data_ptr(), 0, self.sizes,
             window, head**-0.5, torch.get_num_threads(),
         )  # fmt: skip
         return self.context

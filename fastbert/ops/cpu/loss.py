@@ -14,13 +14,13 @@ import threading
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastbert.ops.cpu import bf16_copies, matmul
 from fastbert.ops.cpu import rows as row_kernels
+from fastbert.ops.cpu.first_order import first_order
 from fastbert.system.native import compute
 
-_ROWS_WITHOUT_GRADIENT = 256  # logits worked out at a time where nobody asks for a gradient
+_ROWS_WITHOUT_GRADIENT = 256  # rows of logits computed at a time where no gradient is needed
 _kept = threading.local()
 
 
@@ -31,7 +31,8 @@ def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
     size = hidden.shape[0] * weight.shape[0]
     memory = getattr(_kept, "memory", None)
     if memory is None or memory.numel() < size:
-        memory = _kept.memory = torch.empty(size, dtype=torch.bfloat16)
+        with torch.inference_mode(False):  # training could not write to memory from inference mode
+            memory = _kept.memory = torch.empty(size, dtype=torch.bfloat16)
     return torch.mm(hidden, weight.t(), out=memory[:size].view(hidden.shape[0], weight.shape[0]))
 
 
@@ -49,10 +50,10 @@ def _cross_entropy(
 
 
 def _one_over_count(labels: Tensor, row_weights: Tensor | None) -> float:
-    asked = labels != -100
+    labeled = labels != -100
     if row_weights is None:
-        return 1.0 / max(int(asked.sum()), 1)
-    return 1.0 / max(float((row_weights * asked).sum()), torch.finfo(torch.float32).tiny)
+        return 1.0 / max(int(labeled.sum()), 1)
+    return 1.0 / max(float((row_weights * labeled).sum()), torch.finfo(torch.float32).tiny)
 
 
 class _MaskedLMLoss(torch.autograd.Function):
@@ -70,11 +71,15 @@ class _MaskedLMLoss(torch.autograd.Function):
         return losses.sum() * factor
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         if ctx.gradients is None:
-            raise RuntimeError("backward through masked_lm_loss twice: its gradients were given away the first time")
-        gradients, ctx.gradients = ctx.gradients, None
+            raise RuntimeError("second backward through masked_lm_loss. Try: retain_graph=True in the first")
+        gradients = ctx.gradients
+        if torch._C._autograd._get_current_graph_task_keep_graph():
+            gradients = [None if x is None else x.clone() for x in gradients]
+        else:
+            ctx.gradients = None  # given away, not copied
         by = float(grad)
         scaled = gradients if by == 1.0 else [None if x is None else x.mul_(by) for x in gradients]
         return None, None, None, None, None, None, *scaled
@@ -92,7 +97,7 @@ def masked_lm_loss(
     dtype = bf16_copies.compute_dtype(hidden)
     vocab_size = weight.shape[0] if vocab_size is None else min(vocab_size, weight.shape[0])
     own_hidden = hidden.detach().to(dtype).contiguous()
-    own_weight = bf16_copies.as_dtype(getattr(weight, "tied", weight), dtype)
+    own_weight = bf16_copies.as_dtype(getattr(weight, "embedding_table", weight), dtype)
     assert own_weight is not None
     own_bias = None if bias is None else bias.detach().float().contiguous()
     labels = labels.contiguous()

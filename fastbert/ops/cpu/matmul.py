@@ -8,17 +8,17 @@ Measured on one core (AMD Zen 5, torch 2.13, T = 1,700): float32 98 GFLOP/s thro
 import torch
 from torch import Tensor
 
-from fastbert.ops.cpu.processor import onednn_multiplies
+from fastbert.ops.cpu.processor import supports_onednn_matmul
 
 
 def _onednn(x: Tensor) -> bool:
     """Whether to go to oneDNN directly: PyTorch does for bfloat16 where the processor has it, never for float32."""
-    return x.dtype == torch.float32 and onednn_multiplies(torch.float32) and x.numel() > 0
+    return x.dtype == torch.float32 and supports_onednn_matmul(torch.float32) and x.numel() > 0
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y."""
-    if x.numel() and onednn_multiplies(x.dtype):
+    if x.numel() and supports_onednn_matmul(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return torch.nn.functional.linear(x, weight, bias)
 

@@ -3,7 +3,7 @@
 import torch
 
 
-def onednn_multiplies(dtype: torch.dtype) -> bool:
+def supports_onednn_matmul(dtype: torch.dtype) -> bool:
     """Whether this PyTorch has oneDNN, and its matrix products of ``dtype`` run on this processor.
 
     oneDNN has no bfloat16 product without AVX-512 (or below it by ``ONEDNN_MAX_CPU_ISA``): asked for one, it raises.
@@ -14,7 +14,7 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def bf16_is_quick() -> bool:
+def bf16_is_fast() -> bool:
     """Whether oneDNN multiplies bfloat16 with the processor's own instructions for it; elsewhere it is emulated."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return onednn_multiplies(torch.bfloat16) and any(getattr(torch.cpu, name, bool)() for name in checks)
+    return supports_onednn_matmul(torch.bfloat16) and any(getattr(torch.cpu, name, bool)() for name in checks)

@@ -6,7 +6,7 @@ from fastbert.ops.cpu import dropout, embed, loss, rows
 from fastbert.ops.cpu import feed_forward as _feed_forward
 from fastbert.ops.cpu import self_attention as _self_attention
 from fastbert.ops.cpu.attention import attention, qkv_attention
-from fastbert.ops.cpu.embed import tied
+from fastbert.ops.cpu.embed import tie_embedding
 
 # torch.compile cannot look into these; it calls them between two graphs
 add_layer_norm = torch.compiler.disable(dropout.add_layer_norm)
@@ -29,5 +29,5 @@ __all__ = [
     "masked_lm_loss",
     "qkv_attention",
     "self_attention",
-    "tied",
+    "tie_embedding",
 ]

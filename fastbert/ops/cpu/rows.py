@@ -14,11 +14,11 @@ from typing import overload
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from fastbert.ops.cpu.first_order import first_order
 from fastbert.system.native import compute
 
-NARROW = torch.bfloat16
+BF16 = torch.bfloat16
 
 
 def address(x: Tensor | None) -> int:
@@ -38,7 +38,7 @@ def layer_norm(
     kept = rows if keep else 0
     mean, rstd = torch.empty((2, kept), dtype=torch.float32).unbind()
     compute().cpu_layer_norm_forward(
-        x.dtype == NARROW, weight.dtype == NARROW, rows, width, x.data_ptr(), address(x_bias), address(residual),
+        x.dtype == BF16, weight.dtype == BF16, rows, width, x.data_ptr(), address(x_bias), address(residual),
         weight.data_ptr(), address(bias), eps, total.data_ptr() if keep and summed else 0, out.data_ptr(),
         mean.data_ptr() if keep else 0, rstd.data_ptr() if keep else 0, torch.get_num_threads(),
     )  # fmt: skip
@@ -55,7 +55,7 @@ def layer_norm_backward(
     grad_bias = torch.empty_like(weight) if has_bias else None
     sums = torch.empty_like(weight) if sum_total else None
     compute().cpu_layer_norm_backward(
-        total.dtype == NARROW, weight.dtype == NARROW, rows, width, grad.data_ptr(), address(grad_sum),
+        total.dtype == BF16, weight.dtype == BF16, rows, width, grad.data_ptr(), address(grad_sum),
         total.data_ptr(), mean.data_ptr(), rstd.data_ptr(), weight.data_ptr(), grad_total.data_ptr(),
         grad_weight.data_ptr(), address(grad_bias), address(sums), torch.get_num_threads(),
     )  # fmt: skip
@@ -68,7 +68,7 @@ def gelu(x: Tensor, bias: Tensor | None, exact: bool, gated: bool) -> Tensor:
     rows, width = x.shape[0], x.shape[1] // (2 if gated else 1)
     out = x.new_empty((rows, width))
     compute().cpu_gelu_forward(
-        x.dtype == NARROW, bias is not None and bias.dtype == NARROW, rows, width, gated, not exact, x.data_ptr(),
+        x.dtype == BF16, bias is not None and bias.dtype == BF16, rows, width, gated, not exact, x.data_ptr(),
         address(bias), out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -82,7 +82,7 @@ def gelu_backward(
     grad_x = grad if in_place and not gated else torch.empty_like(x)
     grad_bias = None if bias is None else torch.empty_like(bias)
     compute().cpu_gelu_backward(
-        x.dtype == NARROW, bias is not None and bias.dtype == NARROW, rows, width, gated, not exact, grad.data_ptr(),
+        x.dtype == BF16, bias is not None and bias.dtype == BF16, rows, width, gated, not exact, grad.data_ptr(),
         x.data_ptr(), address(bias), grad_x.data_ptr(), address(grad_bias), torch.get_num_threads(),
     )  # fmt: skip
     return grad_x, grad_bias
@@ -92,7 +92,7 @@ def sum_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     """(D,) of x (T, D), summed in float32."""
     out = torch.empty(x.shape[1], dtype=dtype)
     compute().cpu_sum_rows(
-        x.dtype == NARROW, dtype == NARROW, x.shape[0], x.shape[1], x.data_ptr(), out.data_ptr(),
+        x.dtype == BF16, dtype == BF16, x.shape[0], x.shape[1], x.data_ptr(), out.data_ptr(),
         torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -123,7 +123,7 @@ class _AddLayerNorm(torch.autograd.Function):
         return out, total if residual is not None else total.view_as(total)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad, grad_sum):
         total, mean, rstd, weight = ctx.saved_tensors
         grad = torch.zeros_like(total) if grad is None else grad.contiguous()
@@ -161,7 +161,7 @@ class _Gelu(torch.autograd.Function):
         return gelu(x, bias, exact, gated)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         return *gelu_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options), None, None
 

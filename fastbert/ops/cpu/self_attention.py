@@ -9,32 +9,16 @@ turns them by their positions on the way, and writes the three gradients into on
 Reference: Vaswani et al., Attention Is All You Need, 2017, section 3.2.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastbert.ops.cpu import bf16_copies, matmul, single_query
-from fastbert.ops.cpu import residual as joining
+from fastbert.ops.cpu import residual as residual_kernels
 from fastbert.ops.cpu import rows as row_kernels
 from fastbert.ops.cpu.dropout import draw_seed
+from fastbert.ops.cpu.first_order import first_order
+from fastbert.ops.cpu.sequences import Sequences
 from fastbert.system.native import compute
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """How the rows of a batch fall into sequences, and who sees whom."""
-
-    num_heads: int
-    cu_seqlens: Tensor  # (B + 1,) int32
-    window: int | None = None
-    cos: Tensor | None = None  # (T, H / 2) float32
-    sin: Tensor | None = None
-    dropout_p: float = 0.0  # of the weights
-    seed: int = 0
-    out_dropout_p: float = 0.0  # of what joins the residual
-    out_seed: int = 0
 
 
 def _attention(at: Sequences, qkv: Tensor, others: list[Tensor], lse: Tensor, backward: bool) -> None:
@@ -49,7 +33,7 @@ def _attention(at: Sequences, qkv: Tensor, others: list[Tensor], lse: Tensor, ba
     one = (others[0].data_ptr(), width, head)
     inputs, outputs = ([*three(qkv), one], three(others[1])) if backward else (three(qkv), [one])
     compute().cpu_attention(
-        backward, qkv.dtype == row_kernels.NARROW, inputs, outputs, lse.data_ptr(),
+        backward, qkv.dtype == row_kernels.BF16, inputs, outputs, lse.data_ptr(),
         (row_kernels.address(at.cos), row_kernels.address(at.sin)), at.cu_seqlens.data_ptr(), 0,
         (at.cu_seqlens.shape[0] - 1, at.num_heads, tokens, head), -1 if at.window is None else at.window, head**-0.5,
         torch.get_num_threads(), at.dropout_p, at.seed,
@@ -59,20 +43,20 @@ def _attention(at: Sequences, qkv: Tensor, others: list[Tensor], lse: Tensor, ba
 def forward(
     x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, qkv_weight: Tensor, qkv_bias: Tensor | None,
     out_weight: Tensor, out_bias: Tensor | None, rows: Tensor | None, at: Sequences, eps: float, post: bool, keep: bool,
-    source: Tensor | None = None,
+    unique_index: Tensor | None = None,
 ) -> list[Tensor]:  # fmt: skip
-    """out, and what the backward needs: inner, qkv, context, lse, total, mean, rstd; ``source`` without ``keep``."""
+    """out, and what the backward needs: inner, qkv, context, lse, total, mean, rstd."""
     inner, total, mean, rstd = (x,) * 4
     if not post and norm_weight is not None:
         inner, total, mean, rstd = row_kernels.layer_norm(x, None, None, norm_weight, norm_bias, eps, keep)
     dropping = at.dropout_p or at.out_dropout_p
-    if not (keep or dropping) and source is None and rows is not None and single_query.takes(inner, rows, at):
+    if not (keep or dropping) and unique_index is None and rows is not None and single_query.supports(inner, rows, at):
         qkv, lse = x.new_empty(0), x.new_empty(0)
         asked = context = single_query.context(inner, qkv_weight, qkv_bias, rows, at)
     else:
         qkv = matmul.linear(inner, qkv_weight, qkv_bias)
-        if source is not None:  # what depends on the token and its place alone was made once for all copies of it
-            x, qkv = x.index_select(0, source), qkv.index_select(0, source)
+        if unique_index is not None:  # what depends on the token and its place alone was made once for all copies of it
+            x, qkv = x.index_select(0, unique_index), qkv.index_select(0, unique_index)
         context = torch.empty_like(x)
         lse = torch.empty((at.num_heads, x.shape[0]), dtype=torch.float32)
         _attention(at, qkv, [context], lse, backward=False)
@@ -81,11 +65,11 @@ def forward(
     dropped = at.out_dropout_p, at.out_seed
     if post:
         assert norm_weight is not None
-        out, total, mean, rstd = joining.normed(
+        out, total, mean, rstd = residual_kernels.normed(
             asked, out_weight, out_bias, residual, norm_weight, norm_bias, eps, keep, *dropped
         )
     else:
-        out = joining.added(asked, out_weight, out_bias, residual, *dropped)
+        out = residual_kernels.added(asked, out_weight, out_bias, residual, *dropped)
     return [out, inner, qkv, context, lse, total, mean, rstd]
 
 
@@ -100,7 +84,7 @@ def backward(
     if post:
         assert norm_weight is not None
         norm = (total, mean, rstd, norm_weight, has_norm_bias)
-    grad, grad_context, of_norm, of_out = joining.backward(
+    grad, grad_context, of_norm, of_out = residual_kernels.backward(
         grad, asked, out_weight, out_bias, norm, at.out_dropout_p, at.out_seed
     )
     if rows is not None:
@@ -127,16 +111,17 @@ class _SelfAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias, used, rows, at, eps, post):
-        qkv, narrow_bias, out_w = used
-        out, *kept = forward(x, norm_weight, norm_bias, qkv, narrow_bias, out_w, out_bias, rows, at, eps, post, True)
-        ctx.save_for_backward(*kept, norm_weight, qkv, qkv_bias, out_w, out_bias, rows)
+        qkv, own_bias, out_w = used
+        out, *kept = forward(x, norm_weight, norm_bias, qkv, own_bias, out_w, out_bias, rows, at, eps, post, True)
+        # the last three are read through `at`; saved, PyTorch checks that nobody has changed them
+        ctx.save_for_backward(*kept, norm_weight, qkv, qkv_bias, out_w, out_bias, rows, at.cu_seqlens, at.cos, at.sin)
         ctx.at, ctx.post, ctx.has_norm_bias = at, post, norm_bias is not None
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
-        *kept, norm_weight, qkv, qkv_bias, out_weight, out_bias, rows = ctx.saved_tensors
+        *kept, norm_weight, qkv, qkv_bias, out_weight, out_bias, rows, _, _, _ = ctx.saved_tensors
         gradients = backward(
             grad.contiguous(), *kept, norm_weight, ctx.has_norm_bias, qkv, qkv_bias, out_weight, out_bias, rows,
             ctx.at, ctx.post,
@@ -159,7 +144,7 @@ def self_attention(
     window: int | None = None,
     rotary: tuple[Tensor, Tensor] | None = None,
     rows: Tensor | None = None,
-    source: Tensor | None = None,
+    unique_index: Tensor | None = None,
     norm: str = "post",
     eps: float = 1e-12,
     dropout_p: float = 0.0,
@@ -180,8 +165,8 @@ def self_attention(
         bf16_copies.as_dtype(out_weight, dtype),
     )
     if torch.is_grad_enabled():
-        x = x if source is None else x.index_select(0, source)
+        x = x if unique_index is None else x.index_select(0, unique_index)
         return _SelfAttention.apply(
             x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias, used, rows, at, eps, norm == "post"
         )
-    return forward(x, norm_weight, norm_bias, *used, out_bias, rows, at, eps, norm == "post", False, source)[0]
+    return forward(x, norm_weight, norm_bias, *used, out_bias, rows, at, eps, norm == "post", False, unique_index)[0]

@@ -11,21 +11,18 @@ Shapes: inner (T, D), rows (B,): one of the T for each sequence; W_qkv (3D, D), 
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fastbert.ops.cpu import matmul
+from fastbert.ops.cpu.sequences import Sequences
 from fastbert.reference import rotary
-
-if TYPE_CHECKING:
-    from fastbert.ops.cpu.self_attention import Sequences
 
 _SEQUENCES_A_RUN = 4  # neighbours of one length, on average, that make up for a call of their own
 
 
-def takes(inner: Tensor, rows: Tensor | None, at: "Sequences") -> bool:
+def supports(inner: Tensor, rows: Tensor | None, at: Sequences) -> bool:
     """Whether each sequence asks for exactly one row, and enough neighbours are of one length."""
     if rows is None or at.window is not None or inner.dtype != torch.float32 or not len(rows):
         return False
@@ -45,7 +42,7 @@ def _runs(cu_seqlens: Tensor) -> Iterator[tuple[int, int, int, int]]:
         first = stop
 
 
-def context(inner: Tensor, qkv_weight: Tensor, qkv_bias: Tensor | None, rows: Tensor, at: "Sequences") -> Tensor:
+def context(inner: Tensor, qkv_weight: Tensor, qkv_bias: Tensor | None, rows: Tensor, at: Sequences) -> Tensor:
     """What the rows' queries gather, (B, D), before the output projection."""
     width, heads = inner.shape[1], at.num_heads
     of_queries, of_keys, of_values = qkv_weight.view(3, width, width)

@@ -1,0 +1,65 @@
+"""Why tokens of a corpus are [UNK]: the causes, most frequent first, each with what helps against it."""
+
+import unicodedata
+from collections import Counter
+
+from fastbert.data.corpus.documents import Corpus
+from fastbert.data.store.token_store import TokenStore
+from fastbert.text import Tokenizer
+
+MIN_REPORTED_SHARE = 0.01  # of the tokens
+MAX_EXAMINED_CHARS = 2 << 20  # from the start of the corpus
+_SHOWN_CHARACTERS = 8
+
+
+def report_unknown(store: TokenStore, corpus: Corpus, tokenizer: Tokenizer) -> str:
+    """Return one line about the [UNK] tokens of a store, "" if they are fewer than :data:`MIN_REPORTED_SHARE`."""
+    share = store.num_unknown / store.num_tokens
+    if share < MIN_REPORTED_SHARE:
+        return ""
+    causes, characters = unknown_causes(corpus, tokenizer)
+    total = sum(causes.values()) or 1
+    found = [f"{cause} ({count / total:.0%})" for cause, count in causes.most_common()]
+    if characters:
+        found.append("such characters: " + " ".join(char for char, _ in characters.most_common(_SHOWN_CHARACTERS)))
+    return f"{share:.1%} of the tokens are [UNK]: {'; '.join(found)}"
+
+
+def unknown_causes(corpus: Corpus, tokenizer: Tokenizer) -> tuple[Counter[str], Counter[str]]:
+    """Count the causes of [UNK] at the start of a corpus, and the characters that are not in the vocabulary."""
+    causes: Counter[str] = Counter()
+    characters: Counter[str] = Counter()
+    examined = 0
+    for chunk in corpus.text_chunks():
+        for line in chunk[: MAX_EXAMINED_CHARS - examined].split("\n"):
+            for word in _unknown_words(line, tokenizer):
+                unknown = [char for char in word if _is_unknown(char, tokenizer)]
+                causes[_cause(word, unknown, tokenizer)] += 1
+                characters.update(unknown)
+        examined += len(chunk)
+        if examined >= MAX_EXAMINED_CHARS:
+            break
+    return causes, characters
+
+
+def _unknown_words(line: str, tokenizer: Tokenizer) -> list[str]:
+    encoding = tokenizer.encode(line, add_special_tokens=False, split_special_tokens=True)
+    pairs = zip(encoding.ids, encoding.offsets, strict=True)
+    return [line[begin:end] for token_id, (begin, end) in pairs if token_id == tokenizer.unk_id]
+
+
+def _is_unknown(text: str, tokenizer: Tokenizer) -> bool:
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True).ids
+    return tokenizer.unk_id in ids
+
+
+def _cause(word: str, unknown: list[str], tokenizer: Tokenizer) -> str:
+    limit = tokenizer.options.max_input_chars_per_word
+    if len(word) > limit:
+        return f"words of over {limit} characters"
+    composed = unicodedata.normalize("NFC", word)
+    if composed != word and not _is_unknown(composed, tokenizer):
+        return "decomposed accents; try: normalize the text to NFC"
+    if unknown:
+        return "characters that are not in the vocabulary"
+    return 'letters without a "##" form in the vocabulary'

@@ -1,0 +1,86 @@
+"""Which implementation runs an op: the written rule, and the reason for each choice."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fastbert import reference
+from fastbert.kernels import dispatch as triton_dispatch
+from fastbert.ops import checks
+from fastbert.ops.cpu import dispatch as cpu_dispatch
+
+Impl = Literal["auto", "reference", "triton", "cpp"]
+OPS = (
+    "attention", "rotary", "add_layer_norm", "bias_gelu", "geglu", "feed_forward", "self_attention",
+    "embed_layer_norm", "masked_lm_loss",
+)  # fmt: skip
+_IMPLS = get_args(Impl)
+
+
+def requested_impl() -> str:
+    """The implementation that ``FASTBERT_IMPL`` names; "auto" without one."""
+    return os.environ.get("FASTBERT_IMPL", "auto") or "auto"
+
+
+def choose(
+    op: str, impl: str = "auto", tensors: Mapping[str, Tensor | None] | None = None, **options: object
+) -> tuple[str, str]:
+    """Return ``(implementation, why)`` for an op on these tensors (argument name → tensor or None).
+
+    Rule: an implementation named by the caller or by ``FASTBERT_IMPL`` runs or is refused. Otherwise ("auto") the
+    Triton kernel runs CUDA tensors that it supports, the C++ kernel CPU tensors that it supports and where it was
+    measured to be faster, and the reference everything else. A kernel runs plain tensors of exactly the documented
+    shapes only (:func:`checks.kernel_mismatch`); the reference broadcasts, or raises PyTorch's own error. Without
+    ``tensors`` the answer is for tensors that a kernel supports, on this machine's CUDA device if it has one.
+    ``FASTBERT_IMPL`` applies to whole programs: with ``cpp``, which also rules the text engine, an op whose arguments
+    no C++ kernel supports runs the reference; so does, with ``triton``, an op that has no Triton kernel (the
+    optimizers' steps).
+
+    Raises:
+        ValueError: unknown implementation name.
+        RuntimeError: the implementation cannot run this op here.
+    """
+    source = "impl argument"
+    if impl == "auto":
+        impl, source = requested_impl(), "FASTBERT_IMPL"
+    if impl not in _IMPLS:
+        raise ValueError(f"{source}={impl!r}: expected one of {', '.join(_IMPLS)}")
+    if impl == "reference":
+        return "reference", f"requested by {source}"
+    on_cuda = (
+        torch.cuda.is_available() if tensors is None else any(x is not None and x.is_cuda for x in tensors.values())
+    )
+    why = None if tensors is None else checks.kernel_mismatch(op, tensors, options)
+    if impl == "cpp" or (impl == "auto" and not on_cuda):
+        why = why or cpu_dispatch.unsupported_reason(op, tensors or {}, **options)
+        if why is None and impl == "auto":
+            why = cpu_dispatch.slower_reason(op)
+        if why is None:
+            return "cpp", f"requested by {source}" if impl == "cpp" else "the C++ kernel supports these CPU tensors"
+        if impl == "cpp" and source != "FASTBERT_IMPL":
+            raise RuntimeError(f"{source}='cpp': {op}: {why}")
+        return "reference", why
+    missing = triton_dispatch.no_kernel(op, tensors or {})
+    why = missing or why or (None if tensors is None else triton_dispatch.refusal(op, tensors, **options))
+    if why is None:
+        return "triton", f"requested by {source}" if impl == "triton" else "the Triton kernel supports these tensors"
+    if impl == "triton" and not (missing and source == "FASTBERT_IMPL"):
+        raise RuntimeError(f"{source}='triton': {op}: {why}")
+    return "reference", why
+
+
+def implementation(op: str, impl: str, tensors: Mapping[str, Tensor | None], **options: object) -> Callable[..., Any]:
+    """The function that :func:`choose` names. Triton is imported on first use."""
+    chosen = choose(op, impl, tensors, **options)[0]
+    if chosen == "triton":
+        from fastbert.kernels import public
+
+        return getattr(public, op)
+    if chosen == "cpp":
+        from fastbert.ops.cpu import public as cpu_public
+
+        return getattr(cpu_public, op)
+    return getattr(reference, op)
