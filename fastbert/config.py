@@ -1,9 +1,9 @@
-"""What a model is: one frozen dataclass, five presets, three architectures.
+"""Configuration of a model: one frozen dataclass, five presets, three architectures.
 
 Field names are Hugging Face's where it has the field. Every architecture loads in stock ``transformers``:
 
 * ``classic``: ``BertForPreTraining`` (Devlin et al. 2019): post-LayerNorm, learned positions, token types, erf GELU.
-* ``roformer``: ``RoFormerForMaskedLM`` (Su et al. 2021): BERT with rotary positions in place of learned ones.
+* ``roformer``: ``RoFormerForMaskedLM`` (Su et al. 2021): BERT with rotary instead of learned positions.
 * ``modern``: ``ModernBertForMaskedLM`` (Warner et al. 2024): pre-LayerNorm, rotary positions, GeGLU, no biases.
 """
 

@@ -26,8 +26,8 @@ class PreTrainingOutput:
     """The result of a forward pass. Logits are None unless requested."""
 
     loss: Tensor | None = None  # (): masked-LM + next-sentence loss
-    masked_lm_loss: Tensor | None = None  # (): the one part, packed call
-    next_sentence_loss: Tensor | None = None  # (): the other
+    masked_lm_loss: Tensor | None = None  # (): its first term, packed call
+    next_sentence_loss: Tensor | None = None  # (): its second term
     prediction_logits: Tensor | None = None  # (B, L, V) padded call, (M, V) or (T, V) packed call
     seq_relationship_logits: Tensor | None = None  # (B, 2), classic only: [B follows A, it does not]
 

@@ -267,11 +267,11 @@ def masked_lm_loss(
     if vocab_size is not None and vocab_size < logits.shape[-1]:
         logits = logits[:, :vocab_size]
     logits = logits.float() if logits.dtype != torch.float64 else logits
-    asked = labels != -100
+    labeled = labels != -100
     if row_weights is None:
-        return F.cross_entropy(logits, labels, reduction="sum") / asked.sum().clamp(min=1)
+        return F.cross_entropy(logits, labels, reduction="sum") / labeled.sum().clamp(min=1)
     total = (F.cross_entropy(logits, labels, reduction="none") * row_weights).sum()
-    return total / (row_weights * asked).sum().clamp(min=torch.finfo(row_weights.dtype).tiny)
+    return total / (row_weights * labeled).sum().clamp(min=torch.finfo(row_weights.dtype).tiny)
 
 
 def label_log_probs(

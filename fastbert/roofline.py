@@ -54,7 +54,7 @@ class RooflineOptions:
     mask_fraction: float = 0.15
     """Share of the tokens whose prediction is trained; the head runs on these rows only."""
     json: bool = False
-    """Print JSON in place of a table."""
+    """Print JSON instead of a table."""
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def fastest(op: str, static: Any, work: Callable[[], list[Tensor]], measure: Cal
 
 def main(options: TuneOptions) -> None:
     if not torch.cuda.is_available():
-        raise InputError("fastbert.tune: no CUDA device on this machine. Remedy: run it where the model will train")
+        raise InputError("fastbert.tune: no CUDA device on this machine. Try: the machine where the model will train")
     from triton.testing import do_bench
 
     from fastbert.kernels import configs

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastbert import BertConfig, BertForPreTraining
-from fastbert.batch import PackedBatch, pack_rows
+from fastbert.batch import PackedBatch, by_token_budget, pack_rows
 
 
 def batch_of(lengths: list[int], masked: int, *, weights: bool = False, next_sentence: bool = False) -> PackedBatch:
@@ -75,3 +75,12 @@ def test_the_loss_and_its_gradients_do_not_change(arch, extra, monkeypatch):
     for name, gradient in plain_gradients.items():
         assert gradient.abs().max() > 0 or "bias" in name, name
         torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_batches_keep_to_their_budgets_and_their_order():
+    lengths, masked = [5, 3, 9, 2, 2, 2], [1, 1, 0, 2, 2, 2]
+    parts = list(by_token_budget(lengths, 8))
+    assert [lengths[part] for part in parts] == [[5, 3], [9], [2, 2, 2]], "one over the budget stands alone"
+    parts = list(by_token_budget(lengths, 8, masked, 4))
+    assert [lengths[part] for part in parts] == [[5, 3], [9], [2, 2], [2]]
+    assert not list(by_token_budget([], 8))

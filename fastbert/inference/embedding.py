@@ -116,8 +116,8 @@ def read_settings(directory: Path) -> EmbeddingSettings | None:
 
 def _read_max_length(directory: Path) -> int | None:
     """Maximum tokens of a text: in its own file, in newer versions where transformers keeps it."""
-    places = (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length"))
-    for file, name in places:
+    sources = (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length"))
+    for file, name in sources:
         if (path := directory / file).is_file():
             length = Fields(read_object(path, REMEDY), str(path), REMEDY).number(name, 0.0)
             if 2 <= length < 2**31:

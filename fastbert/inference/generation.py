@@ -91,11 +91,11 @@ class _Sampler:
         """Resample every generated position in random order, one of each row at a time."""
         orders = [[positions[i] for i in torch.randperm(len(positions), generator=self.random)] for positions in masked]
         for turn in range(max(map(len, orders), default=0)):
-            asked = [order[turn : turn + 1] for order in orders]
-            for row, positions in zip(rows, asked, strict=True):
+            resampled = [order[turn : turn + 1] for order in orders]
+            for row, positions in zip(rows, resampled, strict=True):
                 for position in positions:
                     row[position] = self.tokenizer.mask_id
-            for row, positions, proposed in zip(rows, asked, self._propose(rows, asked), strict=True):
+            for row, positions, proposed in zip(rows, resampled, self._propose(rows, resampled), strict=True):
                 for position in positions:
                     row[position], _ = self._sample_token(row, position, *proposed[position])
 

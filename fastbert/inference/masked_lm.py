@@ -1,4 +1,4 @@
-"""Predictions at the masked rows of a batch; what copies of a text have in common is computed once.
+"""Predictions at the masked rows of a batch; what copies of a text share is computed once.
 
 Scoring and joint filling pack many copies of a text with different masks. Embeddings and the first projection depend on
 the token, its position and its segment alone, so equal tokens of a batch share them.
@@ -57,7 +57,7 @@ def _deduplicate_tokens(model: BertForPreTraining, batch: PackedBatch) -> tuple[
     ids, config = batch.input_ids, model.config
     if ids.device.type != "cpu" or batch.num_sequences < _MIN_SEQUENCES:
         return None
-    places = batch.token_type_ids * config.max_position_embeddings + batch.position_ids
-    keys = places * config.padded_vocab_size + ids
+    positions = batch.token_type_ids * config.max_position_embeddings + batch.position_ids
+    keys = positions * config.padded_vocab_size + ids
     _, unique, unique_index = np.unique(keys.numpy(), return_index=True, return_inverse=True)
     return None if 2 * len(unique) > len(ids) else (torch.from_numpy(unique), torch.from_numpy(unique_index))

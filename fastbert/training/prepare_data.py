@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastbert.data import Corpus, TokenStore, write_store
+from fastbert.data.store.unknown import report_unknown
 from fastbert.distributed.world import World
 from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
@@ -131,6 +132,8 @@ def get_store(
             raise InputError(f"{directory}: was made with another vocabulary than {used}. Try: {remedy}")
     else:
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
+        if unknown := report_unknown(store, corpus, tokenizer):
+            monitor.log(f"warning: {unknown}")
     monitor.log(
         f"text: {store.num_tokens:,} tokens in {store.num_sentences:,} lines of {store.num_documents:,} documents"
     )

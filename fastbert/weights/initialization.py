@@ -60,8 +60,11 @@ def _hold_constants(embeddings: "Embeddings", encoder: "Encoder") -> None:
     for index, qkv in enumerate(_projections(encoder)):
         theta = config.rope_theta if config.is_global_layer(index) else config.local_rope_theta
         for head, offset in _heads(config, index):
-            for part, place in enumerate((offset, 0)):  # the query's and the key's
-                rows, constant = _rows(config, part, head), scale * _angles(torch.tensor(place), config.head_dim, theta)
+            for part, shift in enumerate((offset, 0)):  # the query's and the key's
+                rows, constant = (
+                    _rows(config, part, head),
+                    scale * _angles(torch.tensor(shift), config.head_dim, theta),
+                )
                 if direction is None:
                     qkv.bias[rows] += constant
                 else:
@@ -82,8 +85,8 @@ def _read_positions(embeddings: "Embeddings", position: nn.Embedding, encoder: "
     scale = (PEAK_OF_POSITIONS * config.head_dim**0.5 / config.hidden_size) ** 0.5 / _share(POSITIONS)
     for index, qkv in enumerate(_projections(encoder)):
         for head, offset in _heads(config, index):
-            for part, place in enumerate((offset, 0)):
-                tables = rotary_tables(torch.tensor(place), channels, POSITION_THETA, table.dtype)
+            for part, shift in enumerate((offset, 0)):
+                tables = rotary_tables(torch.tensor(shift), channels, POSITION_THETA, table.dtype)
                 turned = rotary(torch.eye(channels)[:, None], *tables)[:, 0]  # one row for each rotated direction
                 rows = qkv.weight[_rows(config, part, head)]
                 rows.zero_()  # what the head reads of words would hide the positions

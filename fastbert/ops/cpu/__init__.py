@@ -2,6 +2,6 @@
 
 Every module has the same order: docstring (formula, shapes, dtypes) → the calls into the core → custom_op,
 register_fake, register_autograd → the public function, which ``public`` lists under the name that ``fastbert.ops``
-gives it. ``dispatch`` says why a kernel cannot take some arguments. Tensors go to the core as addresses, so the wrapper
-is the place where shapes, strides and dtypes are proven. csrc/cpu/README.md has the other side.
+gives it. ``dispatch`` gives the reason why a kernel cannot run some arguments. Tensors are passed to the core as
+addresses: shapes, strides and dtypes are proven before. csrc/cpu/README.md has the other side.
 """

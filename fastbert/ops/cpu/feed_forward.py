@@ -2,7 +2,7 @@
 
     post: out = LayerNorm(x + drop(W₂ act(W₁ x + b₁) + b₂))    pre: out = x + drop(W₂ act(W₁ LayerNorm(x) + b₁) + b₂)
 
-Shapes: x, out (T, D); W₁ (F, D), or (2F, D) for GeGLU; W₂ (D, F). One node in place of six spares their bookkeeping,
+Shapes: x, out (T, D); W₁ (F, D), or (2F, D) for GeGLU; W₂ (D, F). One node instead of six saves their bookkeeping,
 the residual's gradient is added by the product that makes the other half of it, and every bias's gradient comes out of
 the pass that makes the gradient it sums.
 

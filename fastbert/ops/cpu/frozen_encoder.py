@@ -101,14 +101,14 @@ class _Attention:
         self.sizes = (cu_seqlens.shape[0] - 1, num_heads, tokens, width // num_heads)
         self.context = torch.empty_like(x)
         self.lse = torch.empty((num_heads, tokens), dtype=torch.float32)
-        self.places = [(self.context.data_ptr(), width, width // num_heads)], self.lse.data_ptr()
+        self.addresses = [(self.context.data_ptr(), width, width // num_heads)], self.lse.data_ptr()
 
     def __call__(self, qkv: Tensor, angles: tuple[Tensor, Tensor] | None, window: int) -> Tensor:
         _, _, _, head = self.sizes
         stride, step = qkv.shape[1], qkv.shape[1] // 3 * qkv.element_size()
         start = qkv.data_ptr()
         views = [(start + i * step, stride, head) for i in range(3)]
-        outputs, lse = self.places
+        outputs, lse = self.addresses
         cos, sin = (0, 0) if angles is None else (angles[0].data_ptr(), angles[1].data_ptr())
         compute().cpu_attention(
             False, qkv.dtype == BF16, views, outputs, lse, (cos, sin), self.cu_seqlens.data_ptr(), 0, self.sizes,

@@ -1,4 +1,4 @@
-"""The masked-LM loss and its gradients in one visit of the logits: csrc/cpu/loss.h.
+"""The masked-LM loss and its gradients in one pass over the logits: csrc/cpu/loss.h.
 
     loss = Σ_i w_i (log Σ_j e^(h_i·W_j + b_j) − h_i·W_y − b_y) / Σ_i w_i        over rows i with a label y
 

@@ -1,4 +1,4 @@
-"""What this processor and the libraries on it can do: every question about bfloat16 is asked here."""
+"""Capabilities of this processor and its libraries; the only home of questions about bfloat16."""
 
 import torch
 
@@ -6,7 +6,7 @@ import torch
 def supports_onednn_matmul(dtype: torch.dtype) -> bool:
     """Whether this PyTorch has oneDNN, and its matrix products of ``dtype`` run on this processor.
 
-    oneDNN has no bfloat16 product without AVX-512 (or below it by ``ONEDNN_MAX_CPU_ISA``): asked for one, it raises.
+    oneDNN has no bfloat16 product without AVX-512 (or limited below it by ``ONEDNN_MAX_CPU_ISA``): it raises.
     PyTorch's own ``torch.mm`` and ``linear`` look first and serve bfloat16 everywhere.
     """
     if not torch.backends.mkldnn.is_available():

@@ -2,8 +2,8 @@
 
     post: out = LayerNorm(x + drop(W_o attention(W_qkv x + b_qkv) + b_o))        pre: the LayerNorm is before W_qkv
 
-Shapes: x (T, D), W_qkv (3D, D), rows [Q | K | V] of N heads each; W_o (D, D); ``rows`` (M,) of the T are worked out
-behind the attention: out is (M, D). The attention kernel reads queries, keys and values where the projection left them,
+Shapes: x (T, D), W_qkv (3D, D), rows [Q | K | V] of N heads each; W_o (D, D); ``rows`` (M,) of the T are computed
+after the attention: out is (M, D). The attention kernel reads queries, keys and values where the projection left them,
 turns them by their positions on the way, and writes the three gradients into one tensor: no copies.
 
 Reference: Vaswani et al., Attention Is All You Need, 2017, section 3.2.
@@ -52,24 +52,24 @@ def forward(
     dropping = at.dropout_p or at.out_dropout_p
     if not (keep or dropping) and unique_index is None and rows is not None and single_query.supports(inner, rows, at):
         qkv, lse = x.new_empty(0), x.new_empty(0)
-        asked = context = single_query.context(inner, qkv_weight, qkv_bias, rows, at)
+        requested = context = single_query.context(inner, qkv_weight, qkv_bias, rows, at)
     else:
         qkv = matmul.linear(inner, qkv_weight, qkv_bias)
-        if unique_index is not None:  # what depends on the token and its place alone was made once for all copies of it
+        if unique_index is not None:  # equal tokens share what depends on token and position alone
             x, qkv = x.index_select(0, unique_index), qkv.index_select(0, unique_index)
         context = torch.empty_like(x)
         lse = torch.empty((at.num_heads, x.shape[0]), dtype=torch.float32)
         _attention(at, qkv, [context], lse, backward=False)
-        asked = context if rows is None else context.index_select(0, rows)
+        requested = context if rows is None else context.index_select(0, rows)
     residual = x if rows is None else x.index_select(0, rows)
     dropped = at.out_dropout_p, at.out_seed
     if post:
         assert norm_weight is not None
         out, total, mean, rstd = residual_kernels.normed(
-            asked, out_weight, out_bias, residual, norm_weight, norm_bias, eps, keep, *dropped
+            requested, out_weight, out_bias, residual, norm_weight, norm_bias, eps, keep, *dropped
         )
     else:
-        out = residual_kernels.added(asked, out_weight, out_bias, residual, *dropped)
+        out = residual_kernels.added(requested, out_weight, out_bias, residual, *dropped)
     return [out, inner, qkv, context, lse, total, mean, rstd]
 
 
@@ -79,13 +79,13 @@ def backward(
     out_bias: Tensor | None, rows: Tensor | None, at: Sequences, post: bool,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """grad_x, and the gradients of norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias."""
-    asked = context if rows is None else context.index_select(0, rows)
+    requested = context if rows is None else context.index_select(0, rows)
     norm = None
     if post:
         assert norm_weight is not None
         norm = (total, mean, rstd, norm_weight, has_norm_bias)
     grad, grad_context, of_norm, of_out = residual_kernels.backward(
-        grad, asked, out_weight, out_bias, norm, at.out_dropout_p, at.out_seed
+        grad, requested, out_weight, out_bias, norm, at.out_dropout_p, at.out_seed
     )
     if rows is not None:
         grad_context = torch.zeros_like(context).index_copy_(0, rows, grad_context)

@@ -3,8 +3,8 @@
     scores_hj = q_h · (W_k^h x_j + b_k^h) = (W_k^hᵀ q_h) · x_j + a constant in j, which softmax does not see
     context_h = Σ_j p_hj (W_v^h x_j + b_v^h) = W_v^h (Σ_j p_hj x_j) + b_v^h
 
-So both projections are made of one vector a head in place of one a token: 4 N D additions and multiplications a token
-in place of 8 D² (N heads, D hidden_size). Rotary keys are turned by their places and are projected one by one still.
+So both projections take one vector per head instead of one per token: 4 N D operations per token instead of 8 D²
+(N heads, D hidden_size). Rotary keys are rotated by their positions and must still be projected one by one.
 
 Shapes: inner (T, D), rows (B,): one of the T for each sequence; W_qkv (3D, D), rows [Q | K | V] of N heads of H each.
 """
