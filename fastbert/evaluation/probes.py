@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fastbert.batch import PackedBatch
 from fastbert.bert import Bert
+from fastbert.text.detokenize import group_words
 
 RANK_BANDS = (100, 1_000, 4_000)  # tokens by frequency: the 100 most frequent, up to the 1,000th …
 WORD_PARTS = ("whole", "first", "continuation")
@@ -209,7 +210,7 @@ def make_pairs(
         ids = list(sentences[index])
         if not 6 <= len(ids) <= longest or tokenizer.unk_id in ids:
             continue
-        words = tokenizer.group_words(ids)
+        words = group_words(ids, tokenizer.vocab)
         movable = [i for i, word in enumerate(words) if (tokenizer.id_to_token(word[0]) or "")[:1].isalpha()]
         if len({tuple(words[i]) for i in movable}) < 4:
             continue

@@ -1,6 +1,8 @@
 """From pieces back to text: how decoded tokens are joined, and how the result is made readable."""
 
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 
 CONTINUATION = "##"
 
@@ -13,6 +15,12 @@ _CLEANUPS = (
     (" do not", " don't"),
     *((f" '{ending}", f"'{ending}") for ending in ("s", "ve", "re")),
 )
+
+
+def group_words(ids: Sequence[int], vocab: Sequence[str]) -> list[list[int]]:
+    """Token ids grouped by word: a continuation belongs to the word of the previous token."""
+    starts = [i for i, token in enumerate(ids) if not i or not vocab[token].startswith(CONTINUATION)]
+    return [list(ids[start:end]) for start, end in pairwise([*starts, len(ids)])]
 
 
 def join_pieces(pieces: list[str], clean_up: bool = True) -> str:

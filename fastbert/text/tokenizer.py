@@ -360,16 +360,6 @@ class Tokenizer:
         """Special tokens, text -> id."""
         return dict(self._special_tokens)
 
-    def group_words(self, ids: Sequence[int]) -> list[list[int]]:
-        """Token ids grouped by word: a continuation belongs to the word of the previous token."""
-        words: list[list[int]] = []
-        for token in ids:
-            if words and self.vocab[token].startswith(CONTINUATION):
-                words[-1].append(token)
-            else:
-                words.append([token])
-        return words
-
     @property
     def is_continuation(self) -> np.ndarray:
         """(V,) uint8, 1 for entries that continue a word ("##...")."""

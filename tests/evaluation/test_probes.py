@@ -34,7 +34,7 @@ def sentences(bert):
 class KnowsSome:
     """Stands for a model: says the right piece for the labels in ``known`` and piece 0 for others."""
 
-    training = False
+    training, device = False, torch.device("cpu")
 
     def __init__(self, bert, known, answers):
         self.parameters, self.known, self.answers, self.size = (
