@@ -18,13 +18,13 @@ from fastbert.ops.checks import check_attention, check_cu_seqlens, check_options
 from fastbert.ops.choose import OPS, Impl, choose, implementation
 from fastbert.ops.choose import requested_impl as requested_impl
 from fastbert.ops.cpu.frozen_encoder import InferenceEncoder, LayerParameters
-from fastbert.ops.cpu.processor import bf16_is_fast as bf16_is_fast
-from fastbert.ops.cpu.processor import supports_onednn_matmul
 from fastbert.ops.optimizer_steps import disable_malloc_trim as disable_malloc_trim
 from fastbert.ops.optimizer_steps import fused_adamw as fused_adamw
 from fastbert.ops.optimizer_steps import fused_muon as fused_muon
 from fastbert.ops.optimizer_steps import gradient_norm as gradient_norm
 from fastbert.ops.optimizer_steps import refresh_bf16_copies as refresh_bf16_copies
+from fastbert.system.processor import bf16_is_fast as bf16_is_fast
+from fastbert.system.processor import supports_onednn_matmul
 
 __all__ = [
     "OPS", "Impl", "add_layer_norm", "attention", "bias_gelu", "choose", "embed_layer_norm", "feed_forward", "geglu",

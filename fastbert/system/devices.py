@@ -4,8 +4,8 @@ import os
 
 import torch
 
-from fastbert import ops
 from fastbert.system.errors import InputError
+from fastbert.system.processor import bf16_is_fast
 
 
 def choose_device(name: str | None, local_rank: int | None = None) -> torch.device:
@@ -39,4 +39,4 @@ def quick_at_bf16(device: torch.device) -> bool:
     """Whether the device has bf16 instructions (GPUs since Ampere, some CPUs); elsewhere bf16 is emulated and slow."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and ops.bf16_is_fast()
+    return device.type == "cpu" and bf16_is_fast()

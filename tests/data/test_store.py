@@ -1,72 +1,17 @@
 """fastbert.data: writing, resuming, reading, merging and checking token stores."""
 
-import itertools
 import json
-import os
 import pickle
-import zlib
 
 import numpy as np
 import pytest
+from made_up_stores import Words, a_corpus, contents, documents_of, ids, numbers
 
-from fastbert.data import Corpus, TokenStore, merge_stores, write_store
+from fastbert.data import Corpus, TokenStore, write_store
 from fastbert.data.corpus import formats, text_blocks
-from fastbert.data.store import text_batches, writer
+from fastbert.data.store import writer
 from fastbert.data.store.token_store import FORMAT, token_dtype
 from fastbert.system.errors import InputError
-
-
-class Words:
-    """A tokenizer of the same interface: a word's id is a checksum of it; "zero" words give no token."""
-
-    class Encoded:
-        def __init__(self, texts, vocab_size):
-            ids = [[zlib.crc32(w.encode()) % vocab_size for w in text.split() if w != "zero"] for text in texts]
-            self.input_ids = np.array(list(itertools.chain.from_iterable(ids)), np.int32)
-            self.offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64)
-
-    def __init__(self, vocab_size=1000, stop_after=None):
-        self.vocab_size = vocab_size
-        self.stop_after = stop_after
-        self.calls = 0
-
-    def __len__(self):
-        return self.vocab_size
-
-    def fingerprint(self):
-        return f"words-{self.vocab_size}"
-
-    def encode_batch(self, texts, *, add_special_tokens, split_special_tokens, threads, dtype):
-        assert not add_special_tokens and split_special_tokens
-        assert dtype == ("uint16" if self.vocab_size <= 65_536 else "int32")
-        self.calls += 1
-        if self.stop_after is not None and self.calls > self.stop_after:
-            raise KeyboardInterrupt
-        return self.Encoded(texts, self.vocab_size)
-
-    def encode_file(self, data, **options):
-        assert data.endswith(b"\n")
-        return self.encode_batch(data.decode().split("\n")[:-1], **options)
-
-
-def ids(text, vocab_size=1000):
-    return Words.Encoded([text], vocab_size).input_ids.tolist()
-
-
-def a_corpus(tmp_path, text, name="a.txt"):
-    path = tmp_path / name
-    path.write_text(text, encoding="utf-8")
-    return Corpus([str(path)])
-
-
-def numbers(count, blank=7):
-    """``count`` lines of one to five words, a document every ``blank`` lines."""
-    lines = [" ".join(f"w{i}.{j}" for j in range(1 + i % 5)) for i in range(count)]
-    return "\n".join(line if i % blank else f"\n{line}" for i, line in enumerate(lines))
-
-
-def contents(directory):
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
 def test_tokens_sentences_and_documents(tmp_path):
@@ -102,12 +47,6 @@ def test_ids_outside_the_vocabulary_are_a_bug(tmp_path):
         write_store(tmp_path / "s", a_corpus(tmp_path, numbers(50)), tokenizer)
 
 
-@pytest.fixture
-def small_batches(monkeypatch):
-    monkeypatch.setattr(text_batches, "BATCH_SIZE", 100)
-    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 60)
-
-
 def test_many_shards_hold_what_one_holds(tmp_path, small_batches):
     corpus = a_corpus(tmp_path, numbers(500))
     one = write_store(tmp_path / "one", corpus, Words())
@@ -124,10 +63,6 @@ def test_many_shards_hold_what_one_holds(tmp_path, small_batches):
     expected = np.concatenate([tokens[a : a + n] for a, n in zip(starts, lengths, strict=True)])
     assert (many.gather(starts, lengths) == expected).all() and (one.gather(starts, lengths) == expected).all()
     many.verify()
-
-
-def documents_of(store):
-    return [store.gather([a], [b - a]).tolist() for a, b in itertools.pairwise(store.document_offsets.tolist())]
 
 
 BLANKS = ["", " ", "\t \x0b\x0c", "\u2003\xa0", "\x85", "\x1c", "\x1f\x1e \x1d", "\u2028"]
@@ -365,49 +300,3 @@ def test_foreign_and_newer_manifests(store_path, tmp_path):
         TokenStore.open(tmp_path)
     with pytest.raises(InputError, match="no such directory"):
         TokenStore.open(tmp_path / "none")
-
-
-# ---- parts and merging ----
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_parts_of_a_corpus_merged(tmp_path, small_batches, count):
-    corpus = a_corpus(tmp_path, numbers(100))
-    whole = write_store(tmp_path / "whole", corpus, Words())
-    parts = [
-        write_store(tmp_path / f"part-{i}", corpus, Words(), shard=(i, count), shard_tokens=30) for i in range(count)
-    ]
-    merged = merge_stores([part.directory for part in parts], tmp_path / "merged")
-    merged.verify()
-
-    assert documents_of(merged) == sum(map(documents_of, parts), [])  # noqa: RUF017
-    assert sorted(documents_of(merged)) == sorted(documents_of(whole))
-    assert TokenStore.open(tmp_path / "merged", verify=True).num_documents == whole.num_documents
-
-
-def test_part_without_documents_and_merge_of_strangers(tmp_path):
-    corpus = a_corpus(tmp_path, "um só")
-    with pytest.raises(InputError, match=r"a\.txt: .*no document.*3/3"):
-        write_store(tmp_path / "s", corpus, Words(), shard=(2, 3))
-    one = write_store(tmp_path / "one", corpus, Words())
-    two = write_store(tmp_path / "two", corpus, Words(2000))
-    with pytest.raises(InputError, match="another tokenizer"):
-        merge_stores([one.directory, two.directory], tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
-    merge_stores([one.directory], tmp_path / "merged")
-    with pytest.raises(InputError, match="already contains a store"):
-        merge_stores([one.directory], tmp_path / "merged")
-    with pytest.raises(InputError, match="at least one"):
-        merge_stores([], tmp_path / "x")
-
-
-def test_merge_across_file_systems_copies(tmp_path, monkeypatch):
-    one = write_store(tmp_path / "one", a_corpus(tmp_path, numbers(30)), Words())
-
-    def no_link(*arguments):
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", no_link)
-    merged = merge_stores([one.directory, one.directory], tmp_path / "merged")
-    merged.verify()
-    assert merged.num_tokens == 2 * one.num_tokens

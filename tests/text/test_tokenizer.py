@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import pickle
-import resource
 import subprocess
 import sys
 import threading
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fastbert
 from fastbert.system import native
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer, TokenizerOptions
@@ -395,8 +393,3 @@ def test_train_delegates_and_encodes(impl, tmp_path):
         Tokenizer.train(tmp_path / "missing.txt", impl=impl)
     with pytest.raises(InputError, match="no such file"):
         Tokenizer.train(str(tmp_path / "missing.txt"), impl=impl)
-
-
-def test_exported():
-    assert fastbert.Tokenizer is Tokenizer
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0

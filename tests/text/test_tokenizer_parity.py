@@ -3,18 +3,17 @@
 import json
 import os
 import random
-import string
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_text import TRAPS, VOCAB
 
 from fastbert.system import native
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer, TokenizerOptions
 from fastbert.text.encoding import TruncationRule
 from fastbert.text.tokenizer_files import read_vocab
-from support import SPECIAL
 
 tokenizers = pytest.importorskip("tokenizers", reason="the reference, tokenizers, is not installed")
 hypothesis = pytest.importorskip("hypothesis")
@@ -22,146 +21,6 @@ st = hypothesis.strategies
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FASTBERT_SHARED", ROOT.parent / "shared")) / "data"
-LETTERS = string.ascii_letters + string.digits + string.punctuation + "áéíóúãõçÁÉçßİıσςΣΩжЖ漢字가ᄀ\u0301\u0302\u1b44"
-FRAGMENTS = [
-    *[
-        "de",
-        "que",
-        "não",
-        "nao",
-        "com",
-        "uma",
-        "ação",
-        "acao",
-        "##ção",
-        "##s",
-        "##mente",
-        "##ing",
-        "un",
-        "##aff",
-        "##able",
-    ],
-    *[
-        "hello",
-        "world",
-        "wor",
-        "##ld",
-        "the",
-        "##ed",
-        "runn",
-        "want",
-        "##want",
-        "Rio",
-        "São",
-        "Sao",
-        "##ão",
-        "##ao",
-        "ﬁ",
-    ],
-]
-VOCAB = [*SPECIAL, *LETTERS, *("##" + c for c in LETTERS), *FRAGMENTS]
-VOCAB = list(dict.fromkeys(VOCAB))
-TRAPS = [
-    *[
-        *SPECIAL,
-        "[mask]",
-        "[MA",
-        "SK]",
-        "[",
-        "]",
-        "##",
-        "#",
-        "a" * 100,
-        "a" * 101,
-        "b" * 99 + "é",
-        "가" * 50,
-        "가" * 51,
-    ],
-    *[
-        " ",
-        "  ",
-        "\t",
-        "\n",
-        "\r",
-        "\0",
-        "\x0b",
-        "\x0c",
-        "\x1c",
-        "\x1f",
-        "\x7f",
-        "\x85",
-        "\xa0",
-        "\xad",
-        "\u1680",
-        "\u2028",
-    ],
-    *[
-        "\u200b",
-        "\u200d",
-        "\u3000",
-        "\ufeff",
-        "\ufffd",
-        "\ufffe",
-        "\u0378",
-        "\ue000",
-        "\U000e0001",
-        "\U0010ffff",
-        "\u180e",
-    ],
-    *[
-        "\u0301",
-        "\u0327",
-        "\u0344",
-        "\u0345",
-        "\u0f73",
-        "\u1b44",
-        "\u302e",
-        "\u08d4",
-        "\U0001d165",
-        "\U0001d160",
-        "\u05b0",
-    ],
-    *[
-        "é",
-        "e\u0301",
-        "É",
-        "ç",
-        "ã",
-        "Ã",
-        "ß",
-        "ẞ",
-        "İ",
-        "ı",
-        "ς",
-        "Σ",
-        "ﬁ",
-        "Å",
-        "Ω",
-        "\u037e",
-        "\u1fef",
-        "\u2329",
-        "\u0387",
-    ],
-    *[
-        "漢",
-        "字",
-        "\uf900",
-        "\U0002f800",
-        "\U0002b820",
-        "\U0002b920",
-        "\u3007",
-        "가",
-        "각",
-        "ᄀ",
-        "👩\u200d👧",
-        "€",
-        "°",
-        "—",
-        "…",
-    ],
-    *FRAGMENTS,
-    *"aAbzZ09.,!?-'\"$+<=>^`|~@[]{}_",
-]
 
 
 def reference(vocab, options):

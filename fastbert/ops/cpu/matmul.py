@@ -8,7 +8,7 @@ Measured on one core (AMD Zen 5, torch 2.13, T = 1,700): float32 98 GFLOP/s thro
 import torch
 from torch import Tensor
 
-from fastbert.ops.cpu.processor import supports_onednn_matmul
+from fastbert.system.processor import supports_onednn_matmul
 
 
 def _onednn(x: Tensor) -> bool:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fastbert.ops.cpu import matmul
-from fastbert.ops.cpu.processor import bf16_is_fast, supports_onednn_matmul
 from fastbert.system import native
+from fastbert.system.processor import bf16_is_fast, supports_onednn_matmul
 
 # the switches of oneDNN, PyTorch (ours too) and MKL
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
