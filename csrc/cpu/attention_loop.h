@@ -294,6 +294,32 @@ struct Attention {
     }
   }
 
+  // scores and do·v of a block of rows → p and ds, with the dropped weights at 0; rows behind ``count`` are zeros
+  static void softmax_backward(const AttentionArgs& args, const Task& t, const BackwardScratch& w, size_t head,
+                               size_t row, size_t count, size_t even, const KeyRange& range) {
+    for (size_t pair = 0; pair < even; pair += kPer) {
+      float means[kPer];
+      for (size_t i = pair; i < pair + kPer; ++i) {
+        float *s = w.scores + i * t.ld, *d = w.d_weights + i * t.ld;
+        const size_t first = t.first_key(row + i), end = t.end_key(row + i);
+        means[i - pair] = 0.0f;
+        if (t.dropping)
+          zero_dropped(Floats{}, d + range.begin, range.size(), w.draws + i * range.size(), args.dropout.threshold);
+        if (i < count && first < end) {
+          const float lse = args.lse[head * args.num_tokens + t.start + row + i];
+          means[i - pair] = softmax_again_row(s, d, args.scale, lse, first, end, range.begin, range.end);
+        } else {
+          std::memset(s + range.begin, 0, range.size() * sizeof(float));
+          std::memset(d + range.begin, 0, range.size() * sizeof(float));
+        }
+      }
+      lay_out(w, t.ld, pair, means, range.begin, range.end);
+      if (t.dropping)
+        zero_dropped_units(Units{}, w.weights + pair / kPer * t.ld + range.begin, range.size(),
+                           w.draws + pair * range.size(), range.size(), args.dropout.threshold);
+    }
+  }
+
   static void backward(const AttentionArgs& args, size_t sequence, size_t head, void* base) {
     const Task t(args, sequence);
     const BackwardScratch w(t, base);
@@ -324,27 +350,7 @@ struct Attention {
       multiply<Units, false>({w.d_out, units, 1}, count, w.values + range.begin * units, range.size(), units, 0, units,
                              w.d_weights + range.begin, t.ld);
       if (t.dropping) draw(args, t, head, row, even, range, w.draws);
-      for (size_t pair = 0; pair < even; pair += kPer) {
-        float means[kPer];
-        for (size_t i = pair; i < pair + kPer; ++i) {
-          float *s = w.scores + i * t.ld, *d = w.d_weights + i * t.ld;
-          const size_t first = t.first_key(row + i), end = t.end_key(row + i);
-          means[i - pair] = 0.0f;
-          if (t.dropping)
-            zero_dropped(Floats{}, d + range.begin, range.size(), w.draws + i * range.size(), args.dropout.threshold);
-          if (i < count && first < end) {
-            const float lse = args.lse[head * args.num_tokens + t.start + row + i];
-            means[i - pair] = softmax_again_row(s, d, args.scale, lse, first, end, range.begin, range.end);
-          } else {
-            std::memset(s + range.begin, 0, range.size() * sizeof(float));
-            std::memset(d + range.begin, 0, range.size() * sizeof(float));
-          }
-        }
-        lay_out(w, t.ld, pair, means, range.begin, range.end);
-        if (t.dropping)
-          zero_dropped_units(Units{}, w.weights + pair / kPer * t.ld + range.begin, range.size(),
-                             w.draws + pair * range.size(), range.size(), args.dropout.threshold);
-      }
+      softmax_backward(args, t, w, head, row, count, even, range);
       const Left<Unit> p{w.weights + range.begin, 1, t.ld}, ds{w.d_scores_packed + range.begin, 1, t.ld};
       const size_t depth = even / kPer;
       if (whole) {
