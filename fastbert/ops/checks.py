@@ -184,12 +184,14 @@ _SHAPES: dict[str, Callable[[Tensors, Mapping[str, object]], Shapes]] = {
 
 def kernel_mismatch(op: str, tensors: Tensors, options: Mapping[str, object]) -> str | None:
     """Why no kernel can run ``op`` on these tensors, or None: every one plain, of the right kind and exact shape."""
-    if not torch.compiler.is_compiling() and (why := transform_reason()):
+    compiling = torch.compiler.is_compiling()
+    if not compiling and (why := transform_reason()):
         return why
     for name, x in tensors.items():
         if x is None:
             continue
-        if type(x) not in _PLAIN or x.is_neg() or x.layout is not torch.strided:
+        # the compiler cannot trace is_neg(), and resolves such views itself
+        if type(x) not in _PLAIN or x.layout is not torch.strided or (not compiling and x.is_neg()):
             return f"{name} is a {type(x).__name__}, {x.layout}: kernels read plain strided tensors. {_TRY_REFERENCE}"
         if name in _INDICES:
             if name != "attention_mask" and x.dtype is not torch.int64:
