@@ -7,17 +7,19 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
 from fastbert import ops
 from fastbert.batch import PackedBatch, inference_tokens
 from fastbert.layers import Encoder, EncoderLayer
 from fastbert.model import BertForPreTraining
-from fastbert.ops.modules import all_stock
+from fastbert.ops.modules import HOOKS, all_stock
 from fastbert.reference import rotary_tables
 from fastbert.system.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
 _SAMPLES = 64  # elements compared of each weight
+_SETTINGS = (bool, int, float, str, type(None))  # compared by value, all else by identity
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -45,6 +47,9 @@ class FrozenModel:
     def __init__(self, model: BertForPreTraining, dtype: torch.dtype):
         self.model, self.dtype = model, dtype
         self._state: object = None
+        self._tree: object = None  # of modules, which the next two belong to
+        self._layers: list[ops.LayerParameters] | None = None
+        self._weights: list[tuple[Tensor, Tensor]] = []  # each with a view of some of its elements
         self._encoder: ops.InferenceEncoder | None = None
 
     def __reduce__(self) -> tuple:
@@ -70,21 +75,27 @@ class FrozenModel:
     # ---- copies ----
     def _prepared(self) -> bool:
         """Whether a prepared encoder serves the model as it is now; copied again after a change."""
-        layers = _describe(self.model)
-        state = None if layers is None else self._fingerprint(layers)
-        if state is None or state != self._state:
-            self._encoder = None if layers is None else self._copy(layers)
-            self._state = state
+        tree = _tree_of(self.model.encoder)
+        if tree != self._tree:  # the layers are described once for each tree: one text takes a millisecond
+            self._tree, self._layers, self._state = tree, _describe(self.model), None
+        if self._layers is None:
+            self._encoder = None
+        elif self._state is None or self._state != self._fingerprint():
+            self._weights = [(p, _sample(p)) for p in self._layer_weights(self._layers)]
+            self._encoder, self._state = self._copy(self._layers), self._fingerprint()
         return self._encoder is not None
 
-    def _fingerprint(self, layers: "list[ops.LayerParameters]") -> object:
-        """Everything that a copy depends on, and some elements of each weight: not every write is counted."""
-        weights, settings = _weights_of(layers), [_settings_of(layer) for layer in layers]
+    def _layer_weights(self, layers: "list[ops.LayerParameters]") -> list[Tensor]:
         norm = self.model.encoder.norm
-        weights += [] if norm is None else [norm.weight] if norm.bias is None else [norm.weight, norm.bias]
-        counts = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in weights]
-        values = torch.cat([_sample(p) for p in weights]).tolist()
-        return counts, settings, values, self.model.impl, ops.requested_impl()
+        last = () if norm is None else (norm.weight, norm.bias)
+        return [*_weights_of(layers), *(tensor for tensor in last if tensor is not None)]
+
+    def _fingerprint(self) -> object:
+        """Everything that a copy depends on, and some elements of each weight: not every write is counted."""
+        counts = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p, _ in self._weights]
+        # the view of a weight that is not contiguous is a copy
+        samples = [sample if p.is_contiguous() else _sample(p) for p, sample in self._weights]
+        return counts, torch.cat(samples).tolist(), self.model.impl, ops.requested_impl()
 
     def _copy(self, layers: "list[ops.LayerParameters]") -> "ops.InferenceEncoder | None":
         model, norm = self.model, self.model.encoder.norm
@@ -96,8 +107,25 @@ class FrozenModel:
 
 
 def _sample(parameter: Tensor) -> Tensor:
+    """Some elements: a view, of a weight that is not contiguous a copy."""
     flat = parameter.detach().reshape(-1)
-    return flat[:: max(flat.numel() // _SAMPLES, 1)].float()
+    return flat[:: max(flat.numel() // _SAMPLES, 1)]
+
+
+def _tree_of(encoder: nn.Module) -> list:
+    """What decides how a module and those inside it compute, values of weights aside: equal lists, equal trees."""
+    tree: list = [torch_module._has_any_global_hook()]
+    pending = [encoder]
+    while pending:
+        module = pending.pop()
+        values = vars(module)
+        children = [child for child in values["_modules"].values() if child is not None]
+        settings = [v if type(v) in _SETTINGS else id(v) for name, v in values.items() if name != "training"]
+        hooked = [bool(values[name]) for name in HOOKS]
+        tree.append((type(module), settings, hooked, list(map(id, values["_parameters"].values()))))
+        tree.append(list(map(id, children)))
+        pending += children
+    return tree
 
 
 def _weights_of(layers: "list[ops.LayerParameters]") -> list[Tensor]:
@@ -107,10 +135,6 @@ def _weights_of(layers: "list[ops.LayerParameters]") -> list[Tensor]:
         for pair in (layer.attention_norm, layer.qkv, layer.out, layer.feed_forward_norm, layer.up, layer.down)
     ]
     return [tensor for pair in pairs if pair is not None for tensor in pair if tensor is not None]
-
-
-def _settings_of(layer: "ops.LayerParameters") -> tuple:
-    return layer.window, layer.gated, layer.exact, layer.eps, layer.attention_norm is None
 
 
 def _describe(model: BertForPreTraining) -> "list[ops.LayerParameters] | None":

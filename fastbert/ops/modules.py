@@ -8,7 +8,7 @@ from torch.nn.modules import module as torch_module
 
 from fastbert import ops
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_stock(module: Any, kind: type[nn.Module]) -> bool:
@@ -17,7 +17,7 @@ def is_stock(module: Any, kind: type[nn.Module]) -> bool:
     LoRA, quantisation, pruning, offloading and parametrizations replace the class, the forward or add hooks.
     """
     values = vars(module)
-    return type(module) is kind and "forward" not in values and not any(values[name] for name in _HOOKS)
+    return type(module) is kind and "forward" not in values and not any(values[name] for name in HOOKS)
 
 
 def all_stock(*pairs: tuple[Any, type[nn.Module]]) -> bool:
