@@ -3,6 +3,7 @@
 Legend: T packed tokens, M rows, D hidden_size, V vocabulary.
 """
 
+import operator
 from typing import Literal, get_args
 
 import torch
@@ -19,7 +20,6 @@ from fastbert.system.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
 _SAMPLES = 64  # elements compared of each weight
-_SETTINGS = (bool, int, float, str, type(None))  # compared by value, all else by identity
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -47,7 +47,7 @@ class FrozenModel:
     def __init__(self, model: BertForPreTraining, dtype: torch.dtype):
         self.model, self.dtype = model, dtype
         self._state: object = None
-        self._tree: object = None  # of modules, which the next two belong to
+        self._tree: _ModuleTree | None = None  # which the next two belong to
         self._layers: list[ops.LayerParameters] | None = None
         self._weights: list[tuple[Tensor, Tensor]] = []  # each with a view of some of its elements
         self._encoder: ops.InferenceEncoder | None = None
@@ -75,9 +75,8 @@ class FrozenModel:
     # ---- copies ----
     def _prepared(self) -> bool:
         """Whether a prepared encoder serves the model as it is now; copied again after a change."""
-        tree = _tree_of(self.model.encoder)
-        if tree != self._tree:  # the layers are described once for each tree: one text takes a millisecond
-            self._tree, self._layers, self._state = tree, _describe(self.model), None
+        if self._tree is None or not self._tree.is_current():  # described once: a short text takes a millisecond
+            self._tree, self._layers, self._state = _ModuleTree(self.model.encoder), _describe(self.model), None
         if self._layers is None:
             self._encoder = None
         elif self._state is None or self._state != self._fingerprint():
@@ -112,20 +111,30 @@ def _sample(parameter: Tensor) -> Tensor:
     return flat[:: max(flat.numel() // _SAMPLES, 1)]
 
 
-def _tree_of(encoder: nn.Module) -> list:
-    """What decides how a module and those inside it compute, values of weights aside: equal lists, equal trees."""
-    tree: list = [torch_module._has_any_global_hook()]
-    pending = [encoder]
-    while pending:
-        module = pending.pop()
-        values = vars(module)
-        children = [child for child in values["_modules"].values() if child is not None]
-        settings = [v if type(v) in _SETTINGS else id(v) for name, v in values.items() if name != "training"]
-        hooked = [bool(values[name]) for name in HOOKS]
-        tree.append((type(module), settings, hooked, list(map(id, values["_parameters"].values()))))
-        tree.append(list(map(id, children)))
-        pending += children
-    return tree
+class _ModuleTree:
+    """What decides how a module and those inside it compute, values of weights aside, compared by identity."""
+
+    def __init__(self, root: nn.Module):
+        self._kept = []
+        for module in root.modules():
+            values = vars(module)
+            contents = tuple(tuple(values[name].values()) for name in ("_parameters", "_modules"))
+            self._kept.append((module, type(module), values, tuple(values.values()), contents))
+
+    def is_current(self) -> bool:
+        """Whether no class, attribute, parameter or child was replaced, and no hook added."""
+        if torch_module._has_any_global_hook():
+            return False
+        for module, kind, values, attributes, (parameters, children) in self._kept:
+            if type(module) is not kind or not _same(values, attributes) or any(map(values.__getitem__, HOOKS)):
+                return False
+            if not (_same(values["_parameters"], parameters) and _same(values["_modules"], children)):
+                return False
+        return True
+
+
+def _same(values: dict, kept: tuple) -> bool:
+    return len(values) == len(kept) and all(map(operator.is_, values.values(), kept))
 
 
 def _weights_of(layers: "list[ops.LayerParameters]") -> list[Tensor]:
