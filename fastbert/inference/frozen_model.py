@@ -15,7 +15,6 @@ from fastbert.batch import PackedBatch, inference_tokens
 from fastbert.layers import Encoder, EncoderLayer
 from fastbert.model import BertForPreTraining
 from fastbert.ops.modules import HOOKS, all_stock
-from fastbert.reference import rotary_tables
 from fastbert.system.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -65,17 +64,15 @@ class FrozenModel:
         model.check_length(batch)
         config = model.config
         hidden = model.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids)
-        angles: dict[bool, tuple[Tensor, Tensor] | None] = {True: None, False: None}
-        if config.position == "rope":
-            for is_global, theta in ((True, config.rope_theta), (False, config.local_rope_theta)):
-                angles[is_global] = rotary_tables(batch.position_ids, config.head_dim, theta, torch.float32)
+        angles = model.encoder._rotary(batch.position_ids, torch.float32)
         each = [angles[config.is_global_layer(i)] for i in range(len(model.encoder.layers))]
         return self._encoder(hidden, batch.cu_seqlens, each, rows)
 
     # ---- copies ----
     def _prepared(self) -> bool:
         """Whether a prepared encoder serves the model as it is now; copied again after a change."""
-        if self._tree is None or not self._tree.is_current():  # described once: a short text takes a millisecond
+        # described once for a tree: a short text takes a millisecond
+        if self._tree is None or self._tree.root is not self.model.encoder or not self._tree.is_current():
             self._tree, self._layers, self._state = _ModuleTree(self.model.encoder), _describe(self.model), None
         if self._layers is None:
             self._encoder = None
@@ -115,6 +112,7 @@ class _ModuleTree:
     """What decides how a module and those inside it compute, values of weights aside, compared by identity."""
 
     def __init__(self, root: nn.Module):
+        self.root = root
         self._kept = []
         for module in root.modules():
             values = vars(module)

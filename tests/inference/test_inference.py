@@ -15,6 +15,7 @@ import support
 from fastbert import ops
 from fastbert.batch import pack_rows
 from fastbert.bert import Bert
+from fastbert.config import BertConfig
 from fastbert.inference.frozen_model import FrozenModel, choose_dtype
 from fastbert.model import BertForPreTraining
 from fastbert.system import native
@@ -233,3 +234,19 @@ def test_real_weights():
     ]
     exact, quick = (fastbert.load(directory, precision=precision).embed(texts) for precision in ("fp32", "bf16"))
     assert (exact * quick).sum(1).min() >= 0.9999
+
+
+def test_an_exchanged_encoder_is_seen():
+    torch.manual_seed(0)
+    config = BertConfig.preset("tiny", arch="modern", vocab_size=50)
+    model, other = BertForPreTraining(config).eval(), BertForPreTraining(config).eval()
+    with torch.no_grad():
+        other.encoder.layers[0].attention.out.weight.mul_(3)
+    batch = pack_rows([[2, 7, 8, 9, 3]])
+    frozen = FrozenModel(model, torch.float32)
+    with torch.no_grad():
+        before = frozen.encode(batch)
+        model.encoder = other.encoder
+        after, expected = frozen.encode(batch), model.encode(batch)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-4)
