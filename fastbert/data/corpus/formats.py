@@ -66,17 +66,17 @@ class RecordFormat:
     """Records with text fields: each record is a document, the lines of its text are sentences; null is no document."""
 
     def texts(self, stream: ByteStream, fields: Sequence[str]) -> Iterator[str]:
-        """Yield the text of every record that has any."""
+        """Yield the text of every record, empty if it has none."""
         raise NotImplementedError
 
     def documents(self, stream: ByteStream, text_field: str | None) -> Iterator[Part]:
-        for text in self.texts(stream, _fields(text_field)):
+        for text in self.texts(stream, field_names(text_field)):
             yield from _parts(text)
 
     def chunks(self, stream: ByteStream, text_field: str | None) -> Iterator[str]:
         texts: list[str] = []
         num_chars = 0
-        for text in self.texts(stream, _fields(text_field)):
+        for text in filter(None, self.texts(stream, field_names(text_field))):
             texts.append(text)
             num_chars += len(text) + 1
             if num_chars >= _CHUNK_CHARS:
@@ -91,8 +91,7 @@ class JsonFormat(RecordFormat):
 
     def texts(self, stream: ByteStream, fields: Sequence[str]) -> Iterator[str]:
         for where, record in json_records(stream):
-            if text := text_of(record, fields, where):
-                yield text
+            yield text_of(record, fields, where)
 
 
 class CsvFormat(RecordFormat):
@@ -107,8 +106,7 @@ class CsvFormat(RecordFormat):
         if missing := [field for field in fields if header and field not in header]:
             raise missing_field(missing[0], header, f"{stream.name}: the header")
         for line, values in rows:
-            if text := text_of(dict(zip(header, values, strict=True)), fields, f"{stream.name}: line {line}"):
-                yield text
+            yield text_of(dict(zip(header, values, strict=True)), fields, f"{stream.name}: line {line}")
 
 
 class ParquetFormat(RecordFormat):
@@ -135,8 +133,7 @@ class ParquetFormat(RecordFormat):
                 for batch in parquet.iter_batches(self.BATCH_ROWS, columns=[*dict.fromkeys(columns)]):
                     for record in batch.to_pylist():
                         number += 1
-                        if text := text_of(record, fields, f"{stream.name}: row {number}"):
-                            yield text
+                        yield text_of(record, fields, f"{stream.name}: row {number}")
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
@@ -156,7 +153,7 @@ def format_of(name: str) -> Format:
     return formats[name]
 
 
-def _fields(text_field: str | None) -> list[str]:
+def field_names(text_field: str | None) -> list[str]:
     """The field names in "a" or "a,b"."""
     return [name.strip() for name in (text_field or DEFAULT_FIELD).split(",")]
 
