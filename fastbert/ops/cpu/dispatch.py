@@ -51,17 +51,22 @@ def _attention_reason(tensors: Tensors, options: Mapping[str, object]) -> str | 
     scale = options.get("scale")
     if isinstance(scale, (int, float)) and not scale > 0:
         return f"scale={scale}: the kernel takes a positive scale. {_TRY}"
-    mask = tensors.get("attention_mask")
-    if mask is not None:
-        if torch.compiler.is_compiling():
-            return f"attention_mask under torch.compile: the kernel must look at its values first. {_TRY}"
-        real = mask != 0
-        if bool((real[:, 1:] & ~real[:, :-1]).any()):
-            return f"attention_mask has a real token after padding: the kernel takes padding at the end. {_TRY}"
     for name in ("cos", "sin"):
         table = tensors.get(name)
         if table is not None and table.requires_grad:
             return f"{name} requires a gradient, which the kernel does not compute. Try: {name}.detach()"
+    return None
+
+
+def mask_reason(mask: Tensor | None) -> str | None:
+    """Why the attention kernel cannot take this attention_mask; the one reason that numbers in a tensor decide."""
+    if mask is None:
+        return None
+    if torch.compiler.is_compiling():
+        return f"attention_mask under torch.compile: the kernel must look at its values first. {_TRY}"
+    real = mask != 0
+    if bool((real[:, 1:] & ~real[:, :-1]).any()):
+        return f"attention_mask has a real token after padding: the kernel takes padding at the end. {_TRY}"
     return None
 
 
