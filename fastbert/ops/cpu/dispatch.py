@@ -3,7 +3,6 @@
 :func:`fastbert.ops.choose` asks before any kernel is called.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -17,10 +16,15 @@ _DTYPES = (torch.float32, torch.bfloat16)
 Tensors = Mapping[str, Tensor | None]
 
 
-@functools.cache
+@torch.compiler.assume_constant_result  # torch.compile calls it once instead of tracing into it
 def _core_reason() -> str | None:
     there, why = status()
     return None if there else f"the C++ core cannot be loaded: {why}. {_TRY}"
+
+
+@torch.compiler.assume_constant_result
+def _is_scalar() -> bool:
+    return compute().cpu_isa() == "scalar"
 
 
 def _common_reason(tensors: Tensors) -> str | None:
@@ -163,7 +167,7 @@ def unsupported_reason(op: str, tensors: Tensors, **options: object) -> str | No
 
 def slower_reason(op: str) -> str | None:
     """Why "auto" leaves ``op`` to PyTorch although a kernel could run, or None; measured, csrc/cpu/README.md."""
-    if compute().cpu_isa() == "scalar":
+    if _is_scalar():
         return "no AVX2 here: the plain loops are slower than PyTorch"
     if op in _EAGER_ONLY and torch.compiler.is_compiling():
         return "torch.compile fuses PyTorch's own form"
