@@ -79,8 +79,10 @@ def attention(
     if q.shape[0] == num_sequences * max_seqlen and k.shape[0] == num_sequences * max_seqlen_k:
         # all of one length: packed is padded
         lengths = max_seqlen, max_seqlen_k, max_seqlen_k
-        padded = (x.unflatten(0, (num_sequences, length)) for x, length in zip((q, k, v), lengths, strict=True))
-        return _padded_attention(*padded, None, *options).reshape(q.shape)
+        padded_q, padded_k, padded_v = (
+            x.unflatten(0, (num_sequences, length)) for x, length in zip((q, k, v), lengths, strict=True)
+        )
+        return _padded_attention(padded_q, padded_k, padded_v, None, *options).reshape(q.shape)
     rows = _padded_rows(cu_seqlens, max_seqlen, q.shape[0])
     rows_k = rows if cu_seqlens_k is cu_seqlens else _padded_rows(cu_seqlens_k, max_seqlen_k, k.shape[0])
     q = _padded(q, rows, num_sequences, max_seqlen)

@@ -46,7 +46,7 @@ def _samples(tensor: Tensor) -> list[tuple[int, int]]:
         return []
     index = np.arange(0, tensor.numel(), max(tensor.numel() // _SAMPLES, 1))[:_SAMPLES]
     offsets = sum(
-        (position * stride for position, stride in zip(np.unravel_index(index, tensor.shape), tensor.stride(), strict=True)),
+        (place * stride for place, stride in zip(np.unravel_index(index, tensor.shape), tensor.stride(), strict=True)),
         np.zeros(len(index), np.int64),
     )  # fmt: skip
     size = tensor.element_size()

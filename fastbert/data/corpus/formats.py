@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from fastbert.data.corpus.compression import ByteStream
+from fastbert.data.corpus.reading import ReadingRules
 from fastbert.data.corpus.records import csv_rows, json_records, missing_field, text_of
 from fastbert.data.corpus.text_blocks import MAX_LINE_BYTES, text_blocks
 from fastbert.system.errors import InputError
@@ -22,23 +23,23 @@ DEFAULT_FIELD = "text"
 
 
 class Format(Protocol):
-    def documents(self, stream: ByteStream, text_field: str | None) -> Iterator[Part]:
+    def documents(self, stream: ByteStream, rules: ReadingRules) -> Iterator[Part]:
         """Yield the documents of a file; long ones in parts."""
         ...
 
-    def chunks(self, stream: ByteStream, text_field: str | None) -> Iterator[str]:
+    def chunks(self, stream: ByteStream, rules: ReadingRules) -> Iterator[str]:
         """Yield the text of a file in large chunks that end between words."""
         ...
 
 
 class TextFormat:
-    """Plain text: a blank line ends a document; its lines are sentences."""
+    """Plain text: a document ends where ``rules`` say, as a rule at a blank line; its lines are sentences."""
 
-    def documents(self, stream: ByteStream, text_field: str | None) -> Iterator[Part]:
+    def documents(self, stream: ByteStream, rules: ReadingRules) -> Iterator[Part]:
         lines: list[str] = []
         num_chars = 0
         continues = inside_line = False
-        for block in text_blocks(stream):
+        for block in text_blocks(stream, rules):
             rows = block.split("\n")
             if not rows[-1]:
                 rows.pop()
@@ -58,8 +59,8 @@ class TextFormat:
         if lines:
             yield lines, continues
 
-    def chunks(self, stream: ByteStream, text_field: str | None) -> Iterator[str]:
-        yield from text_blocks(stream)
+    def chunks(self, stream: ByteStream, rules: ReadingRules) -> Iterator[str]:
+        yield from text_blocks(stream, rules)
 
 
 class RecordFormat:
@@ -69,15 +70,15 @@ class RecordFormat:
         """Yield the text of every record, empty if it has none."""
         raise NotImplementedError
 
-    def documents(self, stream: ByteStream, text_field: str | None) -> Iterator[Part]:
-        for text in self.texts(stream, field_names(text_field)):
-            yield from _parts(text)
+    def documents(self, stream: ByteStream, rules: ReadingRules) -> Iterator[Part]:
+        for text in self.texts(stream, field_names(rules.text_field)):
+            yield from _parts(rules.normalized(text))
 
-    def chunks(self, stream: ByteStream, text_field: str | None) -> Iterator[str]:
+    def chunks(self, stream: ByteStream, rules: ReadingRules) -> Iterator[str]:
         texts: list[str] = []
         num_chars = 0
-        for text in filter(None, self.texts(stream, field_names(text_field))):
-            texts.append(text)
+        for text in filter(None, self.texts(stream, field_names(rules.text_field))):
+            texts.append(rules.normalized(text))
             num_chars += len(text) + 1
             if num_chars >= _CHUNK_CHARS:
                 yield "\n".join(texts)
