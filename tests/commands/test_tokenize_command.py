@@ -81,7 +81,10 @@ def test_special_tokens_in_the_text_are_text(tmp_path, vocabulary):
 @pytest.mark.parametrize(
     ("text", "causes"),
     [
-        ("o gato lê\n" * 20 + unicodedata.normalize("NFD", "a rainha lê um livro\n") * 20, ["decomposed", "--normalize nfc"]),
+        (
+            "o gato lê\n" * 20 + unicodedata.normalize("NFD", "a rainha lê um livro\n") * 20,
+            ["decomposed", "--normalize nfc"],
+        ),
         ("o gato\n" * 20 + "o rei Q ∑\n", ["not in the vocabulary", "Q ∑"]),
         ("o gato\n" * 20 + "a" * 101 + "\n", ["over 100 characters", "--max-word-chars"]),
         ("o gato\n" * 20 + "aeo\n", ['"##" form']),

@@ -5,15 +5,15 @@ import sys
 import unicodedata
 
 import pytest
-
 from corpus_files import write
+from made_up_stores import Words, documents_of, ids
+
 from fastbert.data import Corpus, write_store
 from fastbert.data.corpus import reading, text_blocks
 from fastbert.data.corpus.reading import ReadingRules
 from fastbert.system import native
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
-from made_up_stores import Words, documents_of, ids
 
 ACCENTS = "Não há hesitação: José é um médico.\nA ação começou às três."
 RULES = ("blank", "line", "file", "<|endoftext|>")
@@ -118,7 +118,7 @@ def test_records_are_documents_under_every_rule(tmp_path):
 @pytest.mark.parametrize("rules", [{"documents": ""}, {"documents": "a\nb"}, {"normalize": "nfkc"}])
 def test_rules_that_mean_nothing_are_refused(tmp_path, rules):
     path = write(tmp_path / "a.txt", "a")
-    with pytest.raises(InputError, match="--documents|--normalize"):
+    with pytest.raises(InputError, match=r"--documents|--normalize"):
         Corpus([str(path)], **rules)
 
 
