@@ -72,7 +72,7 @@ def unknown_causes(corpus: Corpus, tokenizer: Tokenizer) -> tuple[Counter[str], 
         for line in chunk[: MAX_EXAMINED_CHARS - examined].split("\n"):
             for word in _unknown_words(line, tokenizer):
                 unknown = [char for char in word if _is_unknown(char, tokenizer)]
-                causes[_cause(word, unknown, tokenizer)] += 1
+                causes[cause_of(word, unknown, tokenizer)] += 1
                 characters.update(unknown)
         examined += len(chunk)
         if examined >= MAX_EXAMINED_CHARS:
@@ -91,7 +91,7 @@ def _is_unknown(text: str, tokenizer: Tokenizer) -> bool:
     return tokenizer.unk_id in ids
 
 
-def _cause(word: str, unknown: list[str], tokenizer: Tokenizer) -> str:
+def cause_of(word: str, unknown: list[str], tokenizer: Tokenizer) -> str:
     limit = tokenizer.options.max_input_chars_per_word
     if len(word) > limit:
         return f"words of over {limit} characters, see --max-word-chars"
