@@ -24,6 +24,7 @@ FLOORS = {
     "fastbert.data.corpus": 1,
     "fastbert.data.batches": 1,
     "fastbert.data.store": 2,
+    "fastbert.inspect": 3,
     "fastbert.data": 3,  # __init__: the names of its packages, imported lazily
     "fastbert.weights": 2,
     "fastbert.optim": 2,

@@ -8,6 +8,7 @@ from fastbert.data.corpus.reading import Normalization
 from fastbert.data.store.token_store import MANIFEST
 from fastbert.data.store.unknown import check_unknown, refuse_unknown
 from fastbert.distributed.world import World
+from fastbert.inspect.clues import quick_findings
 from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
 from fastbert.system.errors import InputError
@@ -157,6 +158,9 @@ def get_store(
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
         if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
             monitor.log(f"warning: {unknown}")
+        for finding in quick_findings(corpus, store.num_documents):
+            if finding.severe:
+                monitor.log(f"warning: {finding}")
         source_files.write(directory, corpus)
     monitor.log(
         f"text: {store.num_tokens:,} tokens in {store.num_sentences:,} lines of {store.num_documents:,} documents"

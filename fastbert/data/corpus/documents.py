@@ -9,6 +9,7 @@ to a temporary file for this. Memory does not grow with the corpus: a document o
 is yielded in parts (``formats.PART_CHARS``).
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -66,6 +67,12 @@ class Corpus:
         self.rules = ReadingRules(text_field, documents, normalize)
         self.sources: list[Source] = find_sources([str(source) for source in sources])
         self._spooled = {source.path: SpooledInput(source) for source in self.sources if source.once}
+
+    def with_rules(self, rules: ReadingRules) -> "Corpus":
+        """The same files, read in another way; not to be closed on its own."""
+        other = copy.copy(self)
+        other.rules = rules
+        return other
 
     def identity(self) -> list[list]:
         """Name, size and modification time (for pipes: checksum) of every source, to recognize a corpus."""

@@ -5,14 +5,14 @@ if the part belongs to the previous document.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from fastbert.data.corpus.columns import arrow_rows, parquet_rows
 from fastbert.data.corpus.compression import ByteStream
 from fastbert.data.corpus.reading import ReadingRules
-from fastbert.data.corpus.records import csv_rows, json_records, missing_field, text_of
+from fastbert.data.corpus.records import Record, csv_rows, json_records, missing_field, text_of
 from fastbert.data.corpus.text_blocks import MAX_LINE_BYTES, text_blocks
-from fastbert.system.errors import InputError
 
 Part = tuple[list[str], bool]
 
@@ -110,36 +110,15 @@ class CsvFormat(RecordFormat):
             yield text_of(dict(zip(header, values, strict=True)), fields, f"{stream.name}: line {line}")
 
 
-class ParquetFormat(RecordFormat):
+class ColumnFormat(RecordFormat):
     """Columns of text, read in batches of rows."""
 
-    BATCH_ROWS = 1024
+    def __init__(self, rows: Callable[[ByteStream, Sequence[str]], Iterator[tuple[str, Record]]]):
+        self.rows = rows
 
     def texts(self, stream: ByteStream, fields: Sequence[str]) -> Iterator[str]:
-        try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError:
-            raise InputError(
-                f'{stream.name}: reading .parquet requires pyarrow. Try: pip install "fastbert[data]"'
-            ) from None
-        number = 0
-        try:
-            with stream.seekable() as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-                names = parquet.schema_arrow.names
-                columns = [field if field in names else field.split(".")[0] for field in fields]
-                for field, column in zip(fields, columns, strict=True):
-                    if column not in names:
-                        raise missing_field(field, names, f"{stream.name}: the schema")
-                for batch in parquet.iter_batches(self.BATCH_ROWS, columns=[*dict.fromkeys(columns)]):
-                    for record in batch.to_pylist():
-                        number += 1
-                        yield text_of(record, fields, f"{stream.name}: row {number}")
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{stream.name}: after row {number}: not a Parquet file, or damaged ({reason}). Try: get the file again"
-            ) from None
+        for where, record in self.rows(stream, fields):
+            yield text_of(record, fields, where)
 
 
 def format_of(name: str) -> Format:
@@ -149,7 +128,8 @@ def format_of(name: str) -> Format:
         "jsonl": JsonFormat(),
         "csv": CsvFormat("csv"),
         "tsv": CsvFormat("tsv"),
-        "parquet": ParquetFormat(),
+        "parquet": ColumnFormat(parquet_rows),
+        "arrow": ColumnFormat(arrow_rows),
     }
     return formats[name]
 

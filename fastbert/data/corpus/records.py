@@ -282,8 +282,18 @@ def _value(record: Record, field: str, where: str) -> Any:
 
 
 def missing_field(field: str, names: Iterable[str], where: str) -> InputError:
-    found = ", ".join(map(repr, names)) or "none"
+    found = ", ".join(map(repr, _nested(names))) or "none"
     return InputError(f"{where}: has no field {field!r}; its fields: {found}. Try: --text-field with one of them")
+
+
+def _nested(names: Iterable[str] | Record) -> Iterator[str]:
+    """The names of fields, with those of objects within as "a.b"."""
+    for name in names:
+        value = names[name] if isinstance(names, dict) else None
+        if isinstance(value, dict) and value:
+            yield from (f"{name}.{inner}" for inner in _nested(value))
+        else:
+            yield name
 
 
 def _text(value: Any, field: str, where: str) -> str:

@@ -24,7 +24,19 @@ FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
+# endings of files that hold text, but not as text -> what they are, and what to try
+_MARKUP = "is markup, whose tags would be learned as words. Try: save its text as a .txt file"
+_ARCHIVE = "is an archive. Try: unpack it, and name the folder"
+_OFFICE = "is a document with its layout. Try: save its text as a .txt file"
+NOT_TEXT = {
+    **dict.fromkeys((".html", ".htm", ".xhtml", ".xml"), _MARKUP),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar"), _ARCHIVE),
+    **dict.fromkeys((".docx", ".doc", ".odt", ".rtf", ".epub", ".pdf"), _OFFICE),
+}
+# beside the .arrow files of `datasets.save_to_disk`
+_DATASET_FILES = {"dataset_info.json", "state.json", "dataset_dict.json"}
 BUNDLED = ("pt", "en")
 BUNDLED_PREFIX = "bundled:"
 STANDARD_INPUT = "-"
@@ -144,6 +156,7 @@ def _file(name: str, path: str, named: bool = True) -> Source:
     except OSError as error:
         raise InputError(unreadable(name, error)) from None
     pipe = not stat.S_ISREG(facts.st_mode)
+    refuse_other(name)
     if named and not pipe and facts.st_size == 0:
         raise InputError(f"{name}: is empty. Try: add text, or omit the file")
     format, compression = endings(path)
@@ -155,12 +168,28 @@ def _folder(name: str, path: str) -> list[Source]:
     found = []
     for here, folders, files in os.walk(path, onerror=_raise_unreadable):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
+        if is_dataset(files):
+            files = [f for f in files if f not in _DATASET_FILES]
         found += [os.path.join(here, f) for f in files if not f.startswith(".") and endings(f)[0]]
     if not found:
         raise InputError(
             f"{name}: no file in this folder has a known ending. Try: {' '.join(FORMATS)}, also with .gz …"
         )
     return [_file(p, p, named=False) for p in sorted(found)]
+
+
+def is_dataset(files: list[str]) -> bool:
+    """Whether a folder with these files was written by ``datasets.save_to_disk``."""
+    return "dataset_dict.json" in files or {"dataset_info.json", "state.json"} <= set(files)
+
+
+def refuse_other(name: str) -> None:
+    """Raise InputError for a file that is not text, by its ending."""
+    stem, ending = os.path.splitext(name.lower())
+    if ending in COMPRESSIONS:
+        ending = os.path.splitext(stem)[1]
+    if ending in NOT_TEXT:
+        raise InputError(f"{name}: {NOT_TEXT[ending]}")
 
 
 def _raise_unreadable(error: OSError) -> None:
@@ -214,6 +243,7 @@ def _in_folder(folder: str, path: str) -> bool:
 
 def _remote_file(name: str, path: str, named: bool, filesystem: Any) -> Source:
     size = filesystem.info(path).get("size")
+    refuse_other(name)
     if named and size == 0:
         raise InputError(f"{name}: is empty. Try: add text, or omit the file")
     format, compression = endings(path)

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections import Counter
+from typing import Literal
 
 from fastbert.data.corpus.documents import Corpus
 from fastbert.data.store.token_store import TokenStore
@@ -13,6 +14,11 @@ MIN_REPORTED_SHARE = 0.01  # of the tokens
 MIN_REFUSED_SHARE = 0.5
 MAX_EXAMINED_CHARS = 2 << 20  # from the start of the corpus
 _SHOWN_CHARACTERS = 8
+# the other form of a word that the vocabulary can spell
+_FORMS: dict[Literal["NFC", "NFD"], str] = {
+    "NFC": "decomposed accents, which --normalize nfc composes",
+    "NFD": "composed accents, which --normalize none keeps apart if the text has them so",
+}
 
 
 def check_unknown(store: TokenStore, corpus: Corpus, tokenizer: Tokenizer, *, allowed: bool) -> str:
@@ -66,7 +72,7 @@ def unknown_causes(corpus: Corpus, tokenizer: Tokenizer) -> tuple[Counter[str], 
         for line in chunk[: MAX_EXAMINED_CHARS - examined].split("\n"):
             for word in _unknown_words(line, tokenizer):
                 unknown = [char for char in word if _is_unknown(char, tokenizer)]
-                causes[_cause(word, unknown, tokenizer)] += 1
+                causes[cause_of(word, unknown, tokenizer)] += 1
                 characters.update(unknown)
         examined += len(chunk)
         if examined >= MAX_EXAMINED_CHARS:
@@ -85,13 +91,13 @@ def _is_unknown(text: str, tokenizer: Tokenizer) -> bool:
     return tokenizer.unk_id in ids
 
 
-def _cause(word: str, unknown: list[str], tokenizer: Tokenizer) -> str:
+def cause_of(word: str, unknown: list[str], tokenizer: Tokenizer) -> str:
     limit = tokenizer.options.max_input_chars_per_word
     if len(word) > limit:
         return f"words of over {limit} characters, see --max-word-chars"
-    composed = unicodedata.normalize("NFC", word)
-    if composed != word and not _is_unknown(composed, tokenizer):
-        return "decomposed accents, which --normalize nfc composes"
+    for form, cause in _FORMS.items():
+        if (other := unicodedata.normalize(form, word)) != word and not _is_unknown(other, tokenizer):
+            return cause
     if unknown:
         return "characters that are not in the vocabulary"
     return 'letters without a "##" form in the vocabulary'

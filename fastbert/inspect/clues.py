@@ -1,0 +1,157 @@
+"""What the beginning of a text gives away: where documents seem to end, accents, markup, special tokens.
+
+Reads a few megabytes of each file, as they are in the file; ``python -m fastbert.train`` does so too.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from fastbert.data.corpus.documents import Corpus
+from fastbert.data.corpus.reading import ReadingRules
+from fastbert.data.corpus.sources import Source
+from fastbert.inspect.findings import Finding
+from fastbert.system.errors import InputError
+from fastbert.text.word_counts import SPECIAL_TOKENS
+
+MAX_CHARS = 16 << 20  # of all files
+MAX_CHARS_OF_A_FILE = 2 << 20
+MIN_UNDIVIDED_LINES = 100  # of a text without a blank line
+MIN_MARKUP_SHARE = 0.05  # of the characters, in tags
+SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|endofdoc|>", "</s>", "<s>", "<eos>", "[EOS]", "<doc>", "</doc>")
+_TAG = re.compile(r"</?[a-zA-Z][^<>\n]{0,200}>")
+_ENTITY = re.compile(r"&(?:[a-z]{2,8}|#\d{2,5});")
+# a line of only signs, such as ***** or =====
+_RULE = re.compile(r"^([^\w\s])\1{2,}$", re.MULTILINE)
+
+
+@dataclass
+class Clues:
+    """Counts in the text that was read."""
+
+    chars: int = 0
+    lines: int = 0
+    blank_lines: int = 0
+    decomposed: int = 0  # characters that composition would save
+    special_tokens: Counter[str] = field(default_factory=Counter)
+    separators: Counter[str] = field(default_factory=Counter)
+    markup_chars: int = 0
+    entities: int = 0
+    rules: Counter[str] = field(default_factory=Counter)
+    plain_text: bool = False  # some of it is not from records
+
+    def add(self, text: str) -> None:
+        self.chars += len(text)
+        self.decomposed += len(text) - len(_NFC.normalized(text))
+        for token in SPECIAL_TOKENS:
+            self.special_tokens[token] += text.count(token)
+        for separator in SEPARATORS:
+            self.separators[separator] += text.count(separator)
+        if "<" in text:
+            self.markup_chars += sum(len(tag) for tag in _TAG.findall(text) if tag not in SEPARATORS)
+        if "&" in text:
+            self.entities += len(_ENTITY.findall(text))
+
+    def add_plain(self, text: str) -> None:
+        self.plain_text = True
+        self.add(text)
+        rows = text.removesuffix("\n").split("\n")
+        self.lines += len(rows)
+        self.blank_lines += sum(not row or row.isspace() for row in rows)
+        self.rules.update(match.group() for match in _RULE.finditer(text))
+
+
+_NFC = ReadingRules()
+
+
+def read_clues(corpus: Corpus) -> Clues:
+    """Read the beginning of the files, spread over the corpus; files that cannot be read are passed over."""
+    clues = Clues()
+    raw = corpus.with_rules(replace(corpus.rules, documents="blank", normalize="none"))
+    step = max(1, len(corpus.sources) * MAX_CHARS_OF_A_FILE // MAX_CHARS)
+    for source in corpus.sources[::step]:
+        if clues.chars >= MAX_CHARS:
+            break
+        try:
+            _read(raw, source, clues)
+        except InputError:  # reported by whoever reads all of it
+            continue
+    return clues
+
+
+def _read(corpus: Corpus, source: Source, clues: Clues) -> None:
+    end = clues.chars + MAX_CHARS_OF_A_FILE
+    for _, raw in corpus.raw_parts([source]):
+        if isinstance(raw, bytes):
+            clues.add_plain(raw.decode())
+        else:
+            clues.add("\n".join(raw[0]))
+        if clues.chars >= end:
+            break
+
+
+def findings(clues: Clues, rules: ReadingRules, num_documents: int) -> list[Finding]:
+    """What the clues mean for training."""
+    return [*_about_documents(clues, rules, num_documents), *_about_characters(clues, rules)]
+
+
+def _about_documents(clues: Clues, rules: ReadingRules, num_documents: int) -> list[Finding]:
+    found = []
+    separator, count = clues.separators.most_common(1)[0] if clues.separators else ("", 0)
+    if count and rules.documents != separator:
+        found.append(
+            Finding(
+                "separators",
+                f"{separator} stands {count:,} times in the text and is read as words",
+                f"--documents '{separator}', if it ends a document",
+            )
+        )
+    elif clues.plain_text and rules.documents == "blank":
+        rule, times = clues.rules.most_common(1)[0] if clues.rules else ("", 0)
+        if times > 1 and times > clues.blank_lines:
+            found.append(
+                Finding("separators", f"lines of only {rule[:8]} stand {times:,} times", f"--documents '{rule}'")
+            )
+        elif num_documents == 1 and clues.lines >= MIN_UNDIVIDED_LINES and not clues.blank_lines:
+            found.append(
+                Finding(
+                    "one document",
+                    f"no blank line separates documents: {clues.lines:,} lines are one document, and sequences run "
+                    "across them",
+                    "--documents line, if the lines are unrelated",
+                )
+            )
+    return found
+
+
+def _about_characters(clues: Clues, rules: ReadingRules) -> list[Finding]:
+    found = []
+    if clues.decomposed > 0:
+        what = f"{clues.decomposed:,} accents are decomposed, separate from their letters"
+        if rules.normalize == "nfc":
+            found.append(Finding("decomposed accents", f"{what}; they are composed on reading", "", severe=False))
+        else:
+            found.append(Finding("decomposed accents", what, "--normalize nfc"))
+    tokens = {token: count for token, count in clues.special_tokens.items() if count}
+    if tokens:
+        listed = ", ".join(f"{token} {count:,} times" for token, count in tokens.items())
+        found.append(
+            Finding(
+                "special tokens in the text",
+                f"{listed}, read as ordinary text",
+                "remove them, or replace them by line feeds",
+                severe=False,
+            )
+        )
+    if clues.chars and clues.markup_chars / clues.chars >= MIN_MARKUP_SHARE:
+        share = clues.markup_chars / clues.chars
+        found.append(Finding("markup", f"{share:.0%} of the text is tags such as <p>", "extract the text"))
+    elif clues.entities > 20 and clues.entities * 200 > clues.chars:
+        found.append(Finding("markup", f"{clues.entities:,} HTML entities such as &amp;", "decode them"))
+    return found
+
+
+def quick_findings(corpus: Corpus, num_documents: int) -> Sequence[Finding]:
+    """What can be said at little cost: the cheap part of ``python -m fastbert.inspect``."""
+    return findings(read_clues(corpus), corpus.rules, num_documents)
