@@ -3,8 +3,6 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +11,7 @@ from fastbert.data import Corpus, TokenStore, merge_stores, write_store
 from fastbert.data.store.unknown import check_unknown
 from fastbert.system.cli import run, unset
 from fastbert.system.errors import InputError
+from fastbert.system.progress import shown_progress
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,11 @@ def tokenize(options: TokenizeOptions) -> TokenStore:
     tokenizer = Tokenizer.load(options.tokenizer, max_input_chars_per_word=options.max_word_chars)
     output = options.output if count == 1 else options.output / f"part-{index + 1}-of-{count}"
     corpus = Corpus(options.data, options.text_field, options.documents, options.normalize)
-    with corpus, shown_progress() as progress:
-        store = write_store(output, corpus, tokenizer, threads=options.threads, progress=progress, shard=(index, count))
+    with corpus, shown_progress() as show:
+        store = write_store(
+            output, corpus, tokenizer, threads=options.threads, shard=(index, count),
+            progress=lambda tokens, documents: show(f"{tokens:,} tokens, {documents:,} documents"),
+        )  # fmt: skip
         if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
             print(f"warning: {unknown}", file=sys.stderr)
     tokenizer.save(output)  # makes the store self-contained
@@ -102,21 +104,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise InputError(f"--shard {text}: expected i/n with i from 1 to n. Try: 1/4, 2/4, 3/4 and 4/4")
     return int(found[1]) - 1, int(found[2])
-
-
-@contextmanager
-def shown_progress() -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress line while the store grows; nothing if standard error is not a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda tokens, documents: bar.update(task, description=f"{tokens:,} tokens, {documents:,} documents")
 
 
 if __name__ == "__main__":

@@ -67,17 +67,17 @@ class RecordFormat:
     """Records with text fields: each record is a document, the lines of its text are sentences; null is no document."""
 
     def texts(self, stream: ByteStream, fields: Sequence[str]) -> Iterator[str]:
-        """Yield the text of every record that has any."""
+        """Yield the text of every record, empty if it has none."""
         raise NotImplementedError
 
     def documents(self, stream: ByteStream, rules: ReadingRules) -> Iterator[Part]:
-        for text in self.texts(stream, _fields(rules.text_field)):
+        for text in self.texts(stream, field_names(rules.text_field)):
             yield from _parts(rules.normalized(text))
 
     def chunks(self, stream: ByteStream, rules: ReadingRules) -> Iterator[str]:
         texts: list[str] = []
         num_chars = 0
-        for text in self.texts(stream, _fields(rules.text_field)):
+        for text in filter(None, self.texts(stream, field_names(rules.text_field))):
             texts.append(rules.normalized(text))
             num_chars += len(text) + 1
             if num_chars >= _CHUNK_CHARS:
@@ -92,8 +92,7 @@ class JsonFormat(RecordFormat):
 
     def texts(self, stream: ByteStream, fields: Sequence[str]) -> Iterator[str]:
         for where, record in json_records(stream):
-            if text := text_of(record, fields, where):
-                yield text
+            yield text_of(record, fields, where)
 
 
 class CsvFormat(RecordFormat):
@@ -108,8 +107,7 @@ class CsvFormat(RecordFormat):
         if missing := [field for field in fields if header and field not in header]:
             raise missing_field(missing[0], header, f"{stream.name}: the header")
         for line, values in rows:
-            if text := text_of(dict(zip(header, values, strict=True)), fields, f"{stream.name}: line {line}"):
-                yield text
+            yield text_of(dict(zip(header, values, strict=True)), fields, f"{stream.name}: line {line}")
 
 
 class ColumnFormat(RecordFormat):
@@ -120,8 +118,7 @@ class ColumnFormat(RecordFormat):
 
     def texts(self, stream: ByteStream, fields: Sequence[str]) -> Iterator[str]:
         for where, record in self.rows(stream, fields):
-            if text := text_of(record, fields, where):
-                yield text
+            yield text_of(record, fields, where)
 
 
 def format_of(name: str) -> Format:
@@ -137,7 +134,7 @@ def format_of(name: str) -> Format:
     return formats[name]
 
 
-def _fields(text_field: str | None) -> list[str]:
+def field_names(text_field: str | None) -> list[str]:
     """The field names in "a" or "a,b"."""
     return [name.strip() for name in (text_field or DEFAULT_FIELD).split(",")]
 
