@@ -58,6 +58,7 @@ CASES = {
     "separators": ("a.txt", SEPARATED, "special tokens in the text", "[SEP] 200 times"),
     "decomposed": ("a.txt", unicodedata.normalize("NFD", ACCENTS * 200), "decomposed accents", "2,600 accents"),
     "one paragraph": ("a.txt", "Era conveniente ao romance que o leitor ficasse. " * 20, "little text", "1 lines"),
+    "one line": ("a.txt", ACCENTS * 200, "one line", "held out"),
     "a line each": ("a.txt", "\n".join(sentences(900)), "one document", "--documents line"),
     "endoftext": ("a.txt", "\n<|endoftext|>\n".join(documents(9)), "separators", "--documents '<|endoftext|>'"),
     "stars": ("a.txt", "\n*****\n".join(documents(200)), "separators", "--documents '*****'"),
