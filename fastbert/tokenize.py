@@ -26,12 +26,12 @@ class TokenizeOptions:
     """Output directory of the store (with --shard: of the parts)."""
     data: tuple[str, ...] = ()
     """Files, folders, globs, URLs, "-" for standard input, or bundled:pt and bundled:en. Formats by ending: .txt .jsonl
-    .csv .tsv .parquet, each also .gz .xz .bz2 .zst."""
+    .csv .tsv .parquet .arrow, each also .gz .xz .bz2 .zst."""
     tokenizer: Annotated[Path | None, unset("DIR")] = None
     """Directory with the vocab.txt of the tokenizer, for example a run."""
     text_field: Annotated[str | None, unset("NAME")] = None
-    """Field with the text in .json, .jsonl, .csv, .tsv and .parquet; default "text". "a.b" is field b of the object in
-    field a; "a,b" joins two fields."""
+    """Field with the text in records; default "text". "a.b" is field b of the object in field a; "a,b" joins two
+    fields."""
     documents: str = "blank"
     """What ends a document of plain text: a blank line, every line (line), only the file (file), or a separator, such
     as "<|endoftext|>". Records are always documents."""

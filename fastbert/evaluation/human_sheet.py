@@ -89,15 +89,15 @@ class Sheet:
             ],
             "items": [{"id": i.id, "source": i.source, "text": i.text} for i in self.items],
         }  # fmt: skip
-        body = html_page.asset("fastbert.evaluation", "sheet.html")
+        body = html_page.asset("fastbert.evaluation", "human_sheet.html")
         for name, text in {"title": self.title, **words}.items():
             body = body.replace("{{" + name + "}}", html_page.escape(text))
         return html_page.page(
             self.title,
             body + html_page.data_block("data", data),
             language=self.language,
-            style=html_page.asset("fastbert.evaluation", "sheet.css"),
-            script=html_page.asset("fastbert.evaluation", "sheet.js"),
+            style=html_page.asset("fastbert.evaluation", "human_sheet.css"),
+            script=html_page.asset("fastbert.evaluation", "human_sheet.js"),
         )
 
 

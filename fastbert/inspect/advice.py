@@ -99,6 +99,9 @@ def _about_words(found: Survey, spelling: Spelling) -> list[Finding]:
     if 0 < spelling.tokens < LITTLE_TOKENS:
         what = f"{spelling.tokens:,} tokens in {found.num_lines:,} lines: the model is evaluated on the same text"
         result.append(Finding("little text", what, "more text, or --eval-data", severe=False))
+    elif found.num_lines == 1:
+        what = f"the text is one line of {spelling.tokens:,} tokens: nothing can be held out for evaluation"
+        result.append(Finding("one line", what, "a sentence in each line, or --eval-data", severe=False))
     if spelling.long_words and spelling.long_words >= MIN_UNKNOWN_SHARE * spelling.tokens:
         len_longest = max((len(word) for word, _ in found.word_counts.items()), default=0)
         longest = f"up to {len_longest:,}" if not found.long_words else "over 1,000"

@@ -11,7 +11,6 @@ import string
 import zlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
 
 MAX_LINES = 1 << 20  # distinct lines in the table, some 300 MB
 MIN_SHARED = 0.8  # of a document's lines are those of one other document: a near-duplicate
@@ -23,7 +22,8 @@ _IGNORED = (string.digits + string.punctuation + string.whitespace).encode()
 _LOWER = bytes(range(256)).lower()
 
 
-class RepeatedLine(NamedTuple):
+@dataclass(frozen=True)
+class RepeatedLine:
     text: str
     count: int
     documents: int

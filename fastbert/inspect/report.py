@@ -89,7 +89,7 @@ class Report:
                 "near_duplicate_lines": lines.near_duplicate_share(),
                 "duplicate_documents": lines.exact_documents,
                 "near_duplicate_documents": lines.near_documents,
-                "boilerplate": [line._asdict() for line in lines.boilerplate()],
+                "boilerplate": [asdict(line) for line in lines.boilerplate()],
                 "heldout_overlap": lines.overlap_share(),
             },
             "longest_documents": [

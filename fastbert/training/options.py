@@ -32,12 +32,13 @@ class TrainOptions:
 
     data: list[str] = field(default_factory=lambda: ["bundled:pt"])
     """Files, globs, directories, URLs, "-" (standard input), bundled:pt or bundled:en. Blank lines separate documents
-    in .txt; .jsonl, .csv, .tsv and .parquet need --text-field; all may be compressed (.gz, .xz, .bz2, .zst). Or one
-    directory written by `python -m fastbert.tokenize`, used with its vocabulary."""
+    in .txt; records (.jsonl, .json, .csv, .tsv, .parquet, .arrow) need --text-field; all may be compressed (.gz, .xz,
+    .bz2, .zst). Look first with `python -m fastbert.inspect`. Or one directory written by `python -m
+    fastbert.tokenize`, used with its vocabulary."""
     output: Annotated[str | None, unset("DIR")] = None
     """Run directory (default: the next free of runs/001, runs/002 …)."""
     text_field: Annotated[str | None, unset("NAME")] = None
-    """Text field of .jsonl, .csv, .tsv and .parquet (default: "text")."""
+    """Text field of records (default: "text"). "a.b" is field b of the object in field a; "a,b" joins two fields."""
     documents: str = "blank"
     """What ends a document of plain text: a blank line, every line (line), only the file (file), or a separator, such
     as "<|endoftext|>". Records are always documents."""

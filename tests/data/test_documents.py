@@ -326,7 +326,8 @@ def test_urls(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("package", "name"), [("zstandard", "a.txt.zst"), ("pyarrow", "a.parquet"), ("fsspec", "memory://a.txt")]
+    ("package", "name"),
+    [("zstandard", "a.txt.zst"), ("pyarrow", "a.parquet"), ("pyarrow", "a.arrow"), ("fsspec", "memory://a.txt")],
 )
 def test_missing_optional_package_names_the_remedy(tmp_path, package, name):
     write(tmp_path / name, b"x") if "://" not in name else None

@@ -193,3 +193,42 @@ def test_quotes_in_tab_separated_files(tmp_path, name, rows, expected):
     (tmp_path / "f.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n", encoding="utf-8")
     found = [(record["text"], record["label"]) for _, record in records.read_records(str(tmp_path / "f.tsv"))]
     assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["stream", "file"])
+def test_arrow_files_and_folders_of_save_to_disk(tmp_path, kind):
+    pa = pytest.importorskip("pyarrow", reason="writes the Arrow file of this test")
+    rows = [{"text": f"documento {i}\nlinha", "label": i, "doc": {"lines": [f"a {i}", "b"]}} for i in range(3000)]
+    table = pa.Table.from_pylist(rows)
+    for split in ("train", "test"):
+        folder = tmp_path / "dataset" / split
+        folder.mkdir(parents=True)
+        path = folder / "data-00000-of-00001.arrow"
+        with (pa.ipc.new_stream if kind == "stream" else pa.ipc.new_file)(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=1500)
+        for name in ("dataset_info.json", "state.json"):
+            (folder / name).write_text('{"_data_files": []}')
+    (tmp_path / "dataset" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    expected = [row["text"].split("\n") for row in rows]
+    assert read(path) == expected and read(tmp_path / "dataset") == expected * 2
+    assert read(path, text_field="doc.lines") == [row["doc"]["lines"] for row in rows]
+    assert "'label'" in fault(path, text_field="body")
+    path.write_bytes(path.read_bytes()[:2000])
+    assert "row" in fault(path) and "Arrow" in fault(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("a.html", "markup"), ("a.XML.gz", "markup"), ("a.zip", "archive"), ("a.tar.gz", "archive"), ("a.pdf", "layout")],
+)
+def test_files_that_are_no_text_are_refused_by_their_ending(tmp_path, name, word):
+    write(tmp_path / name, b"<p>text</p>")
+    message = fault(tmp_path / name)
+    assert str(tmp_path / name) in message and word in message and "Try: " in message
+    write(tmp_path / "a.txt", "text")
+    assert read(tmp_path) == [["text"]], "passed over in a folder"
+
+
+def test_fields_within_objects_are_named(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"doc": {"body": {"en": "a"}, "id": 1}, "title": "t"}\n')
+    assert "'doc.body.en', 'doc.id', 'title'" in fault(path)
