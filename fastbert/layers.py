@@ -5,6 +5,9 @@ A hidden state is packed (T, D) when ``cu_seqlens`` and ``max_seqlen`` are given
 ``attention_mask`` (B, L), non-zero = real token.
 """
 
+from functools import partial
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,8 +15,11 @@ from torch import Tensor, nn
 from fastbert import ops
 from fastbert.config import BertConfig
 from fastbert.ops.modules import add_norm, all_stock, fused_layer, project_and_activate
-from fastbert.reference import rotary_tables
+from fastbert.reference import attention_weights, rotary_tables
 from fastbert.weights import torch_layers
+
+Device = torch.device | str | int | None
+Dtype = torch.dtype | None
 
 
 class Embeddings(nn.Module):
@@ -22,13 +28,13 @@ class Embeddings(nn.Module):
     Reference: Devlin et al., BERT, 2019, section 3.
     """
 
-    def __init__(self, config: BertConfig, impl: str = "auto"):
+    def __init__(self, config: BertConfig, impl: str = "auto", *, device: Device = None, dtype: Dtype = None):
         super().__init__()
-        width = config.hidden_size
-        self.word = nn.Embedding(config.padded_vocab_size, width)
-        self.position = nn.Embedding(config.max_position_embeddings, width) if config.position == "learned" else None
-        self.token_type = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.bias)
+        width, new = config.hidden_size, partial(nn.Embedding, device=device, dtype=dtype)
+        self.word = new(config.padded_vocab_size, width)
+        self.position = new(config.max_position_embeddings, width) if config.position == "learned" else None
+        self.token_type = new(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.bias, device=device, dtype=dtype)
         self.dropout_p = config.hidden_dropout_prob
         self.impl = impl
 
@@ -74,6 +80,8 @@ class Embeddings(nn.Module):
 class MultiHeadAttention(nn.Module):
     """Self-attention with one fused projection for queries, keys and values (rows [Q | K | V], each (N, H)).
 
+    ``batch_first=False``: padded hidden states are (L, B, D), as nn.MultiheadAttention's default has them.
+
     Reference: Vaswani et al., Attention Is All You Need, 2017, section 3.2.
     """
 
@@ -86,13 +94,16 @@ class MultiHeadAttention(nn.Module):
         dropout_p: float = 0.0,
         window: int | None = None,
         impl: str = "auto",
+        batch_first: bool = True,
+        device: Device = None,
+        dtype: Dtype = None,
     ):
         super().__init__()
         if hidden_size % num_heads:
             raise ValueError(f"hidden_size={hidden_size} is not divisible by num_heads={num_heads}")
-        self.num_heads, self.head_dim = num_heads, hidden_size // num_heads
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
-        self.out = nn.Linear(hidden_size, hidden_size, bias=bias)
+        self.num_heads, self.head_dim, self.batch_first = num_heads, hidden_size // num_heads, batch_first
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=bias, device=device, dtype=dtype)
+        self.out = nn.Linear(hidden_size, hidden_size, bias=bias, device=device, dtype=dtype)
         self.dropout_p, self.window, self.impl = dropout_p, window, impl
 
     def forward(
@@ -105,19 +116,31 @@ class MultiHeadAttention(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         bias: Tensor | None = None,
         rows: Tensor | None = None,
-    ) -> Tensor:
+        need_weights: bool = False,
+    ):
         """(T, D) packed or (B, L, D) padded → the same shape; ``rotary``: (cos, sin), each (…, H / 2).
 
         ``rows`` (M,) int64, distinct, packed call only: return only these rows, (M, D).
+        ``need_weights``, padded call only: return also the attention weights (B, N, L, L), without dropout.
         """
-        qkv = self.qkv(hidden).unflatten(-1, (3, self.num_heads, self.head_dim))  # (…, 3, N, H)
+        if need_weights and (cu_seqlens is not None or rows is not None):
+            raise ValueError("need_weights=True: packed sequences have no (B, N, L, L) weights. Try: a padded call")
+        time_first = cu_seqlens is None and not self.batch_first
+        qkv = self.qkv(hidden.transpose(0, 1) if time_first else hidden)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, self.head_dim))  # (…, 3, N, H)
+        options: dict[str, Any] = {
+            "rotary": rotary,
+            "attention_mask": attention_mask,
+            "window": self.window,
+            "bias": bias,
+        }
         context = ops.qkv_attention(
             qkv, cu_seqlens, max_seqlen,
-            rotary=rotary, attention_mask=attention_mask, window=self.window, bias=bias,
-            dropout_p=self.dropout_p if self.training else 0.0, impl=self.impl,
-        )  # fmt: skip
-        context = context.flatten(-2)
-        return self.out(context if rows is None else context.index_select(0, rows))
+            **options, dropout_p=self.dropout_p if self.training else 0.0, impl=self.impl,
+        ).flatten(-2)  # fmt: skip
+        out = self.out(context if rows is None else context.index_select(0, rows))
+        out = out.transpose(0, 1) if time_first else out
+        return (out, attention_weights(qkv, **options)) if need_weights else out
 
     @classmethod
     def from_torch(cls, module: nn.MultiheadAttention, impl: str = "auto") -> "MultiHeadAttention":
@@ -144,10 +167,12 @@ class FeedForward(nn.Module):
         bias: bool = True,
         approximate: str = "none",
         impl: str = "auto",
+        device: Device = None,
+        dtype: Dtype = None,
     ):
         super().__init__()
-        self.up = nn.Linear(hidden_size, intermediate_size * (2 if glu else 1), bias=bias)
-        self.down = nn.Linear(intermediate_size, hidden_size, bias=bias)
+        self.up = nn.Linear(hidden_size, intermediate_size * (2 if glu else 1), bias=bias, device=device, dtype=dtype)
+        self.down = nn.Linear(intermediate_size, hidden_size, bias=bias, device=device, dtype=dtype)
         self.glu, self.approximate, self.impl = glu, approximate, impl
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -161,9 +186,12 @@ class EncoderLayer(nn.Module):
     Reference: Vaswani et al. 2017 (post); Xiong et al., On Layer Normalization in the Transformer, 2020 (pre).
     """
 
-    def __init__(self, config: BertConfig, index: int = 0, impl: str = "auto"):
+    def __init__(
+        self, config: BertConfig, index: int = 0, impl: str = "auto", *, device: Device = None, dtype: Dtype = None
+    ):
         super().__init__()
-        width, eps, bias = config.hidden_size, config.layer_norm_eps, config.bias
+        width, bias = config.hidden_size, config.bias
+        new_norm = partial(nn.LayerNorm, width, config.layer_norm_eps, bias=bias, device=device, dtype=dtype)
         self.pre = config.norm == "pre"
         self.attention = MultiHeadAttention(
             width,
@@ -172,10 +200,12 @@ class EncoderLayer(nn.Module):
             dropout_p=config.attention_probs_dropout_prob,
             window=None if config.is_global_layer(index) else config.window,
             impl=impl,
+            device=device,
+            dtype=dtype,
         )
         # the embeddings' LayerNorm already normalises what layer 0 reads (as ModernBERT has it)
         skip_first = self.pre and index == 0
-        self.attention_norm = None if skip_first else nn.LayerNorm(width, eps=eps, bias=bias)
+        self.attention_norm = None if skip_first else new_norm()
         self.feed_forward = FeedForward(
             width,
             config.intermediate_size,
@@ -183,8 +213,10 @@ class EncoderLayer(nn.Module):
             bias=bias,
             approximate=config.gelu_approximate,
             impl=impl,
+            device=device,
+            dtype=dtype,
         )
-        self.feed_forward_norm = nn.LayerNorm(width, eps=eps, bias=bias)
+        self.feed_forward_norm = new_norm()
         self.dropout_p, self.impl = config.hidden_dropout_prob, impl
 
     def _parts(self) -> tuple[tuple[nn.Module, type[nn.Module]], ...]:
@@ -241,12 +273,13 @@ class EncoderLayer(nn.Module):
 class Encoder(nn.Module):
     """A stack of :class:`EncoderLayer`, with rotary tables and the final LayerNorm where the architecture has them."""
 
-    def __init__(self, config: BertConfig, impl: str = "auto"):
+    def __init__(self, config: BertConfig, impl: str = "auto", *, device: Device = None, dtype: Dtype = None):
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList([EncoderLayer(config, i, impl) for i in range(config.num_hidden_layers)])
-        pre = config.norm == "pre"
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.bias) if pre else None
+        new = partial(EncoderLayer, config, impl=impl, device=device, dtype=dtype)
+        self.layers = nn.ModuleList([new(i) for i in range(config.num_hidden_layers)])
+        norm = partial(nn.LayerNorm, config.hidden_size, config.layer_norm_eps, bias=config.bias)
+        self.norm = norm(device=device, dtype=dtype) if config.norm == "pre" else None
 
     def _rotary(self, position_ids: Tensor, dtype: torch.dtype) -> dict[bool, tuple[Tensor, Tensor] | None]:
         """Tables for global (True) and local (False) layers, whose base frequency may differ."""

@@ -67,7 +67,7 @@ def attention(
                 attention_mask=attention_mask, window=window, bias=bias, scale=scale, dropout_p=dropout_p,
                 is_causal=is_causal, cu_seqlens_k=cu_seqlens_k, max_seqlen_k=max_seqlen_k,
             )  # fmt: skip
-    options = window, bias, 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale, dropout_p, is_causal
+    options = window, bias, 1.0 / math.sqrt(max(q.shape[-1], 1)) if scale is None else scale, dropout_p, is_causal
     if cu_seqlens is None:
         return _padded_attention(q, k, v, attention_mask, *options)
 
@@ -78,11 +78,9 @@ def attention(
     num_sequences = cu_seqlens.shape[0] - 1
     if q.shape[0] == num_sequences * max_seqlen and k.shape[0] == num_sequences * max_seqlen_k:
         # all of one length: packed is padded
-        lengths = max_seqlen, max_seqlen_k, max_seqlen_k
-        padded_q, padded_k, padded_v = (
-            x.unflatten(0, (num_sequences, length)) for x, length in zip((q, k, v), lengths, strict=True)
-        )
-        return _padded_attention(padded_q, padded_k, padded_v, None, *options).reshape(q.shape)
+        padded_q = q.unflatten(0, (num_sequences, max_seqlen))
+        k, v = (x.unflatten(0, (num_sequences, max_seqlen_k)) for x in (k, v))
+        return _padded_attention(padded_q, k, v, None, *options).reshape(q.shape)
     rows = _padded_rows(cu_seqlens, max_seqlen, q.shape[0])
     rows_k = rows if cu_seqlens_k is cu_seqlens else _padded_rows(cu_seqlens_k, max_seqlen_k, k.shape[0])
     q = _padded(q, rows, num_sequences, max_seqlen)
@@ -120,6 +118,18 @@ def _padded_attention(q, k, v, attention_mask, window, bias, scale, dropout_p, i
         k, v = (x.repeat_interleave(groups, 2) for x in (k, v))
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, N, L, H)
     return scaled_dot_product_attention(q, k, v, allowed, bias, scale, dropout_p).transpose(1, 2)
+
+
+def attention_weights(
+    qkv: Tensor, *, rotary: tuple[Tensor, Tensor] | None = None, attention_mask: Tensor | None = None,
+    window: int | None = None, bias: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The weights (B, N, L, L) that :func:`attention` of a padded projection (B, L, 3, N, H) gives to the values."""
+    q, k, _ = qkv.unbind(-3)
+    if rotary is not None:
+        q, k = (turned(x, *rotary) for x in (q, k))
+    one_hot = torch.eye(k.shape[1], dtype=k.dtype, device=k.device)[None, :, None].expand(*k.shape[:3], -1)
+    return attention(q, k, one_hot, attention_mask=attention_mask, window=window, bias=bias).transpose(1, 2)
 
 
 def rotary_tables(position_ids: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

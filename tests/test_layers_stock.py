@@ -89,6 +89,41 @@ def test_backward_hooks_run():
     assert seen == set(leaves)
 
 
+REPLACED = {
+    "padding_idx": lambda e: setattr(e, "word", nn.Embedding(100, 64, padding_idx=3)),
+    "max_norm": lambda e: setattr(e, "word", nn.Embedding(100, 64, max_norm=1.0)),
+    "scale_grad_by_freq": lambda e: setattr(e, "word", nn.Embedding(100, 64, scale_grad_by_freq=True)),
+    "sparse": lambda e: setattr(e, "word", nn.Embedding(100, 64, sparse=True)),
+    "a norm without weights": lambda e: setattr(e, "norm", nn.LayerNorm(64, elementwise_affine=False)),
+    "a norm over two dimensions": lambda e: setattr(e, "norm", nn.LayerNorm((5, 64))),
+}
+
+
+@pytest.mark.parametrize("part", REPLACED)
+def test_options_of_embeddings_and_norms_are_kept(part):
+    torch.manual_seed(0)
+    embeddings, ids = layers.Embeddings(config()), torch.tensor([[1, 2, 3, 3, 3], [4, 3, 2, 2, 5]])
+    REPLACED[part](embeddings)
+    stock = copy.deepcopy(embeddings)
+    found, positions = embeddings(ids), torch.arange(5).expand_as(ids)
+    right = stock.norm(stock.word(ids) + stock.position(positions) + stock.token_type(torch.zeros_like(ids)))
+    torch.testing.assert_close(found, right)
+    weight = torch.randn(right.shape)
+    for out in (found, right):
+        (out * weight).sum().backward()
+    got, expected = embeddings.word.weight.grad, stock.word.weight.grad
+    assert got.is_sparse == expected.is_sparse
+    torch.testing.assert_close(got.to_dense(), expected.to_dense(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_forward_that_is_patched_for_a_class_is_called(monkeypatch):
+    layer, x = layers.EncoderLayer(config()).eval(), torch.randn(12, 64)
+    before = layer(x, CU, 7)
+    stock = nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: 2 * stock(self, x))
+    assert (layer(x, CU, 7) - before).abs().max() > 1e-3
+
+
 def test_accelerate_calls_a_forward_that_was_patched_on_the_instance():
     stock = nn.TransformerEncoderLayer(64, 4, 96, 0.0, "gelu", batch_first=True)
     accelerated = copy.deepcopy(stock)

@@ -80,9 +80,7 @@ def local(tensor: Tensor) -> Tensor:
 class ShardedMuon(Muon):
     """Muon on shards: momentum stays sharded; each direction is gathered, orthogonalised, and applied to local rows."""
 
-    @torch.no_grad()
-    def step(self, closure=None):
-        assert closure is None, "Muon takes no closure"
+    def _update(self) -> None:
         (group,) = self.param_groups
         lr, momentum = group["lr"], group["momentum"]
         for parameter, count in zip(group["params"], self.parts, strict=True):

@@ -50,20 +50,28 @@ def attention(
     dropout_p: float = 0.0,
     seed: int | None = None,
     impl: str = "auto",
+    is_causal: bool = False,
+    cu_seqlens_k: Tensor | None = None,
+    max_seqlen_k: int | None = None,
 ) -> Tensor:
-    """Bidirectional multi-head attention, packed or padded.
+    """Multi-head attention, packed or padded, of a sequence to itself or to another.
+
+    Kernels run self-attention in both directions, with grouped queries too; the reference runs the rest.
 
     Args:
-        q, k, v: packed (T, N, H) with ``cu_seqlens``, or padded (B, L, N, H).
+        q, k, v: packed (T, N, H) with ``cu_seqlens``, or padded (B, L, N, H). k and v may have fewer heads, a divisor
+            of N, each shared by N / heads neighbouring queries; and another length, with ``cu_seqlens_k`` where packed.
         cu_seqlens: (B + 1,) int32, cumulative lengths of the packed sequences.
         max_seqlen: longest sequence, in tokens.
-        attention_mask: (B, L), non-zero = real token (padded call only).
+        attention_mask: (B, L) of the keys, non-zero = real token (padded call only).
         window: None, or w: a token sees |i - j| <= w.
-        bias: additive, (N, L, L) or (B, N, L, L).
+        bias: additive, (N, L, L) or (B, N, L, L), queries by keys.
         scale: factor of q kᵀ; None: 1/sqrt(H).
         dropout_p: probability of dropping an attention weight.
         seed: makes the dropout reproducible.
         impl: "auto", "reference", "triton" or "cpp".
+        is_causal: query i sees keys j <= i only, both counted from 0 as in PyTorch's ``scaled_dot_product_attention``.
+        cu_seqlens_k, max_seqlen_k: of packed k and v, where they are other sequences than q.
 
     Returns:
         The shape of ``q``. A token with nothing to attend to gives zeros, with finite gradients.
@@ -72,14 +80,25 @@ def attention(
         ValueError: shapes or options that do not fit together.
         RuntimeError: the requested implementation cannot run here.
 
-    Reference: Vaswani et al., Attention Is All You Need, 2017; Dao et al., FlashAttention, 2022.
+    Reference: Vaswani et al., Attention Is All You Need, 2017; Dao et al., FlashAttention, 2022; Ainslie et al., GQA,
+    2023.
     """
-    check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, bias, dropout_p)
+    check_attention(
+        q, k, v, cu_seqlens, max_seqlen, attention_mask, window, bias, dropout_p, cu_seqlens_k, max_seqlen_k
+    )
+    if (groups := q.shape[-2] // max(k.shape[-2], 1)) > 1:
+        k, v = (x.repeat_interleave(groups, -2) for x in (k, v))
     tensors = {"q": q, "k": k, "v": v, "bias": bias, "attention_mask": attention_mask}
-    op = implementation("attention", impl, tensors, scale=scale, dropout_p=dropout_p)
+    op = implementation(
+        "attention", impl, tensors,
+        scale=scale, dropout_p=dropout_p, is_causal=is_causal, cross=cu_seqlens_k is not None,
+    )  # fmt: skip
+    more = {}
+    if op is reference.attention:
+        more = {"is_causal": is_causal, "cu_seqlens_k": cu_seqlens_k, "max_seqlen_k": max_seqlen_k}
     return op(
         q, k, v, cu_seqlens, max_seqlen,
-        attention_mask=attention_mask, window=window, bias=bias, scale=scale, dropout_p=dropout_p, seed=seed,
+        attention_mask=attention_mask, window=window, bias=bias, scale=scale, dropout_p=dropout_p, seed=seed, **more,
     )  # fmt: skip
 
 

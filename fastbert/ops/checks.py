@@ -32,11 +32,16 @@ def check_options(**options: object) -> None:
             raise ValueError(f"{name}={value}: expected a probability in [0, 1]")
 
 
-def check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, bias, dropout_p) -> None:
+def check_attention(
+    q, k, v, cu_seqlens, max_seqlen, attention_mask, window, bias, dropout_p, cu_seqlens_k=None, max_seqlen_k=None
+) -> None:
+    """Refuse shapes, sequences and options that do not fit together; see :func:`ops.attention`."""
     if q.shape != k.shape or q.shape != v.shape:
-        raise ValueError(
-            f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}: expected one shape"
-        )
+        _check_heads(q, k, v, cu_seqlens, cu_seqlens_k)
+    if cu_seqlens_k is not None:
+        if cu_seqlens is None or cu_seqlens_k.shape != cu_seqlens.shape or max_seqlen_k is None:
+            raise ValueError("cu_seqlens_k goes with max_seqlen_k and a cu_seqlens of as many sequences")
+        check_cu_seqlens(cu_seqlens_k, max_seqlen_k, k.shape[0])
     if cu_seqlens is not None:
         if q.ndim != 3:
             raise ValueError(f"q has shape {tuple(q.shape)}: with cu_seqlens it is packed, (tokens, heads, head_dim)")
@@ -50,14 +55,30 @@ def check_attention(q, k, v, cu_seqlens, max_seqlen, attention_mask, window, bia
             f"q has shape {tuple(q.shape)}: expected padded (batch, length, heads, head_dim), or give cu_seqlens"
         )
     elif attention_mask is not None:
-        _check_mask(attention_mask, q.shape[:2])
-    length = q.shape[1] if cu_seqlens is None else max_seqlen
-    if bias is not None and (bias.ndim not in (3, 4) or bias.shape[-3] != q.shape[-2] or min(bias.shape[-2:]) < length):
-        raise ValueError(f"bias has shape {tuple(bias.shape)}: expected (…, {q.shape[-2]} heads, {length}, {length})")
+        _check_mask(attention_mask, k.shape[:2])
+    if bias is not None:
+        length = q.shape[1] if cu_seqlens is None else max_seqlen
+        keys = k.shape[1] if cu_seqlens is None else max_seqlen if max_seqlen_k is None else max_seqlen_k
+        fits = bias.ndim in (3, 4) and bias.shape[-3] == q.shape[-2]
+        if not fits or bias.shape[-2] < length or bias.shape[-1] < keys:
+            raise ValueError(f"bias has shape {tuple(bias.shape)}: expected (…, {q.shape[-2]} heads, {length}, {keys})")
     if window is not None and window < 0:
         raise ValueError(f"window={window}: expected None or a distance >= 0 in tokens")
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p={dropout_p}: expected a probability in [0, 1)")
+
+
+def _check_heads(q, k, v, cu_seqlens, cu_seqlens_k) -> None:
+    """Of keys and values that are not shaped as the queries: fewer heads, or another length."""
+    shapes = f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+    if k.shape != v.shape or q.ndim != k.ndim or q.ndim < 3 or q.shape[-1] != k.shape[-1]:
+        raise ValueError(f"{shapes}: expected k and v of one shape, and q of their head_dim")
+    if not k.shape[-2] or q.shape[-2] % k.shape[-2]:
+        raise ValueError(f"{shapes}: expected heads of k and v that divide those of q")
+    if q.ndim == 4 and q.shape[0] != k.shape[0]:
+        raise ValueError(f"{shapes}: expected one number of sequences")
+    if q.shape[-3] != k.shape[-3] and cu_seqlens is not None and cu_seqlens_k is None:
+        raise ValueError(f"{shapes}: expected as many keys as queries, or cu_seqlens_k")
 
 
 def _check_mask(mask: Tensor, shape: torch.Size) -> None:
@@ -105,6 +126,16 @@ def transform_reason() -> str | None:
         return f"torch.jit.trace would record a kernel as constants. {_TRY_REFERENCE}"
     if torch._C._len_torch_function_stack() and torch.get_default_device().type != "cpu":
         return f"the default device is {torch.get_default_device()}: kernels allocate on their own. {_TRY_REFERENCE}"
+    return None
+
+
+def _attention_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
+    q, k = tensors.get("q"), tensors.get("k")
+    if q is not None and k is not None and q.shape != k.shape:
+        return f"q has shape {tuple(q.shape)}, k {tuple(k.shape)}: kernels run self-attention. {_TRY_REFERENCE}"
+    for name in ("is_causal", "cross"):
+        if options.get(name):
+            return f"{name}=True: kernels run self-attention in both directions. {_TRY_REFERENCE}"
     return None
 
 
@@ -201,6 +232,8 @@ def kernel_mismatch(op: str, tensors: Tensors, options: Mapping[str, object]) ->
     scale = options.get("scale")
     if scale is not None and not isinstance(scale, int | float):
         return f"scale is a {type(scale).__name__}: kernels take a number. {_TRY_REFERENCE}"
+    if op == "attention" and (why := _attention_reason(tensors, options)):
+        return why
     shapes = _SHAPES.get(op)
     if shapes is None or len(tensors) == 1:
         return None

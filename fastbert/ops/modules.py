@@ -29,12 +29,26 @@ def is_stock(module: Any, kind: type[nn.Module]) -> bool:
     )
 
 
+def _has_usual_options(module: Any, kind: type[nn.Module]) -> bool:
+    """Whether a LayerNorm or an Embedding has no option that the ops lack."""
+    if kind is nn.LayerNorm:
+        return module.weight is not None and len(module.normalized_shape) == 1
+    if kind is nn.Embedding:
+        return (
+            module.padding_idx is None
+            and module.max_norm is None
+            and not module.scale_grad_by_freq
+            and not module.sparse
+        )
+    return True
+
+
 def all_stock(*pairs: tuple[Any, type[nn.Module]]) -> bool:
     """Whether every (module, class) is stock and no hook is registered for all modules."""
     if torch_module._has_any_global_hook():
         return False
     for module, kind in pairs:  # noqa: SIM110  a generator costs as much as all the rest
-        if not is_stock(module, kind):
+        if not (is_stock(module, kind) and _has_usual_options(module, kind)):
             return False
     return True
 
@@ -43,7 +57,7 @@ def add_norm(
     norm: Any, x: Tensor, residual: Tensor | None, *, dropout_p: float = 0.0, return_sum: bool = False, impl: str
 ):
     """``norm(residual + dropout(x))``; with ``return_sum`` also the sum."""
-    if all_stock((norm, nn.LayerNorm)) and norm.weight is not None:
+    if all_stock((norm, nn.LayerNorm)):
         return ops.add_layer_norm(
             x, residual, norm.weight, norm.bias, norm.eps, dropout_p=dropout_p, return_sum=return_sum, impl=impl
         )

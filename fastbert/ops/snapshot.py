@@ -45,9 +45,7 @@ def _samples(tensor: Tensor) -> list[tuple[int, int]]:
     if tensor.device.type != "cpu" or not tensor.numel():
         return []
     index = np.arange(0, tensor.numel(), max(tensor.numel() // _SAMPLES, 1))[:_SAMPLES]
-    offsets = sum(
-        (place * stride for place, stride in zip(np.unravel_index(index, tensor.shape), tensor.stride(), strict=True)),
-        np.zeros(len(index), np.int64),
-    )  # fmt: skip
+    position = np.unravel_index(index, tensor.shape)
+    offsets = sum((at * stride for at, stride in zip(position, tensor.stride(), strict=True)), 0 * index)
     size = tensor.element_size()
     return [(tensor.data_ptr() + int(offset) * size, size) for offset in offsets]

@@ -25,18 +25,25 @@ class AdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient; returns the loss of ``closure``, None without one.
+
+        PyTorch's own step serves what the fused one does not: ``maximize``, ``amsgrad``, ``capturable``,
+        ``differentiable``, a GradScaler that leaves the unscaling to the step, gradients that are no dense CPU tensors.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         updated = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        fused = ops.fused_adamw([p for p, _ in updated])
         scale, self.gradient_factor = self.gradient_factor, 1.0
-        assert closure is None, "AdamW takes no closure"
+        fused = ops.fused_adamw([p for p, _ in updated]) if self._is_plain(updated) else None
         if fused is None:
             if scale != 1.0:
                 torch._foreach_mul_([p.grad for p, _ in updated], scale)
             super().step()
             # PyTorch's fused step does not increment versions, and kernels cache copies of weights by version
             torch.autograd.graph.increment_version([p for p, _ in updated])
-            return None
+            return loss
         by_count: dict[tuple, list[tuple[Tensor, dict, dict]]] = {}
         for p, group in updated:
             state = self.state[p]
@@ -44,7 +51,7 @@ class AdamW(torch.optim.AdamW):
                 state["step"] = torch.zeros((), dtype=torch.float32)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
             state["step"] += 1
-            key = (int(state["step"]), group["lr"], *group["betas"], group["eps"])
+            key = (int(state["step"]), float(group["lr"]), *map(float, group["betas"]), group["eps"])
             by_count.setdefault(key, []).append((p, state, group))
         for (count, lr, beta1, beta2, eps), same in by_count.items():
             fused(
@@ -52,7 +59,25 @@ class AdamW(torch.optim.AdamW):
                 [state["exp_avg_sq"] for _, state, _ in same], [group["weight_decay"] for _, _, group in same],
                 lr=lr, betas=(beta1, beta2), eps=eps, count=count, grad_scale=scale, owner=self,
             )  # fmt: skip
-        return None
+        return loss
+
+    def _is_plain(self, updated: Sequence[tuple[Tensor, dict]]) -> bool:
+        """Whether this step is the one that the fused kernel takes."""
+        if getattr(self, "grad_scale", None) is not None or getattr(self, "found_inf", None) is not None:
+            return False
+        others = ("maximize", "amsgrad", "capturable", "differentiable")
+        if any(group[name] for group in self.param_groups for name in others):
+            return False
+        for p, _ in updated:
+            moments = [x for name, x in self.state.get(p, {}).items() if name != "step"]
+            grad = p.grad
+            assert grad is not None
+            dense = (x.layout is torch.strided and x.device == p.device for x in (grad, *moments))
+            if not all(dense) or grad.dtype not in (torch.float32, torch.bfloat16):
+                return False
+            if not all(x.is_contiguous() and x.dtype == torch.float32 for x in moments):
+                return False
+        return True
 
 
 def clip(optimizer: AdamW, parameters: Sequence[Tensor], max_norm: float) -> Tensor:

@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
         dtype: of the iteration.
 
     Raises:
-        ValueError: a parameter is not a matrix, or its rows cannot be divided into its parts.
+        ValueError: a parameter is not a matrix, or its rows cannot be divided into its parts; a second group.
     """
 
     def __init__(
@@ -68,16 +68,34 @@ class Muon(torch.optim.Optimizer):
         named, self.dtype = list(params), dtype
         self.parts = [(parts or {}).get(name, 1) for name, _ in named]
         for (name, parameter), count in zip(named, self.parts, strict=True):
+            if not isinstance(parameter, Tensor):
+                raise ValueError(f"{name} is a {type(parameter).__name__}: Muon takes one group of (name, parameter)")
             if parameter.ndim != 2 or parameter.shape[0] % count:
                 raise ValueError(
                     f"{name} has shape {tuple(parameter.shape)}: Muon needs a matrix of {count} equal parts"
                 )
         super().__init__(named, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps})
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "parts": self.parts, "dtype": self.dtype}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse every group but the constructor's: other settings need a Muon of their own."""
+        if self.param_groups:
+            raise ValueError("Muon has one group of parameters. Try: a second Muon")
+        super().add_param_group(param_group)
+
     @torch.no_grad()
     def step(self, closure=None):
-        """One update of every parameter that has a gradient."""
-        assert closure is None, "Muon takes no closure"
+        """One update of every parameter that has a gradient; returns the loss of ``closure``, None without one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._update()
+        return loss
+
+    def _update(self) -> None:
         (group,) = self.param_groups
         updated = [(p, n) for p, n in zip(group["params"], self.parts, strict=True) if p.grad is not None]
         for p, _ in updated:
@@ -86,8 +104,9 @@ class Muon(torch.optim.Optimizer):
         momenta = [self.state[p]["momentum_buffer"] for p, _ in updated]
         fused = ops.fused_muon([p for p, _ in updated]) if self.dtype in (torch.bfloat16, torch.float32) else None
         if fused is None:
-            return self._step(group, updated, momenta)
-        return fused(
+            self._step(group, updated, momenta)
+            return
+        fused(
             [p for p, _ in updated], [p.grad for p, _ in updated], momenta, [n for _, n in updated],
             lr=group["lr"], momentum=group["momentum"], weight_decay=group["weight_decay"], coefficients=COEFFICIENTS,
             iterations=group["steps"], narrow=self.dtype == torch.bfloat16, owner=self,

@@ -69,7 +69,7 @@ def _device_refusal(tensors: Mapping[str, Tensor | None]) -> str | None:
             return f"{name} is on {x.device}, {first_name} on {first.device}: expected one device"
     if first.device.type == "cpu":
         if os.environ.get("TRITON_INTERPRET") == "1":
-            return _interpreter_refusal(given)
+            return _interpreter_refusal()
         return (
             f"{first_name} is on the CPU: the kernels run on CUDA tensors, or interpreted, very slowly, with "
             f"TRITON_INTERPRET=1 set before Python starts. {_REMEDY}"
@@ -79,13 +79,11 @@ def _device_refusal(tensors: Mapping[str, Tensor | None]) -> str | None:
     return _old_device(first.device.index or 0)
 
 
-def _interpreter_refusal(given: Mapping[str, Tensor]) -> str | None:
-    dtypes = {name: x.dtype for name, x in given.items()}
-    if torch.is_autocast_enabled("cpu"):
-        dtypes["autocast"] = torch.get_autocast_dtype("cpu")
-    for name, dtype in dtypes.items():
-        if dtype in _DTYPES and dtype not in INTERPRETED_DTYPES:
-            return f"{name} is {dtype}, which Triton's interpreter computes wrongly. {_REMEDY}"
+def _interpreter_refusal() -> str | None:
+    """Inside an autocast to bfloat16 an op makes tensors that public.py does not see."""
+    if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") not in INTERPRETED_DTYPES:
+        dtype = torch.get_autocast_dtype("cpu")
+        return f"autocast asks for {dtype}, which Triton's interpreter multiplies wrongly. {_REMEDY}"
     return None
 
 

@@ -96,7 +96,7 @@ def test_attention_says_what_is_wrong():
         ops.attention(q, k, v)
     with pytest.raises(ValueError, match="attention_mask has shape"):
         ops.attention(q[None], k[None], v[None], attention_mask=torch.ones(1, 3))
-    with pytest.raises(ValueError, match="expected one shape"):
+    with pytest.raises(ValueError, match="expected k and v of one shape"):
         ops.attention(q, k[:3], v, cu, 17)
     with pytest.raises(ValueError, match=r"dropout_p=1\.5"):
         ops.attention(q, k, v, cu, 17, dropout_p=1.5)

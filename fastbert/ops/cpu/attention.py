@@ -11,11 +11,14 @@ Reference: Vaswani et al., Attention Is All You Need, 2017; Dao et al., FlashAtt
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastbert import reference
 from fastbert.ops.cpu.dropout import draw_seed
+from fastbert.ops.cpu.second_order import gradients_of, refuse_dropout
 from fastbert.system.native import compute
 
 
@@ -46,6 +49,23 @@ def _run(
         dropout_p,
         seed,
     )
+
+
+def _reference(
+    q: Tensor, k: Tensor, v: Tensor, angles: tuple[Tensor, Tensor] | None, cu_seqlens: Tensor, keys: Tensor | None,
+    window: int, scale: float,
+) -> Tensor:  # fmt: skip
+    """The same in PyTorch's operations, for second derivatives."""
+    if angles is not None:
+        q, k = (reference.rotary(x, *angles) for x in (q, k))
+    length = int(cu_seqlens.diff().max()) if cu_seqlens.shape[0] > 1 else 0
+    options: dict[str, Any] = {"window": None if window < 0 else window, "scale": scale}
+    if keys is None:
+        return reference.attention(q, k, v, cu_seqlens, length, **options)
+    shape = (keys.shape[0], length)  # padded
+    real = torch.arange(length) < keys[:, None]
+    padded = (x.unflatten(0, shape) for x in (q, k, v))
+    return reference.attention(*padded, attention_mask=real, **options).flatten(0, 1)
 
 
 # ---- separate q, k, v ----
@@ -85,6 +105,14 @@ def _keep(ctx, inputs, output):
 
 
 def _gradients(ctx, grad_out, _grad_lse):
+    if torch.is_grad_enabled():  # under create_graph
+        q, k, v, _, cu_seqlens, keys = ctx.saved_tensors
+        window, scale, dropout_p, _ = ctx.options
+        refuse_dropout(dropout_p)
+        again = gradients_of(
+            lambda q, k, v: _reference(q, k, v, None, cu_seqlens, keys, window, scale), [q, k, v], (grad_out,)
+        )
+        return *again, *[None] * 6
     return *_backward(grad_out, *ctx.saved_tensors, *ctx.options), *[None] * 6
 
 
@@ -133,6 +161,15 @@ def _qkv_keep(ctx, inputs, output):
 
 
 def _qkv_gradients(ctx, grad_out, _grad_lse):
+    if torch.is_grad_enabled():  # under create_graph
+        qkv, cos, sin, _, cu_seqlens, keys = ctx.saved_tensors
+        window, scale, dropout_p, _ = ctx.options
+        refuse_dropout(dropout_p)
+        angles = None if cos is None else (cos, sin)
+        again = gradients_of(
+            lambda qkv: _reference(*qkv.unbind(1), angles, cu_seqlens, keys, window, scale), [qkv], (grad_out,)
+        )
+        return *again, *[None] * 8
     return _qkv_backward(grad_out, *ctx.saved_tensors, *ctx.options), *[None] * 8
 
 

@@ -92,6 +92,13 @@ def _rows_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
     return None
 
 
+def _gelu_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
+    x, bias = tensors.get("x"), tensors.get("bias")
+    if x is not None and bias is not None and x.dtype != bias.dtype:
+        return f"bias is {bias.dtype}, x {x.dtype}: PyTorch computes in the wider. Try: bias.to(x.dtype)"
+    return None
+
+
 def _block_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
     x = tensors.get("x")
     if x is None:
@@ -139,8 +146,8 @@ _UNSUPPORTED: dict[str, Callable[[Tensors, Mapping[str, object]], str | None]] =
     "self_attention": _block_reason,
     "feed_forward": _block_reason,
     "add_layer_norm": _rows_reason,
-    "bias_gelu": _rows_reason,
-    "geglu": _rows_reason,
+    "bias_gelu": _gelu_reason,
+    "geglu": _gelu_reason,
     "embed_layer_norm": _rows_reason,
     "masked_lm_loss": _loss_reason,
     "adamw": lambda tensors, options: None,

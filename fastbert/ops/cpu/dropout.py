@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastbert.ops.cpu import rows
-from fastbert.ops.cpu.first_order import first_order
+from fastbert.ops.cpu.second_order import under_create_graph
 from fastbert.system.native import compute
 
 
@@ -38,7 +38,7 @@ class _Dropout(torch.autograd.Function):
         return drop(x, None, dropout_p, seed)
 
     @staticmethod
-    @first_order
+    @under_create_graph(lambda ctx, grad: (_Dropout.apply(grad.contiguous(), *ctx.how), None, None))
     def backward(ctx, grad):
         return drop(grad.contiguous(), None, *ctx.how), None, None
 

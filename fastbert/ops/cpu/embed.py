@@ -9,10 +9,11 @@ Reference: Devlin et al., BERT, 2019, section 3.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastbert.ops.cpu import bf16_copies, rows
-from fastbert.ops.cpu.first_order import first_order
+from fastbert.ops.cpu.second_order import gradients_of, under_create_graph
 from fastbert.system.native import compute
 
 
@@ -40,22 +41,35 @@ def scatter_add(table: Tensor, index: Tensor, grad: Tensor) -> Tensor:
     return table
 
 
+def _embed_again(ctx, grad):
+    _, _, _, weight, bias, *rest = ctx.saved_tensors
+    indices, tables = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+
+    def output(weight, bias, *tables):
+        rows = sum(F.embedding(index, table.to(grad.dtype)) for index, table in zip(indices, tables, strict=True))
+        return F.layer_norm(rows, rows.shape[-1:], weight, bias, ctx.eps)
+
+    of_norm = gradients_of(output, [weight, bias, *tables], (grad,))
+    return None, None, None, *of_norm[:2], None, *of_norm[2:]
+
+
 class _Embed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, indices, used, sparse_word, weight, bias, eps, *tables):
         total = gather(used, indices)
         out, total, mean, rstd = rows.layer_norm(total, None, None, weight, bias, eps)
-        ctx.save_for_backward(total, mean, rstd, weight, *indices)
-        ctx.has_bias, ctx.sparse_word = bias is not None, sparse_word
+        ctx.save_for_backward(total, mean, rstd, weight, bias, *indices, *tables)
+        ctx.eps, ctx.sparse_word = eps, sparse_word
         ctx.sizes, ctx.dtypes = [len(t) for t in tables], [t.dtype for t in tables]
         return out
 
     @staticmethod
-    @first_order
+    @under_create_graph(_embed_again)
     def backward(ctx, grad):
-        total, mean, rstd, weight, *indices = ctx.saved_tensors
+        total, mean, rstd, weight, bias, *rest = ctx.saved_tensors
+        indices = rest[: len(rest) // 2]
         grad, grad_weight, grad_bias, _ = rows.layer_norm_backward(
-            grad.contiguous(), None, total, mean, rstd, weight, ctx.has_bias, False
+            grad.contiguous(), None, total, mean, rstd, weight, bias is not None, False
         )
         gradients = []
         for number, (index, size, dtype) in enumerate(zip(indices, ctx.sizes, ctx.dtypes, strict=True)):
@@ -75,10 +89,10 @@ class _TieEmbedding(torch.autograd.Function):
         return table.view_as(table), for_projection.view_as(table)
 
     @staticmethod
-    @first_order
     def backward(ctx, lookup, projection):
-        if lookup is None or not lookup.is_sparse:
-            return (projection if lookup is None else lookup + projection), None
+        if lookup is None or not lookup.is_sparse:  # always under create_graph, where this is differentiable
+            both = lookup is not None and projection is not None
+            return (lookup + projection if both else lookup if projection is None else projection), None
         index, grad = lookup._indices()[0], lookup._values()
         if projection is None:
             projection = grad.new_zeros(lookup.shape)
@@ -115,9 +129,10 @@ def embed_layer_norm(
     tables = [table for table, index in pairs if table is not None and index is not None]
     indices = [index.reshape(-1).contiguous() for table, index in pairs if table is not None and index is not None]
     dtype = bf16_copies.compute_dtype(word)
+    weight, bias = rows.dense(weight), rows.dense(bias)
     used = [bf16_copies.as_dtype(getattr(table, "embedding_table", table), dtype) for table in tables]
     if torch.is_grad_enabled():
         out = _Embed.apply(indices, used, hasattr(word, "embedding_table"), weight, bias, eps, *tables)
     else:
         out = rows.layer_norm(gather(used, indices), None, None, weight, bias, eps, keep=False)[0]
-    return out.view(*input_ids.shape, -1)
+    return out.view(*input_ids.shape, out.shape[-1])

@@ -12,9 +12,10 @@ Reference: Vaswani et al., Attention Is All You Need, 2017, section 3.3.
 import torch
 from torch import Tensor
 
+from fastbert import reference
 from fastbert.ops.cpu import bf16_copies, matmul, residual, rows
 from fastbert.ops.cpu.dropout import draw_seed
-from fastbert.ops.cpu.first_order import first_order
+from fastbert.ops.cpu.second_order import gradients_of, refuse_dropout, under_create_graph
 
 
 def forward(
@@ -56,22 +57,41 @@ def backward(
     return grad_x, *of_norm, grad_up, grad_up_bias, *of_down
 
 
+def _feed_forward_again(ctx, grad):
+    *kept, norm_weight, _, up_bias, _, down_bias, norm_bias, up_weight, down_weight = ctx.saved_tensors
+    eps, (post, exact, gated, dropout_p, _) = ctx.eps, ctx.options
+    refuse_dropout(dropout_p)
+    x = kept[0] if post else kept[3]  # a product's input, or what was normalised
+
+    def output(x, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias):
+        used = (None if w is None else w.to(x.dtype) for w in (up_weight, up_bias, down_weight, down_bias))
+        return reference.feed_forward(
+            x, norm_weight, norm_bias, *used, norm="post" if post else "pre", mlp="geglu" if gated else "gelu",
+            eps=eps, approximate="none" if exact else "tanh",
+        )  # fmt: skip
+
+    inputs = [x, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias]
+    return *gradients_of(output, inputs, (grad,)), *[None] * 8
+
+
 class _FeedForward(torch.autograd.Function):
     """The parameters come twice: as the graph knows them, and the two matrices as they are computed with."""
 
     @staticmethod
     def forward(ctx, x, norm_weight, norm_bias, up_weight, up_bias, down_weight, down_bias, up, down, eps, *options):
         out, *kept = forward(x, norm_weight, norm_bias, up, up_bias, down, down_bias, eps, *options, True)
-        ctx.save_for_backward(*kept, norm_weight, up, up_bias, down, down_bias)
-        ctx.has_norm_bias, ctx.options = norm_bias is not None, options
+        ctx.save_for_backward(
+            *kept, norm_weight, up, up_bias, down, down_bias, norm_bias, up_weight, down_weight
+        )  # fmt: skip
+        ctx.eps, ctx.options = eps, options
         return out
 
     @staticmethod
-    @first_order
+    @under_create_graph(_feed_forward_again)
     def backward(ctx, grad):
-        *kept, norm_weight, up, up_bias, down, down_bias = ctx.saved_tensors
+        *kept, norm_weight, up, up_bias, down, down_bias, norm_bias, _, _ = ctx.saved_tensors
         gradients = backward(
-            grad.contiguous(), *kept, norm_weight, ctx.has_norm_bias, up, up_bias, down, down_bias, *ctx.options
+            grad.contiguous(), *kept, norm_weight, norm_bias is not None, up, up_bias, down, down_bias, *ctx.options
         )
         return *gradients, *[None] * 8
 

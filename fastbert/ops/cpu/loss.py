@@ -15,9 +15,10 @@ import threading
 import torch
 from torch import Tensor
 
+from fastbert import reference
 from fastbert.ops.cpu import bf16_copies, matmul
 from fastbert.ops.cpu import rows as row_kernels
-from fastbert.ops.cpu.first_order import first_order
+from fastbert.ops.cpu.second_order import gradients_of, under_create_graph
 from fastbert.system.native import compute
 
 _ROWS_WITHOUT_GRADIENT = 256  # rows of logits computed at a time where no gradient is needed
@@ -56,12 +57,26 @@ def _one_over_count(labels: Tensor, row_weights: Tensor | None) -> float:
     return 1.0 / max(float((row_weights * labeled).sum()), torch.finfo(torch.float32).tiny)
 
 
+def _masked_lm_loss_again(ctx, grad):
+    labels, row_weights, hidden, weight, bias = ctx.saved_tensors
+
+    def loss(hidden, weight, bias):
+        own_bias = None if bias is None else bias.to(hidden.dtype)
+        return reference.masked_lm_loss(
+            hidden, weight.to(hidden.dtype), own_bias, labels, vocab_size=ctx.vocab_size, row_weights=row_weights
+        )
+
+    return *[None] * 6, *gradients_of(loss, [hidden, weight, bias], (grad,))
+
+
 class _MaskedLMLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, labels, row_weights, vocab_size, own_hidden, own_weight, own_bias, hidden, weight, bias):
         factor = _one_over_count(labels, row_weights)
         logits = _logits(own_hidden, own_weight)
         losses = _cross_entropy(logits, own_bias, labels, row_weights, vocab_size, factor)
+        ctx.save_for_backward(labels, row_weights, hidden, weight, bias)
+        ctx.vocab_size = vocab_size
         of_hidden, of_weight, of_bias = ctx.needs_input_grad[-3:]
         ctx.gradients = (
             matmul.input_gradient(logits, own_weight).to(hidden.dtype) if of_hidden else None,
@@ -71,7 +86,7 @@ class _MaskedLMLoss(torch.autograd.Function):
         return losses.sum() * factor
 
     @staticmethod
-    @first_order
+    @under_create_graph(_masked_lm_loss_again)
     def backward(ctx, grad):
         if ctx.gradients is None:
             raise RuntimeError("second backward through masked_lm_loss. Try: retain_graph=True in the first")

@@ -13,9 +13,11 @@ Reference: Ba et al., Layer Normalization, 2016; Hendrycks & Gimpel, Gaussian Er
 from typing import overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from fastbert.ops.cpu.first_order import first_order
+from fastbert import reference
+from fastbert.ops.cpu.second_order import gradients_of, under_create_graph
 from fastbert.system.native import compute
 
 BF16 = torch.bfloat16
@@ -113,23 +115,33 @@ def dense(vector: Tensor | None) -> Tensor | None:
     return None if vector is None else vector.contiguous()
 
 
+def _add_layer_norm_again(ctx, grad, grad_sum):
+    total, _, _, weight, bias = ctx.saved_tensors
+
+    def outputs(total, weight, bias):
+        return F.layer_norm(total, total.shape[-1:], weight, bias, ctx.eps), total
+
+    grad_total, *of_norm = gradients_of(outputs, [total, weight, bias], (grad, grad_sum))
+    return grad_total, grad_total if ctx.has_residual else None, *of_norm, None
+
+
 class _AddLayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, residual, weight, bias, eps):
         out, total, mean, rstd = layer_norm(x, None, residual, weight, bias, eps)
-        ctx.save_for_backward(total, mean, rstd, weight)
-        ctx.has_bias, ctx.has_residual = bias is not None, residual is not None
+        ctx.save_for_backward(total, mean, rstd, weight, bias)
+        ctx.eps, ctx.has_residual = eps, residual is not None
         ctx.set_materialize_grads(False)
         return out, total if residual is not None else total.view_as(total)
 
     @staticmethod
-    @first_order
+    @under_create_graph(_add_layer_norm_again)
     def backward(ctx, grad, grad_sum):
-        total, mean, rstd, weight = ctx.saved_tensors
+        total, mean, rstd, weight, bias = ctx.saved_tensors
         grad = torch.zeros_like(total) if grad is None else grad.contiguous()
         grad_sum = None if grad_sum is None else grad_sum.contiguous()
         grad_total, grad_weight, grad_bias, _ = layer_norm_backward(
-            grad, grad_sum, total, mean, rstd, weight, ctx.has_bias, False
+            grad, grad_sum, total, mean, rstd, weight, bias is not None, False
         )
         return grad_total, grad_total if ctx.has_residual else None, grad_weight, grad_bias, None
 
@@ -153,6 +165,12 @@ def add_layer_norm(
     return (out.view(x.shape), total.view(x.shape)) if return_sum else out.view(x.shape)
 
 
+def _gelu_again(ctx, grad):
+    exact, gated = ctx.options
+    activation, approximate = reference.geglu if gated else reference.bias_gelu, "none" if exact else "tanh"
+    return *gradients_of(lambda x, bias: activation(x, bias, approximate), list(ctx.saved_tensors), (grad,)), None, None
+
+
 class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bias, exact, gated):
@@ -161,7 +179,7 @@ class _Gelu(torch.autograd.Function):
         return gelu(x, bias, exact, gated)
 
     @staticmethod
-    @first_order
+    @under_create_graph(_gelu_again)
     def backward(ctx, grad):
         return *gelu_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options), None, None
 

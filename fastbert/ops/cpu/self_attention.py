@@ -12,11 +12,12 @@ Reference: Vaswani et al., Attention Is All You Need, 2017, section 3.2.
 import torch
 from torch import Tensor
 
+from fastbert import reference
 from fastbert.ops.cpu import bf16_copies, matmul, single_query
 from fastbert.ops.cpu import residual as residual_kernels
 from fastbert.ops.cpu import rows as row_kernels
 from fastbert.ops.cpu.dropout import draw_seed
-from fastbert.ops.cpu.first_order import first_order
+from fastbert.ops.cpu.second_order import gradients_of, refuse_dropout, under_create_graph
 from fastbert.ops.cpu.sequences import Sequences
 from fastbert.system.native import compute
 
@@ -106,6 +107,25 @@ def backward(
     return grad_x, *of_norm, grad_qkv_weight, grad_qkv_bias, *of_out
 
 
+def _self_attention_again(ctx, grad):
+    inner, _, _, _, total, _, _, norm_weight, *rest = ctx.saved_tensors
+    _, qkv_bias, _, out_bias, rows, cu_seqlens, cos, sin, norm_bias, qkv_weight, out_weight = rest
+    at, post = ctx.at, ctx.post
+    refuse_dropout(max(at.dropout_p, at.out_dropout_p))
+    x = inner if post or norm_weight is None else total
+
+    def output(x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias):
+        used = (None if w is None else w.to(x.dtype) for w in (qkv_weight, qkv_bias, out_weight, out_bias))
+        return reference.self_attention(
+            x, norm_weight, norm_bias, *used, cu_seqlens, int(cu_seqlens.diff().max()), num_heads=at.num_heads,
+            window=at.window, rotary=None if cos is None else (cos, sin), rows=rows, norm="post" if post else "pre",
+            eps=ctx.eps,
+        )  # fmt: skip
+
+    inputs = [x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias]
+    return *gradients_of(output, inputs, (grad,)), None, None, None, None, None
+
+
 class _SelfAttention(torch.autograd.Function):
     """The parameters come twice: as the graph knows them, and ``used`` as they are computed with."""
 
@@ -113,17 +133,20 @@ class _SelfAttention(torch.autograd.Function):
     def forward(ctx, x, norm_weight, norm_bias, qkv_weight, qkv_bias, out_weight, out_bias, used, rows, at, eps, post):
         qkv, own_bias, out_w = used
         out, *kept = forward(x, norm_weight, norm_bias, qkv, own_bias, out_w, out_bias, rows, at, eps, post, True)
-        # the last three are read through `at`; saved, PyTorch checks that nobody has changed them
-        ctx.save_for_backward(*kept, norm_weight, qkv, qkv_bias, out_w, out_bias, rows, at.cu_seqlens, at.cos, at.sin)
-        ctx.at, ctx.post, ctx.has_norm_bias = at, post, norm_bias is not None
+        # some are read through `at`; saved, PyTorch checks that nobody has changed them
+        ctx.save_for_backward(
+            *kept, norm_weight, qkv, qkv_bias, out_w, out_bias, rows, at.cu_seqlens, at.cos, at.sin, norm_bias,
+            qkv_weight, out_weight,
+        )  # fmt: skip
+        ctx.at, ctx.post, ctx.eps = at, post, eps
         return out
 
     @staticmethod
-    @first_order
+    @under_create_graph(_self_attention_again)
     def backward(ctx, grad):
-        *kept, norm_weight, qkv, qkv_bias, out_weight, out_bias, rows, _, _, _ = ctx.saved_tensors
+        *kept, norm_weight, qkv, qkv_bias, out_weight, out_bias, rows, _, _, _, norm_bias, _, _ = ctx.saved_tensors
         gradients = backward(
-            grad.contiguous(), *kept, norm_weight, ctx.has_norm_bias, qkv, qkv_bias, out_weight, out_bias, rows,
+            grad.contiguous(), *kept, norm_weight, norm_bias is not None, qkv, qkv_bias, out_weight, out_bias, rows,
             ctx.at, ctx.post,
         )  # fmt: skip
         return *gradients, None, None, None, None, None
@@ -158,7 +181,8 @@ def self_attention(
     )  # fmt: skip
     dtype = bf16_copies.compute_dtype(x)
     x = row_kernels.flat(x).to(dtype)
-    norm_weight, norm_bias, out_bias = (row_kernels.dense(v) for v in (norm_weight, norm_bias, out_bias))
+    norm_weight, norm_bias = row_kernels.dense(norm_weight), row_kernels.dense(norm_bias)
+    qkv_bias, out_bias = row_kernels.dense(qkv_bias), row_kernels.dense(out_bias)
     used = (
         bf16_copies.as_dtype(qkv_weight, dtype),
         bf16_copies.as_dtype(qkv_bias, dtype),

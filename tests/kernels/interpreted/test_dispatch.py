@@ -1,10 +1,14 @@
 """What a kernel refuses, it refuses in one line that names the argument and the remedy; ``ops`` runs it by name."""
 
+import functools
+
 import pytest
 import torch
 
-from fastbert import ops
+from fastbert import ops, reference
+from fastbert.kernels import dispatch
 from fastbert.kernels.dispatch import OPS, refusal
+from fastbert.kernels.launch import within_31_bits
 
 
 def heads(*shape, **options):
@@ -135,3 +139,37 @@ def test_a_model_trains_the_same_with_kernels_and_without():
     ours, theirs = curve("triton"), curve("reference")
     assert theirs[-1] < 0.9 * theirs[0]
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+# ---- arguments that a kernel would misread ----
+def test_tables_of_other_strides():
+    cos, sin = reference.rotary_tables(torch.arange(6), 64, 1e4, torch.float32)
+    x, cos, sin = heads(6, 2, 32), cos[:, ::2], sin[:, ::2]
+    torch.testing.assert_close(ops.rotary(x, cos, sin, impl="triton"), reference.rotary(x, cos, sin))
+
+
+@pytest.mark.parametrize("seed", [2**64 - 1, 2**63, -1, 0])
+def test_seeds_of_64_bits(seed):
+    q = heads(1, 6, 2, 32)
+    first, again = (ops.attention(q, q, q, dropout_p=0.3, seed=seed, impl="triton") for _ in range(2))
+    other = ops.attention(q, q, q, dropout_p=0.3, seed=seed - 7, impl="triton")
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_copy_is_made_where_a_32_bit_index_would_overflow():
+    far = torch.empty(0, device="meta").as_strided((1, 1, 20, 20), (0, 0, 2**27, 1))
+    assert within_31_bits(far, 2).stride(2) == 20
+    assert within_31_bits(far, 2, sizes=(15,)) is far
+    assert "31 bits" in refusal("attention", {"q": Q, "k": Q, "v": Q, "bias": heads(1, 1, 1).expand(2, 2**16, 2**16)})
+
+
+def test_bfloat16_is_computed_in_float32_where_the_interpreter_is_wrong(monkeypatch):
+    monkeypatch.setattr(dispatch, "INTERPRETED_DTYPES", (torch.float16, torch.float32))
+    q, x = heads(8, 2, 32).bfloat16(), heads(5, 64).bfloat16()
+    ends = torch.tensor([0, 8], dtype=torch.int32)
+    close = functools.partial(torch.testing.assert_close, rtol=3e-2, atol=3e-2)
+    close(ops.attention(q, q, q, ends, 8, impl="triton"), reference.attention(q, q, q, ends, 8))
+    norm = x, x.float(), torch.ones(64), None, 1e-5
+    close(ops.add_layer_norm(*norm, impl="triton"), reference.add_layer_norm(*norm))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="autocast"):
+        ops.bias_gelu(x, impl="triton")
