@@ -134,9 +134,6 @@ class TrainOptions:
     """Implementation of the ops; see `python -m fastbert.info`."""
     shard: bool = False
     """Shard weights and optimizer state over the ranks of torchrun (FSDP2), for models too large for one device."""
-    parallel: Literal["auto", "memory", "ddp"] = "auto"
-    """How the ranks of torchrun work together without --shard: with one set of weights in shared memory (CPU ranks of
-    one machine), or by DDP (auto: shared memory if possible)."""
 
     @property
     def next_sentence(self) -> bool:
@@ -146,7 +143,7 @@ class TrainOptions:
 # options that may change when a run is resumed
 CHANGEABLE = (
     "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "keep_last", "keep_every", "stop_after",
-    "threads", "device", "impl", "shard", "parallel", "micro_batch_tokens",
+    "threads", "device", "impl", "shard", "micro_batch_tokens",
 )  # fmt: skip
 
 
@@ -232,6 +229,4 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
         changes["steps"] = None
     if changes.get("steps"):
         changes["minutes"] = None
-    return replace(
-        stored, **{"stop_after": None, "shard": False, "parallel": "auto", **changes, "resume": True, "output": path}
-    )
+    return replace(stored, **{"stop_after": None, "shard": False, **changes, "resume": True, "output": path})
