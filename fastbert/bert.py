@@ -213,22 +213,28 @@ class Bert(TaskMethods):
 
     # ---- inside ----
     def embed(
-        self, texts: str | Sequence[str], pooling: "Pooling | None" = None, normalize: bool | None = None
+        self,
+        texts: str | Sequence[str],
+        pooling: "Pooling | None" = None,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
     ) -> "NDArray[np.float32]":
         """Turn texts into vectors.
 
         Args:
             texts: one text or several, truncated to the model's length (or the ``max_seq_length`` of a
-                sentence-transformers directory).
+                sentence-transformers directory); a warning counts the truncated ones.
             pooling: "mean" over all tokens, [CLS] and [SEP] included; "cls"; "max". None: as in the directory, or
                 "mean".
             normalize: to length 1, so that products are cosines. None: as in the directory, or True.
+            dimensions: keep only the first so many of D, which some models are trained for (Matryoshka).
 
         Returns:
             (B, D) float32 for several texts, in their order; (D,) for one. As sentence-transformers gives them.
 
         Raises:
-            InputError: unknown pooling; a directory that asks for modules that are not supported.
+            InputError: unknown pooling; more dimensions than the model has; a directory that asks for modules that are
+                not supported.
         """
         from fastbert.inference.embedding import EmbeddingSettings, embed_texts
 
@@ -242,6 +248,8 @@ class Bert(TaskMethods):
             settings = dataclasses.replace(settings, pooling=pooling)
         if normalize is not None:
             settings = dataclasses.replace(settings, normalize=normalize)
+        if dimensions is not None:
+            settings = dataclasses.replace(settings, dimensions=dimensions)
         listed = listed_texts(texts)
         vectors = embed_texts(self.model, self.tokenizer, listed, settings, frozen=self._frozen)
         return vectors[0] if isinstance(texts, str) else vectors
@@ -319,11 +327,21 @@ class Bert(TaskMethods):
     def to_onnx(self, path: str | Path, output: Literal["logits", "hidden", "embedding"] = "logits") -> None:
         """Write an ONNX file for padded ``(batch, length)`` inputs of any size; see :mod:`.onnx_export`.
 
-        Raises:
-            InputError: the packages of the extra ``onnx`` are missing.
-        """
-        from fastbert.inference.onnx_export import export
+        Args:
+            path: of the file; weights over 2 GB lie beside it, in ``path``.data.
+            output: "logits" of the model's head: of its task if it is fine-tuned, else over the vocabulary; "hidden":
+                states of every token; "embedding": one vector a text, as :meth:`embed`.
 
+        Raises:
+            InputError: the packages of the extra ``onnx`` are missing; no head.
+        """
+        from fastbert.inference.onnx_export import export, plain_copy
+        from fastbert.tasks.model import PaddedHead
+
+        if output == "logits" and self.task_model is not None:
+            task_head = PaddedHead(self.task_model.on(plain_copy(self.model)))
+            backbone, names = task_head.model.backbone, task_head.output_names
+            return export(backbone, Path(path), output, self.embedding, task_head, names)
         if output == "logits":
             self._require_head()
         export(self.model, Path(path), output, self.embedding)

@@ -42,8 +42,9 @@ class TextOptions:
     metrics: list[str] = field(default_factory=lambda: ["all"])
     """all, or any of bleu chrf rouge meteor cider cider_d exact_match token_f1 perplexity coherence; also caption:
     Bleu, METEOR, ROUGE_L and CIDEr as the COCO caption tools compute them."""
-    language: Literal["en", "pt"] = "en"
-    """Language of the texts, for words, stems, articles and synonyms."""
+    language: Literal["en", "pt", "any"] = "en"
+    """Language of the texts, for words, stems, articles and synonyms; any: words of all scripts, and of those without
+    spaces (Chinese, Thai …) each character."""
     model: Annotated[str | None, unset("RUN")] = None
     """Directory of a model, for perplexity (fluency) and coherence."""
     lowercase: bool = False

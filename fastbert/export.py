@@ -19,8 +19,8 @@ class ExportOptions:
     path: Positional[str]
     """File to write."""
     output: Literal["logits", "hidden", "embedding"] = "logits"
-    """What it gives: logits (batch, length, vocabulary), hidden states (batch, length, width), or one embedding a text
-    (batch, width), pooled as the model's directory says."""
+    """What it gives: logits of the head (of the task if it is fine-tuned, else over the vocabulary), hidden states
+    (batch, length, width), or one embedding a text (batch, width), pooled as the model's directory says."""
 
 
 def main(options: ExportOptions) -> int:

@@ -1,7 +1,6 @@
 """``python -m fastbert.generate MODEL "Era uma vez"``: generate text with a trained model."""
 
 import dataclasses
-import json
 import sys
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -9,6 +8,7 @@ from typing import Annotated
 from fastbert.inference.sampling import Sampling
 from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
+from fastbert.system.json_files import json_line
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def main(options: GenerateOptions) -> int:
     bert = load(options.model, device=options.device)
     for text in bert.generate(options.prompt, options.length, samples=options.samples, **settings):
         shown = detokenize(text)
-        print(json.dumps({"prompt": options.prompt, "text": shown}, ensure_ascii=False) if options.json else shown)
+        print(json_line({"prompt": options.prompt, "text": shown}).rstrip("\n") if options.json else shown)
     return 0
 
 

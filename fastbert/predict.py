@@ -1,6 +1,5 @@
 """``python -m fastbert.predict MODEL "O [MASK] é azul."``: predictions of a trained model."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastbert.system.atomic_write import written_whole
 from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
+from fastbert.system.json_files import json_line
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert
@@ -71,7 +71,7 @@ def main(options: PredictOptions) -> int:
         write(Path(options.output), records)
         return 0
     for record in records:
-        print(json.dumps(record, ensure_ascii=False) if options.json else as_text(record), flush=True)
+        print(json_line(record).rstrip("\n") if options.json else as_text(record), flush=True)
     return 0
 
 
@@ -79,7 +79,7 @@ def write(path: Path, records: Iterator[Record]) -> None:
     """Write JSON lines through a temporary file; a failure leaves nothing."""
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(json_line(record))
 
 
 def reject_extras(options: PredictOptions, what: str, *allowed: str) -> None:
@@ -224,6 +224,9 @@ def as_text(record: Record) -> str:
     elif "scores" in record and "label" in record:
         ranked = sorted(record["scores"].items(), key=lambda item: -item[1])[:5]
         lines += [f"  {score:6.1%}  {label}" for label, score in ranked]
+    elif "scores" in record and "labels" in record:
+        ranked = sorted(record["scores"].items(), key=lambda item: -item[1])[: max(5, len(record["labels"]))]
+        lines += [f"{'✓' if label in record['labels'] else ' ':>3}{score:6.1%}  {label}" for label, score in ranked]
     elif "predicted" in record:
         lines.append(f"  {record['predicted']:.3f}")
     elif "entities" in record:

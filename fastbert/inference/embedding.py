@@ -6,6 +6,7 @@ Reference: Reimers & Gurevych, Sentence-BERT, 2019.
 """
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from fastbert.system.atomic_write import written_whole
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import Fields, read_object
 from fastbert.text import Tokenizer
+from fastbert.text.truncation import num_truncated
 
 Pooling = Literal["mean", "cls", "max"]
 REMEDY = "copy the file again from its source"
@@ -37,6 +39,7 @@ class EmbeddingSettings:
     normalize: bool = True  # to length 1
     max_length: int | None = None  # tokens of a text, special ones included; None: the model's limit
     unsupported: str = ""  # the feature of a directory that we do not implement, if any
+    dimensions: int | None = None  # the first so many of D; None: all
 
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
@@ -60,11 +63,16 @@ def embed_texts(
     """
     limit = model.config.max_position_embeddings
     limit = min(limit, settings.max_length or limit)
-    vectors = np.empty((len(texts), model.config.hidden_size), np.float32)
+    width = model.config.hidden_size
+    if settings.dimensions is not None and not 1 <= settings.dimensions <= width:
+        raise InputError(f"dimensions={settings.dimensions}: expected 1 to {width}, the model's width")
+    vectors = np.empty((len(texts), settings.dimensions or width), np.float32)
     if not len(texts):
         return vectors
     encoded = tokenizer.encode_batch(list(texts), truncation=True, max_length=limit)
     lengths = np.diff(encoded.offsets)
+    if truncated := num_truncated(texts, lengths, tokenizer, limit):
+        warnings.warn(f"{truncated:,} of {len(texts):,} texts are longer than {limit} tokens: truncated", stacklevel=3)
     order = np.argsort(-lengths, kind="stable")
     with torch.inference_mode():
         for part in by_token_budget(lengths[order].tolist(), batch_tokens or inference_tokens(model.device)):
@@ -81,6 +89,7 @@ def pooled(model: BertForPreTraining | FrozenModel, batch: PackedBatch, settings
         lengths = batch.cu_seqlens.diff().long()
         # in float32 also under autocast, as in sentence-transformers
         vectors = torch.segment_reduce(model.encode(batch).float(), settings.pooling, lengths=lengths, axis=0)
+    vectors = vectors[:, : settings.dimensions]
     return F.normalize(vectors, dim=-1) if settings.normalize else vectors
 
 

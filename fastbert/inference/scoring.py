@@ -25,6 +25,7 @@ from fastbert.batch import inference_tokens, pack_rows
 from fastbert.inference.masked_lm import label_log_probs
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
+from fastbert.system.marks import spans_with_marks
 from fastbert.text import Tokenizer
 
 Method = Literal["l2r", "pll"]
@@ -140,7 +141,7 @@ def score_texts(
         TextScore(
             text,
             [encodings[number].tokens[i] for i in questions[number].positions],
-            [encodings[number].offsets[i] for i in questions[number].positions],
+            spans_with_marks(text, [encodings[number].offsets[i] for i in questions[number].positions]),
             answers[number].tolist(),
         )
         for text, number in ((text, number_of[text]) for text in texts)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fastbert.metrics.language import FUNCTION_WORDS, PORTER, SNOWBALL, stemmer, synonyms, words
-from fastbert.metrics.score import Language, References, Score, check_language, mean, paired, signature
+from fastbert.metrics.language import FUNCTION_WORDS, PORTER, SNOWBALL, note_on_words, stemmer, synonyms, words
+from fastbert.metrics.score import ANY, Language, References, Score, check_language, mean, paired, signature
 from fastbert.system.errors import InputError
 
 EXACT, STEM, SYNONYM = 0, 1, 2
@@ -32,11 +32,13 @@ class _Parameters:
 
 
 LAVIE_AGARWAL = _Parameters(0.9, 3.0, 0.5, 0.5, (1.0, 1.0, 1.0))
-# METEOR 1.5's tuned English parameters; for Portuguese, which it was not tuned for, its universal ones with the
+# METEOR 1.5's tuned English parameters; for other languages, which it was not tuned for, its universal ones with the
 # stages' weights of English
+UNIVERSAL = _Parameters(0.70, 1.4, 0.3, 0.70, (1.0, 0.6, 0.8))
 METEOR_15 = {
     "en": _Parameters(0.85, 0.2, 0.6, 0.75, (1.0, 0.6, 0.8)),
-    "pt": _Parameters(0.70, 1.4, 0.3, 0.70, (1.0, 0.6, 0.8)),
+    "pt": UNIVERSAL,
+    ANY: UNIVERSAL,
 }
 
 
@@ -93,7 +95,7 @@ def meteor(
 
     Args:
         hypotheses, references: as everywhere here.
-        language: of the texts.
+        language: of the texts; with "any" only equal words match.
         variant: see the module.
         tokenize: see :func:`fastbert.metrics.language.words`; "none" for texts that are tokenized already.
         stem: "porter" (English, the default of ``variant="nltk"``, as nltk) or "snowball" (the default elsewhere).
@@ -114,7 +116,7 @@ def meteor(
     if variant == "nltk":
         small = frozenset[str]()
     else:
-        small = FUNCTION_WORDS[language] if function_words is None else frozenset(function_words)
+        small = FUNCTION_WORDS.get(language, frozenset()) if function_words is None else frozenset(function_words)
 
     def counts(hypothesis: list[str], reference: list[str]) -> _Counts:
         if variant == "nltk":
@@ -125,19 +127,20 @@ def meteor(
 
     best = []
     for text, listed in zip(hypotheses, lists, strict=True):
-        tokens = words(text, tokenize=tokenize)
-        tried = [counts(tokens, words(reference, tokenize=tokenize)) for reference in listed]
+        tokens = words(text, tokenize=tokenize, language=language)
+        tried = [counts(tokens, words(reference, tokenize=tokenize, language=language)) for reference in listed]
         best.append(max(tried, key=lambda c: c.score(parameters, variant == "1.5")))
     per_text = [c.score(parameters, variant == "1.5") for c in best]
     settings = {"refs": len(lists[0]), "lang": language, "variant": variant, "case": "lc", "tok": tokenize,
-                "stem": kind, "synonyms": "wordnet" if related else "no", "alpha": parameters.alpha,
+                "stem": "no" if language == ANY else kind,
+                "synonyms": "wordnet" if related else "no", "alpha": parameters.alpha,
                 "beta": parameters.beta, "gamma": parameters.gamma}  # fmt: skip
     if variant == "nltk":
         total, average = mean(per_text), "mean of texts"
     else:
         total, average = sum(best[1:], best[0]).score(parameters, True), "summed counts"
         settings |= {"delta": parameters.delta, "function": "fastbert" if function_words is None else "given"}
-    notes = (note,) if use_synonyms and related is None else ()
+    notes = ((note,) if note and related is None else ()) + note_on_words(hypotheses, language == ANY)
     return Score("METEOR", total, 1.0, signature(**settings, average=average), per_text, notes=notes)
 
 

@@ -8,24 +8,35 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 
-from fastbert.metrics.language import ARTICLES, strip_accents
-from fastbert.metrics.score import Language, References, Score, check_language, mean, paired, signature
+from fastbert.metrics.language import ARTICLES, strip_accents, words
+from fastbert.metrics.score import ANY, Language, References, Score, check_language, mean, paired, signature
+from fastbert.system.marks import mark_class
 
 
 def normalize_answer(text: str, language: Language = "en", keep_accents: bool = True) -> str:
-    """Lower case, no punctuation, no articles, single spaces.
+    """Lower case, no punctuation, no articles, single spaces; both ways to write "é" are one.
 
-    English is treated exactly as SQuAD's program does (ASCII punctuation). In Portuguese every Unicode punctuation mark
-    goes (« » “ ” – …), both ways to write "é" are one, and the articles are o, a, os, as, um, uma, uns, umas.
+    English is treated as SQuAD's program does (ASCII punctuation). In Portuguese every Unicode punctuation mark goes
+    (« » “ ” – …), and the articles are o, a, os, as, um, uma, uns, umas. "any" is as Portuguese without articles, and
+    each character of a script without spaces is a word, as in MLQA's program.
     """
-    text = text.lower() if language == "en" else unicodedata.normalize("NFC", text).lower()
+    text = unicodedata.normalize("NFC", text).lower()
     if not keep_accents:
         text = strip_accents(text)
     text = "".join(
         c for c in text if c not in string.punctuation and (language == "en" or unicodedata.category(c)[0] != "P")
     )
-    return " ".join(re.sub(rf"\b({'|'.join(ARTICLES[language])})\b", " ", text).split())
+    if language == ANY:
+        return " ".join(words(text, tokenize="signs", language=ANY))
+    return " ".join(_articles(language).sub(" ", text).split())
+
+
+@cache
+def _articles(language: Language) -> re.Pattern[str]:
+    """Whole words: not the letter before a mark that has no composed form."""
+    return re.compile(rf"\b({'|'.join(ARTICLES[language])})\b(?![{mark_class()}])")
 
 
 def exact_match(

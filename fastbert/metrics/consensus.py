@@ -7,8 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from fastbert.metrics.language import SNOWBALL, stemmer, words
-from fastbert.metrics.score import Language, References, Score, check_language, mean, paired, signature
+from fastbert.metrics.language import SNOWBALL, note_on_words, stemmer, words
+from fastbert.metrics.score import ANY, Language, References, Score, check_language, mean, paired, signature
 
 ORDERS = 4  # n-grams of 1 to 4 words
 SIGMA = 6.0  # of the length penalty of CIDEr-D, in words
@@ -29,7 +29,7 @@ def cider(
 
     Args:
         hypotheses, references: as everywhere here.
-        language: of the texts; used by ``stem``.
+        language: of the texts, for ``stem``; "any": see :func:`fastbert.metrics.language.words`.
         tokenize: see :func:`fastbert.metrics.language.words`.
         stem: compare stems, as the paper does; its authors' program, and so most published figures, does not.
         idf_references: references of other texts, to count how rare an n-gram is; by default those given. One text
@@ -61,7 +61,7 @@ def _score(name, hypotheses, references, language, tokenize, stem, idf_reference
     hypotheses, lists = paired(hypotheses, references, allow_empty=allow_empty)
 
     def ngrams(text: str) -> Ngrams:
-        tokens = words(text, tokenize=tokenize)
+        tokens = words(text, tokenize=tokenize, language=language)
         if stem:
             tokens = [stemmer(language, SNOWBALL)(token) for token in tokens]
         return Counter(tuple(tokens[i : i + n]) for n in range(1, ORDERS + 1) for i in range(len(tokens) - n + 1))
@@ -87,7 +87,8 @@ def _score(name, hypotheses, references, language, tokenize, stem, idf_reference
     if sigma is not None:
         settings |= {"clip": "yes", "sigma": f"{sigma:g}"}
     alone = ("one text gives every n-gram an idf of 0, so the score is 0: give more texts, or idf_references",)
-    return Score(name, mean(per_text), 10.0, signature(**settings), per_text, notes=alone if len(rarity) == 1 else ())
+    notes = (*(alone if len(rarity) == 1 else ()), *note_on_words(hypotheses, language == ANY))
+    return Score(name, mean(per_text), 10.0, signature(**settings), per_text, notes=notes)
 
 
 class _Vector:

@@ -1,12 +1,14 @@
-"""What the measures know of English and Portuguese: words, stems, articles, function words, synonyms."""
+"""What the measures know of languages: words of any, and stems, articles, function words, synonyms of English and
+Portuguese."""
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
-from fastbert.metrics.score import Language, check_language, library
+from fastbert.metrics.score import ANY, Language, check_language, library
 from fastbert.system.errors import InputError
+from fastbert.system.marks import mark_class
 
 
 def _set(text: str) -> frozenset[str]:
@@ -16,6 +18,7 @@ def _set(text: str) -> frozenset[str]:
 ARTICLES: dict[str, frozenset[str]] = {
     "en": _set("a an the"),
     "pt": _set("o a os as um uma uns umas"),
+    ANY: frozenset(),
 }
 # closed classes: articles, pronouns, prepositions and their contractions, conjunctions, auxiliaries
 FUNCTION_WORDS: dict[str, frozenset[str]] = {
@@ -47,18 +50,33 @@ FUNCTION_WORDS: dict[str, frozenset[str]] = {
 PORTER, SNOWBALL = "porter", "snowball"
 _SNOWBALL_NAMES = {"en": "english", "pt": "portuguese"}
 _WORDNET_NAMES = {"en": "eng", "pt": "por"}
-# a word keeps its inner apostrophes and hyphens: don't, deu-lhe
-_WORD = re.compile(r"\w+(?:['’\-]\w+)*")
-_WORD_OR_SIGN = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
+# scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, kana, ideographs
+UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\uff66-\uff9f\U00020000-\U000323af"
+)
 
 
-def words(text: str, *, tokenize: str = "words", lowercase: bool = True) -> list[str]:
+@cache
+def _word_pattern(signs: bool, characters: bool) -> re.Pattern[str]:
+    """Words, which keep their inner apostrophes and hyphens (don't, deu-lhe) and their marks; or also signs."""
+    marks = mark_class()
+    letter = rf"[^\W{UNSPACED}]" if characters else r"\w"
+    run = rf"{letter}(?:{letter}|[{marks}])*"
+    word = rf"{run}(?:['’\-]{run})*"
+    if characters:
+        word = rf"{word}|\w[{marks}]*"
+    return re.compile(rf"{word}|[^\w\s][{marks}]*" if signs else word)
+
+
+def words(text: str, *, tokenize: str = "words", lowercase: bool = True, language: str = "en") -> list[str]:
     """Split a text.
 
     Args:
         text: the text; composed (NFC) first, so that both ways to write "é" are one.
         tokenize: "words" drops punctuation, "signs" gives each mark a token of its own, "none" splits at white space.
         lowercase: in lower case.
+        language: with "any", each character of a script without spaces (Chinese, Thai …) is a word.
     """
     text = unicodedata.normalize("NFC", text)
     text = text.lower() if lowercase else text
@@ -66,7 +84,17 @@ def words(text: str, *, tokenize: str = "words", lowercase: bool = True) -> list
         return text.split()
     if tokenize not in ("words", "signs"):
         raise InputError(f"tokenize={tokenize!r}: expected words, signs or none")
-    return (_WORD if tokenize == "words" else _WORD_OR_SIGN).findall(text)
+    return _word_pattern(tokenize == "signs", language == ANY).findall(text)
+
+
+def note_on_words(texts: Iterable[str], splits: bool, remedy: str = "language any") -> tuple[str, ...]:
+    """A note if some texts are of a script without spaces, and nothing ``splits`` them: a sentence is one word."""
+    if splits:
+        return ()
+    found = next((match for text in texts if (match := re.search(rf"(?=\w)[{UNSPACED}]+", text))), None)
+    if found is None:
+        return ()
+    return (f"{found[0][:12]!r} and the like are single words here. Try: {remedy}, which compares characters",)
 
 
 def strip_accents(text: str) -> str:
@@ -76,8 +104,10 @@ def strip_accents(text: str) -> str:
 
 @cache
 def stemmer(language: Language, kind: str) -> Callable[[str], str]:
-    """A word's stem: nltk's Porter (English only), or the Snowball algorithm of the language."""
+    """A word's stem: nltk's Porter (English only), or the Snowball algorithm of the language; of "any" the word."""
     check_language(language)
+    if language == ANY and kind == SNOWBALL:
+        return str
     if kind == PORTER:
         if language != "en":
             raise InputError(f"Porter's stemmer is for English, not {language!r}. Try: snowball")
@@ -94,6 +124,8 @@ def synonyms(language: Language) -> tuple[Callable[[str], frozenset[str]] | None
     The data are not fetched: ``python -m nltk.downloader wordnet omw-1.4`` does that when the user wants it.
     """
     check_language(language)
+    if language == ANY:
+        return None, ""
     try:
         nltk = library("nltk")
     except InputError as error:

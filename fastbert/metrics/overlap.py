@@ -1,11 +1,13 @@
 """BLEU and chrF by sacrebleu, ROUGE by rouge-score; for Portuguese with words and stems of Portuguese."""
 
 from collections.abc import Sequence
+from itertools import chain
 
-from fastbert.metrics.language import FUNCTION_WORDS, SNOWBALL, stemmer, words
-from fastbert.metrics.score import Language, References, Score, check_language, library, mean, paired, signature
+from fastbert.metrics.language import FUNCTION_WORDS, SNOWBALL, note_on_words, stemmer, words
+from fastbert.metrics.score import ANY, Language, References, Score, check_language, library, mean, paired, signature
 from fastbert.system.errors import InputError
 
+SPACED_TOKENIZERS = ("13a", "intl", "none")  # of BLEU: a text without spaces is one word
 ROUGE_KINDS = ("rouge1", "rouge2", "rougeL")
 
 
@@ -58,6 +60,7 @@ def bleu(
         signature=str(metric.get_signature()),
         per_text=[single.sentence_score(h, listed).score for h, listed in zip(hypotheses, lists, strict=True)],
         details={name: float(value) for name, value in details.items()},
+        notes=note_on_words(hypotheses, tokenize not in SPACED_TOKENIZERS, "BLEU's tokenizer char"),
     )
 
 
@@ -95,11 +98,12 @@ class _Words:
     """Handed to rouge-score where its own tokenizer, which knows a to z and 0 to 9 only, would lose letters."""
 
     def __init__(self, language: Language, stem: bool, stop_words: bool):
+        self.language = language
         self.stem = stemmer(language, SNOWBALL) if stem else None
         self.dropped = FUNCTION_WORDS[language] if not stop_words else frozenset()
 
     def tokenize(self, text: str) -> list[str]:
-        kept = [word for word in words(text) if word not in self.dropped]
+        kept = [word for word in words(text, language=self.language) if word not in self.dropped]
         # rouge-score leaves short English words as they are; so do we
         return [self.stem(word) if self.stem and len(word) > 3 else word for word in kept]
 
@@ -122,13 +126,15 @@ def rouge(
     Args:
         hypotheses, references: as everywhere here.
         kinds: of rouge1 … rouge9, rougeL and rougeLsum (lines are sentences).
-        language: of the texts.
+        language: of the texts; "any": Unicode words, and characters of scripts without spaces.
         stem: compare stems (Porter's for English, Snowball's for Portuguese) of words of more than three letters.
         stop_words: False leaves function words out.
 
     Reference: Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004.
     """
     check_language(language)
+    if language == ANY and (stem or not stop_words):
+        raise InputError("language 'any': has no stems or stop words. Try: language 'en' or 'pt', or neither of them")
     hypotheses, lists = paired(hypotheses, references, allow_empty=allow_empty)
     known = [*(f"rouge{n}" for n in range(1, 10)), "rougeL", "rougeLsum"]
     for kind in kinds:
@@ -146,6 +152,7 @@ def rouge(
         stem={True: "porter" if own else SNOWBALL, False: "no"}[stem], stop="kept" if stop_words else "dropped",
         average="mean of texts", multi="best F", version=importlib.metadata.version("rouge-score"),
     )  # fmt: skip
+    notes = _dropped_letters(hypotheses, lists) if own else note_on_words(hypotheses, language == ANY)
     scores = {}
     for kind in kinds:
         of_kind = [result[kind] for result in results]
@@ -156,8 +163,28 @@ def rouge(
             signature=settings,
             per_text=[float(r.fmeasure) for r in of_kind],
             details={"precision": mean([r.precision for r in of_kind]), "recall": mean([r.recall for r in of_kind])},
+            notes=notes,
         )
     return scores
+
+
+def _dropped_letters(hypotheses: Sequence[str], lists: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """A note on the letters that rouge-score's tokenizer, which knows a to z and 0 to 9, takes for spaces."""
+    lost, total, first = 0, 0, ""
+    for text in chain(hypotheses, *lists):
+        if text.isascii():
+            total += sum(map(str.isalpha, text))
+            continue
+        for word in words(text):
+            total += len(word)
+            if dropped := sum(c.isalnum() and not c.isascii() for c in word):
+                lost, first = lost + dropped, first or word
+    if not lost:
+        return ()
+    return (
+        f"ROUGE in English reads only a to z and 0 to 9: {lost:,} of {total:,} letters are dropped (first: {first!r}). "
+        "Try: language pt or any",
+    )
 
 
 def _streams(lists: list[list[str]]) -> list[list[str | None]]:

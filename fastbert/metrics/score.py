@@ -7,8 +7,9 @@ from typing import Any, Literal, TypeAlias
 
 from fastbert.system.errors import InputError
 
-Language: TypeAlias = Literal["en", "pt"]
-LANGUAGES = ("en", "pt")
+ANY = "any"  # no stems, articles or synonyms; words of all scripts
+Language: TypeAlias = Literal["en", "pt", "any"]
+LANGUAGES = ("en", "pt", ANY)
 References: TypeAlias = Sequence[str] | Sequence[Sequence[str | None]]
 
 

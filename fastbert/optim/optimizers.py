@@ -3,7 +3,7 @@
 References: Jordan et al., Muon, 2024; Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,23 +46,15 @@ class Optimizers:
         muon_dtype: torch.dtype = torch.bfloat16,
     ):
         ops.disable_malloc_trim()
-        hidden, rest = split_param_groups(model.named_parameters(), optimizer)
+        named = list(model.named_parameters())
+        hidden, rest = split_param_groups(named, optimizer)
         self.rule = HyperparameterRule.of(learning_rate, muon_learning_rate, weight_decay, muon=bool(hidden))
         self.peaks, decay = self.rule.at(0.0)  # as of the last update
-        groups = [
-            {"params": [(n, p) for n, p in rest if p.ndim >= 2], "weight_decay": decay},
-            {"params": [(n, p) for n, p in rest if p.ndim < 2], "weight_decay": 0.0},
-        ]
         self.clipped = [p for _, p in rest]
         self.clip_norm = clip_norm
         self._keeps_bf16 = False
-        self.parts: dict[str, torch.optim.Optimizer] = {
-            "adamw": AdamW(groups, lr=self.peaks["adamw"], betas=(0.9, 0.98), eps=1e-6, fused=True)
-        }
-        if hidden:
-            config: BertConfig = model.config  # type: ignore[assignment]
-            parts = {name: fused_projections(name, config) for name, _ in hidden}
-            self.parts["muon"] = Muon(hidden, parts, lr=self.peaks["muon"], weight_decay=decay, dtype=muon_dtype)
+        config: BertConfig = model.config  # type: ignore[assignment]
+        self.parts = build_optimizers(named, config, optimizer, self.peaks, decay, muon_dtype=muon_dtype)
 
     def keep_bf16_gradients(self, keep: bool) -> None:
         """Whether the gradients of AdamW's matrices stay in the dtype they are computed in: bfloat16 under autocast.
@@ -134,6 +126,52 @@ class Optimizers:
             optimizer, parameter = homes[home]
             device = tensor.device if key == "step" else parameter.device  # fused AdamW keeps its counter on the CPU
             optimizer.state[parameter][key] = tensor.to(device)
+
+
+def build_optimizers(
+    named: Sequence[tuple[str, nn.Parameter]],
+    config: BertConfig,
+    optimizer: str,
+    peaks: Mapping[str, float],
+    weight_decay: float,
+    *,
+    betas: tuple[float, float] = (0.9, 0.98),
+    eps: float = 1e-6,
+    muon_dtype: torch.dtype = torch.bfloat16,
+    rate_scale: Callable[[str], float] = lambda name: 1.0,
+) -> dict[str, torch.optim.Optimizer]:
+    """AdamW, and Muon for the matrices of the encoder layers if ``optimizer`` is "muon"; biases and gains do not decay.
+
+    Args:
+        named: parameters, by their names in the encoder.
+        peaks: learning rate of "adamw" and of "muon".
+        weight_decay: of matrices and embeddings.
+        betas, eps: of AdamW.
+        muon_dtype: of Muon's iteration.
+        rate_scale: factor of a parameter's learning rate, by its name; Muon has an optimizer for each.
+    """
+    hidden, rest = split_param_groups(named, optimizer)
+
+    def by_scale(parameters: list[tuple[str, nn.Parameter]]) -> dict[float, list[tuple[str, nn.Parameter]]]:
+        groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in parameters:
+            groups.setdefault(rate_scale(name), []).append((name, parameter))
+        return groups
+
+    groups = [
+        {"params": parameters, "weight_decay": decay, "lr": peaks["adamw"] * scale}
+        for decay, is_matrix in ((weight_decay, True), (0.0, False))
+        for scale, parameters in by_scale([(n, p) for n, p in rest if (p.ndim >= 2) == is_matrix]).items()
+    ]
+    built: dict[str, torch.optim.Optimizer] = {
+        "adamw": AdamW(groups, lr=peaks["adamw"], betas=betas, eps=eps, fused=True)
+    }
+    parts = {name: fused_projections(name, config) for name, _ in hidden}
+    for scale, parameters in by_scale(hidden).items():
+        built["muon" if scale == 1.0 else f"muon × {scale:g}"] = Muon(
+            parameters, parts, lr=peaks["muon"] * scale, weight_decay=weight_decay, dtype=muon_dtype
+        )
+    return built
 
 
 def _named(optimizer: torch.optim.Optimizer) -> Iterable[tuple[str, nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""JSON from untrusted or damaged files: read as a dictionary, each field validated before use."""
+"""JSON from untrusted or damaged files: read as a dictionary, each field validated before use. And JSON lines."""
 
 import json
 import math
@@ -31,6 +31,11 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: contains {type(value).__name__}, expected a JSON object. Try: {remedy}")
     return value
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """A record of a JSON-lines file, its line feed included."""
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 class Fields:

@@ -4,13 +4,18 @@ A fault is one line with file, line number and remedy; whatever in a file is not
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 from fastbert.data.corpus.records import Record, is_table, read_lines, read_records
 from fastbert.system.errors import InputError
+from fastbert.system.marks import mark_class
 from fastbert.tasks.columns import read_columns
+from fastbert.tasks.questions import QuestionExample as QuestionExample
+from fastbert.tasks.questions import question_example
+from fastbert.tasks.record_fields import FieldNames, Notes, note_unused, shown, text_of, value_of
 from fastbert.tasks.tag_schemes import BIO, OUTSIDE, bio_faults, find_scheme, is_iob1
 
 Task = Literal["classification", "regression", "tagging", "qa"]
@@ -23,29 +28,18 @@ PAIR_NAMES = (
 TEXT_NAMES = ("text", "text_a", "sentence", "sentence1", "premise", "tweet", "review", "content")
 LABEL_NAMES = ("label", "labels", "score", "class", "target", "gold_label")
 TAGS_NAMES = ("tags", "ner_tags", "labels", "pos_tags")
-QUESTION_NAMES = ("context", "question", "id", "answers", "answer", "answer_start", "impossible", "is_impossible")
 MISSING_LABELS = ("-1", "-")  # how GLUE and SNLI write "no label"
 MAX_MISSING_SHARE = 0.05  # of the examples; above, these are classes
-_WORD = re.compile(r"[^\W_](?:\S*[^\W_])?|\S")
-
-
-@dataclass(frozen=True)
-class FieldNames:
-    """The names of the fields in the user's records; None: the usual names."""
-
-    text: str | None = None
-    pair: str | None = None
-    label: str | None = None
 
 
 @dataclass(frozen=True)
 class TextExample:
-    """A text or a pair, with its class or its number."""
+    """A text or a pair, with its class, its classes (of a task with several labels) or its number."""
 
     where: str
     text: str
     pair: str | None = None
-    label: str | float | None = None
+    label: str | tuple[str, ...] | float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,33 +50,6 @@ class TaggedExample:
     tokens: list[str]
     tags: list[str] | None = None
     text: str | None = None
-
-
-@dataclass(frozen=True)
-class QuestionExample:
-    """A question about a context; ``answers`` are (text, first character), empty for an unanswerable question."""
-
-    where: str
-    id: str
-    question: str
-    context: str
-    answers: list[tuple[str, int]] = field(default_factory=list)
-    gold_texts: list[str] = field(default_factory=list)  # for scoring, including those that are not in the context
-
-
-@dataclass
-class Notes:
-    """What was repaired or left out while reading: a line each, with a count and the first place."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    first: dict[str, str] = field(default_factory=dict)
-
-    def add(self, what: str, where: str) -> None:
-        self.counts[what] = self.counts.get(what, 0) + 1
-        self.first.setdefault(what, where)
-
-    def lines(self) -> list[str]:
-        return [f"note: {what} ({count:,} ×, first: {self.first[what]})" for what, count in self.counts.items()]
 
 
 def read_examples(
@@ -106,7 +73,7 @@ def read_examples(
         "classification": lambda where, r: _text_example(where, r, fields, labelled, notes, number=False),
         "regression": lambda where, r: _text_example(where, r, fields, labelled, notes, number=True),
         "tagging": lambda where, r: _tagged_example(where, r, fields, labelled, notes),
-        "qa": lambda where, r: _question_example(where, r, fields, labelled, notes),
+        "qa": lambda where, r: question_example(where, r, fields, labelled, notes),
     }[task]
     records = read_columns(path) if task == "tagging" and not is_table(path) else read_records(path)
     examples = [parse(where, record) for where, record in records]
@@ -115,8 +82,30 @@ def read_examples(
     if task == "tagging" and labelled:
         _settle_tags(examples, notes)
     if task == "classification" and labelled:
-        examples = _without_missing_labels(examples, notes)
+        examples = _settle_labels(_without_missing_labels(examples, notes), fields, notes)
     return examples
+
+
+def _settle_labels(examples: list[TextExample], fields: FieldNames, notes: Notes) -> list[TextExample]:
+    """Where some text has a list of labels, all have; rows of 0 and 1, one for each class, become names."""
+    if not any(isinstance(example.label, tuple) for example in examples):
+        return examples
+    lists = [e.label if isinstance(e.label, tuple) else (str(e.label),) for e in examples]
+    width = len(lists[0])
+    if width > 1 and all(len(row) == width and set(row) <= {"0", "1"} for row in lists):
+        names = fields.label_names or tuple(map(str, range(width)))
+        if len(names) != width:
+            raise InputError(
+                f"{examples[0].where}: has {width} labels, --label-names {len(names)}. Try: a name for each"
+            )
+        notes.add("labels of 0 and 1: one for each class", examples[0].where)
+        lists = [tuple(name for name, value in zip(names, row, strict=True) if value == "1") for row in lists]
+    elif fields.label_names:
+        lists = [
+            tuple(_class_name(v, e.where, fields.label_names) for v in row)
+            for e, row in zip(examples, lists, strict=True)
+        ]
+    return [replace(e, label=row) for e, row in zip(examples, lists, strict=True)]
 
 
 def _without_missing_labels(examples: list[TextExample], notes: Notes) -> list[TextExample]:
@@ -150,8 +139,16 @@ def tagged_text(text: str, where: str = "") -> TaggedExample:
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Characters of each word: between white space, with punctuation at its ends as separate words."""
-    return [match.span() for match in _WORD.finditer(text)]
+    """Characters of each word: between white space, with punctuation at its ends as separate words.
+
+    Combining marks belong to the character before them.
+    """
+    return [match.span() for match in _word_pattern().finditer(text)]
+
+
+@cache
+def _word_pattern() -> re.Pattern[str]:
+    return re.compile(rf"(?:[^\W_](?:\S*[^\W_])?|\S)[{mark_class()}]*")
 
 
 def has_pairs(examples: Sequence[TextExample]) -> bool:
@@ -172,7 +169,7 @@ def looks_like_numbers(path: str, fields: FieldNames) -> bool:
     """Whether the labels are numbers, not classes: all numeric, and one of them with a decimal point."""
     pointed = False
     for where, record in read_records(path):
-        _, value = _value(record, where, fields.label, LABEL_NAMES, "label")
+        _, value = value_of(record, where, fields.label, LABEL_NAMES, "label")
         if isinstance(value, str):
             try:
                 pointed |= "." in value and float(value) is not None
@@ -186,53 +183,23 @@ def looks_like_numbers(path: str, fields: FieldNames) -> bool:
     return pointed
 
 
-# ---- fields ----
-def _value(record: Record, where: str, named: str | None, usual: Sequence[str], option: str) -> tuple[str, Any]:
-    """The name and the value of a field."""
-    names = (named,) if named else usual
-    for name in names:
-        if name in record:
-            return name, record[name]
-    present = ", ".join(map(repr, record)) or "none"
-    remedy = f"--{option}-field with one of them" if option else "rename it"
-    raise InputError(f"{where}: has no field {names[0]!r}; its fields: {present}. Try: {remedy}")
-
-
-def _note_unused(record: Record, used: Iterable[str], where: str, notes: Notes) -> None:
-    known = set(used)
-    for name in record:
-        if name not in known:
-            notes.add(f"field {name!r} is not used", where)
-
-
-def _text(value: Any, where: str, name: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{where}: {name} is {_shown(value)}, expected a string. Try: put it in quotes")
-    return value
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "…"
-
-
 def _text_example(
     where: str, record: Record, fields: FieldNames, labelled: bool, notes: Notes, number: bool
 ) -> TextExample:
     pair_names = next((pair for pair in PAIR_NAMES if record.keys() >= set(pair)), None)
     if fields.text or fields.pair or pair_names is None:
-        used = [_value(record, where, fields.text, TEXT_NAMES, "text")[0]]
+        used = [value_of(record, where, fields.text, TEXT_NAMES, "text")[0]]
         if fields.pair or "text_a" in record:
-            used.append(_value(record, where, fields.pair, ("text_b", "text_pair"), "pair")[0])
+            used.append(value_of(record, where, fields.pair, ("text_b", "text_pair"), "pair")[0])
     else:
         used = list(pair_names)
-    text = _text(record[used[0]], where, f"field {used[0]!r}")
-    pair = _text(record[used[1]], where, f"field {used[1]!r}") if len(used) == 2 else None
-    label: str | float | None = None
+    text = text_of(record[used[0]], where, f"field {used[0]!r}")
+    pair = text_of(record[used[1]], where, f"field {used[1]!r}") if len(used) == 2 else None
+    label: str | tuple[str, ...] | float | None = None
     if labelled:
-        name, value = _value(record, where, fields.label, LABEL_NAMES, "label")
-        label = _number(value, where) if number else _class_name(value, where)
-        _note_unused(record, [*used, name], where, notes)
+        name, value = value_of(record, where, fields.label, LABEL_NAMES, "label")
+        label = _number(value, where) if number else _class_names(value, where, fields)
+        note_unused(record, [*used, name], where, notes)
     return TextExample(where, text, pair, label)
 
 
@@ -240,23 +207,38 @@ def _number(value: Any, where: str) -> float:
     try:
         number = float("x" if isinstance(value, bool) or value is None else value)
     except (ValueError, TypeError):
-        raise InputError(f"{where}: label {_shown(value)} is not a number, which regression needs") from None
+        raise InputError(f"{where}: label {shown(value)} is not a number, which regression needs") from None
     if not -1e30 < number < 1e30:
-        raise InputError(f"{where}: label {_shown(value)}: expected a finite number")
+        raise InputError(f"{where}: label {shown(value)}: expected a finite number")
     return number
 
 
-def _class_name(value: Any, where: str) -> str:
+def _class_names(value: Any, where: str, fields: FieldNames) -> str | tuple[str, ...]:
+    """The class of a text, or its classes: a list, or a string with separators."""
+    if fields.label_separator and (value is None or isinstance(value, str)):
+        parts = [part.strip() for part in (value or "").split(fields.label_separator)]
+        return tuple(dict.fromkeys(part for part in parts if part))
+    if not isinstance(value, list):
+        return _class_name(value, where, fields.label_names)
+    # numbers get their names when all rows are known: 0 and 1 may stand for "no" and "yes"
+    return tuple(_class_name(int(v) if isinstance(v, bool) else v, where) for v in value)
+
+
+def _class_name(value: Any, where: str, names: Sequence[str] = ()) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
     if isinstance(value, float) and value.is_integer():  # pandas writes the integers of a column with gaps so
-        return str(int(value))
+        value = int(value)
+    if names and isinstance(value, str) and value.strip().lstrip("-").isdecimal():  # from CSV
+        value = int(value)
+    if isinstance(value, int):
+        if names and not -1 <= value < len(names):
+            raise InputError(f"{where}: label {value}: there are {len(names)} label names. Try: one for each, from 0")
+        return names[value] if names and value >= 0 else str(value)
     if isinstance(value, float):
         raise InputError(f"{where}: label {value} is a fraction. Try: --task regression, or names of classes")
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{where}: label {_shown(value)}: expected the name of a class, or an integer")
+        raise InputError(f"{where}: label {shown(value)}: expected the name of a class, or an integer")
     return value.strip()
 
 
@@ -264,24 +246,30 @@ def _words(value: Any, where: str, name: str) -> list[str]:
     if isinstance(value, str):  # from a CSV file
         value = value.split()
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise InputError(f'{where}: {name}: expected a list of strings, like ["O", "B-PER"], got {_shown(value)}')
+        raise InputError(f'{where}: {name}: expected a list of strings, like ["O", "B-PER"], got {shown(value)}')
     return value
 
 
 def _tagged_example(where: str, record: Record, fields: FieldNames, labelled: bool, notes: Notes) -> TaggedExample:
     if not labelled and "tokens" not in record and isinstance(record.get("text"), str):
         return tagged_text(record["text"], where)
-    tokens_name, value = _value(record, where, fields.text, ("tokens", "words"), "text")
+    tokens_name, value = value_of(record, where, fields.text, ("tokens", "words"), "text")
     tokens = _words(value, where, "tokens")
     if not tokens:
         raise InputError(f"{where}: has no tokens. Try: remove the record")
     if not labelled:
         return TaggedExample(where, tokens)
-    tags_name, value = _value(record, where, fields.label, TAGS_NAMES, "label")
+    tags_name, value = value_of(record, where, fields.label, TAGS_NAMES, "label")
+    if isinstance(value, list) and value and all(isinstance(tag, int) for tag in value):
+        if not fields.label_names:
+            raise InputError(
+                f"{where}: tags {shown(value)} are numbers. Try: --label-names O B-PER …, their names from 0"
+            )
+        value = [_class_name(tag, where, fields.label_names) for tag in value]
     tags = _words(value, where, "tags")
     if len(tags) != len(tokens):
         raise InputError(f"{where}: has {len(tokens)} tokens and {len(tags)} tags. Try: one tag for each token")
-    _note_unused(record, (tokens_name, tags_name), where, notes)
+    note_unused(record, (tokens_name, tags_name), where, notes)
     return TaggedExample(where, tokens, tags)
 
 
@@ -310,73 +298,3 @@ def _settle_tags(examples: Sequence[TaggedExample], notes: Notes) -> None:
         f"{where}: tag {word + 1} is {tags[word]!r} after {before!r}, and elsewhere entities begin with B-. "
         f"Try: B-{tags[word][2:]}"
     )
-
-
-# ---- questions ----
-def _question_example(where: str, record: Record, fields: FieldNames, labelled: bool, notes: Notes) -> QuestionExample:
-    context_name, context = _value(record, where, fields.text, ("context",), "text")
-    context = _text(context, where, "context")
-    question = _text(_value(record, where, None, ("question",), "")[1], where, "question")
-    name = str(record.get("id") or where.rpartition(" ")[2])
-    if not labelled:
-        return QuestionExample(where, name, question, context)
-    _note_unused(record, (context_name, *QUESTION_NAMES), where, notes)
-    if record.get("impossible") is True or record.get("is_impossible") is True:
-        return QuestionExample(where, name, question, context)
-    given = list(_answers(record, where))
-    found = [(text, at) for text, start in given if (at := _locate(text, start, context, where, notes)) >= 0]
-    if given and not found:
-        text = given[0][0]
-        raise InputError(
-            f"{where}: the answer {_shown(text)} is not in its context. Try: copy it from there, or no answer for a "
-            "question that has none"
-        )
-    return QuestionExample(where, name, question, context, found, [text for text, _ in given])
-
-
-def _answers(record: Record, where: str) -> Iterator[tuple[str, int | None]]:
-    """(text, start or None) of every answer, in any of the layouts in use."""
-    if "answers" not in record and "answer" in record:  # CSV
-        value: Any = {"text": record["answer"], "answer_start": record.get("answer_start")}
-    else:
-        _, value = _value(record, where, None, ("answers",), "")
-    if value is None:
-        return
-    rows: Iterable[Any]
-    if isinstance(value, dict):
-        if "text" not in value:
-            raise InputError(f'{where}: answers has no field \'text\'. Try: {{"text": …, "answer_start": …}}')
-        texts, starts = value["text"], value.get("answer_start", value.get("start"))
-        if not isinstance(texts, list):
-            texts, starts = ([texts], [starts]) if texts else ([], [])
-        starts = [None] * len(texts) if starts is None else starts
-        if not isinstance(starts, list) or len(starts) != len(texts):
-            raise InputError(f"{where}: answers has {len(texts)} texts. Try: the same number of answer_start")
-        rows = zip(texts, starts, strict=True)
-    elif isinstance(value, list):
-        if not all(isinstance(row, dict) and "text" in row for row in value):
-            raise InputError(f'{where}: answers: expected a list of {{"text": …, "answer_start": …}}')
-        rows = ((row["text"], row.get("answer_start", row.get("start"))) for row in value)
-    else:
-        raise InputError(f'{where}: answers is {_shown(value)}, expected {{"text": …, "answer_start": …}}')
-    for text, start in rows:
-        if isinstance(start, str) and start.strip().lstrip("-").isdigit():
-            start = int(start)
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{where}: an answer's text is {_shown(text)}. Try: no answers for a question without one")
-        if start not in (None, "") and (isinstance(start, bool) or not isinstance(start, int)):
-            raise InputError(f"{where}: answer_start is {_shown(start)}, expected the answer's first character, from 0")
-        yield text, start if isinstance(start, int) else None
-
-
-def _locate(text: str, start: int | None, context: str, where: str, notes: Notes) -> int:
-    """First character of the answer: ``start`` if it is there, otherwise its nearest occurrence; -1: not found."""
-    if start is not None and start >= 0 and context.startswith(text, start):
-        return start
-    found = [match.start() for match in re.finditer(re.escape(text), context)]
-    if not found:
-        notes.add("an answer that is not in its context is left out; the question has others", where)
-        return -1
-    if start is not None:
-        notes.add("an answer that is not at its answer_start: the nearest occurrence is used", where)
-    return min(found, key=lambda position: abs(position - (start or 0)))

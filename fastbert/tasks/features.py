@@ -5,7 +5,6 @@ Legend: B rows, T packed tokens, P positions. Nothing is padded; long sentences 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +13,10 @@ from torch import Tensor
 
 from fastbert.batch import PackedBatch
 from fastbert.system.errors import InputError
+from fastbert.system.marks import spans_with_marks
 from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample
 from fastbert.text import Tokenizer
+from fastbert.text.truncation import num_truncated
 
 Ints = NDArray[np.integer]
 
@@ -86,12 +87,6 @@ def text_rows(examples: Sequence[TextExample], tokenizer: Tokenizer, max_length:
     cuts = encoded.offsets[1:-1]
     types = np.zeros_like(encoded.input_ids) if encoded.token_type_ids is None else encoded.token_type_ids
     return TextRows(np.split(encoded.input_ids, cuts), np.split(types, cuts), truncated=truncated)
-
-
-def num_truncated(texts: Sequence[Any], lengths: Ints, tokenizer: Tokenizer, max_length: int) -> int:
-    """How many texts were truncated to ``max_length``; only rows of just that length are encoded once more."""
-    full = [text for text, length in zip(texts, lengths, strict=True) if length == max_length]
-    return int((np.diff(tokenizer.encode_batch(full).offsets) > max_length).sum()) if full else 0
 
 
 # ---- words ----
@@ -193,6 +188,8 @@ def span_rows(
         question = questions[number][: max(max_length // 2, 1)]
         ids = contexts[number]
         chars = contexts.char_offsets[contexts.offsets[number] : contexts.offsets[number + 1]]
+        if not example.context.isascii() and len(chars):
+            chars = np.array(spans_with_marks(example.context, chars.tolist()))
         room = max_length - len(question) - 3
         if room < 1:
             raise InputError(f"{example.where}: max_length {max_length} leaves the context no room. Try: a larger one")

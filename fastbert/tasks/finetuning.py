@@ -1,5 +1,6 @@
 """The parts of a fine-tuning: data sets from files, a head on a pretrained encoder, and the figures of a model."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,32 +8,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fastbert.model import BertForPreTraining
 from fastbert.runs import checkpoint
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import read_object
-from fastbert.tasks import prediction, scores
-from fastbert.tasks.examples import FieldNames, Notes, has_pairs, looks_like_numbers, read_examples
+from fastbert.tasks import scores
+from fastbert.tasks.examples import (
+    FieldNames,
+    Notes,
+    TaggedExample,
+    has_pairs,
+    looks_like_numbers,
+    read_examples,
+)
 from fastbert.tasks.features import Rows, SpanRows, TextRows, TokenRows, span_rows, text_rows, token_rows
+from fastbert.tasks.figures import DataSet, multi_hot, with_unseen
+from fastbert.tasks.held_out import hold_out
 from fastbert.tasks.labels import label_ids, label_names, tag_names
 from fastbert.tasks.model import TaskModel, TaskSettings, load_head, settings_of
 from fastbert.text import Tokenizer
 
-HELD_OUT_SHARE = 0.1  # of the training file, without an evaluation file
-ORDER_SEED = 20_190_524  # decides what is held out and what a limit keeps; the same for every run
 DEFAULT_LENGTH = {"qa": 384}
 DEFAULT_TEXT_LENGTH = 256
-
-
-@dataclass
-class DataSet:
-    """The examples of a file, and their token ids."""
-
-    name: str
-    examples: list[Any]
-    rows: Rows
 
 
 @dataclass
@@ -72,6 +70,7 @@ def read_data(
     positions: int = 512,
     limit: int | None = None,
     max_answer_tokens: int = 60,
+    threshold: float = 0.5,
     previous: TaskSettings | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> TaskData:
@@ -83,6 +82,7 @@ def read_data(
         max_length: tokens of a row; None: 384 for questions, else 256, but no more than ``positions``.
         limit: maximum number of training examples, chosen at random (always the same ones).
         max_answer_tokens: of the answers that the model will give.
+        threshold: probability from which a text has a label, where it may have several.
         previous: what the model was fine-tuned for, if it was; its labels are kept if they include those of the file.
         log: called with each line about the data.
 
@@ -96,24 +96,15 @@ def read_data(
         scores.require_seqeval()
     files = {name: path for name, path in (("train", train), ("eval", eval), ("test", test)) if path}
     read = {name: read_examples(path, task, fields=fields, notes=notes) for name, path in files.items()}  # type: ignore[arg-type]
+    multi_label = task == "classification" and isinstance(read["train"][0].label, tuple)
+    if task == "classification":
+        require_one_kind_of_label(read)
     labels = labels_of(task, read["train"])  # of the whole file, held-out examples included
-    keeps_head = previous is not None and previous.task == task and set(labels) <= set(previous.labels)
+    keeps_head = previous is not None and _same_task(previous, task, multi_label, labels)
     if previous is not None and keeps_head:
         labels = previous.labels
-    shuffled = np.random.Generator(np.random.Philox(ORDER_SEED)).permutation(len(read["train"]))
-    if eval is None:
-        if len(shuffled) < 2:
-            raise InputError(f"{train}: has one example. Try: more examples, or --eval")
-        count = max(1, round(HELD_OUT_SHARE * len(shuffled)))
-        read["eval"] = [read["train"][i] for i in sorted(shuffled[:count])]
-        shuffled = shuffled[count:]
-    if limit is not None or eval is None:
-        read["train"] = [read["train"][i] for i in sorted(shuffled[:limit])]
-    pairs = None
-    if task in ("classification", "regression"):
-        pairs = has_pairs([e for examples in read.values() for e in examples])
-        if pairs_required and not pairs:
-            raise InputError(f"{read['train'][0].where}: has one text, --task pairs needs two. Try: text_a and text_b")
+    hold_out(read, train, limit)
+    pairs = _pairs(read, pairs_required) if task in ("classification", "regression") else None
     settings = TaskSettings(
         task,
         labels,
@@ -122,13 +113,29 @@ def read_data(
         stride=stride,
         unanswerable=task == "qa" and any(not e.answers for e in read["train"]),
         max_answer_tokens=max_answer_tokens,
+        multi_label=multi_label,
+        thresholds=(threshold,) * len(labels) if multi_label else (),
     )
-    sets = {name: DataSet(name, examples, make_rows(settings, examples, tokenizer)) for name, examples in read.items()}
+    sets = {
+        name: DataSet(name, examples, make_rows(settings, examples, tokenizer, with_targets=name == "train"))
+        for name, examples in read.items()
+    }
     data = TaskData(settings, sets["train"], sets["eval"], sets.get("test"), keeps_head=keeps_head)
     describe_targets(data)
-    for line in (*notes.lines(), *_limits(data), *_about_the_head(previous, data)):
+    for line in (*notes.lines(), *_limits(data), *_unseen(data), *_about_the_head(previous, data)):
         log(line)
     return data
+
+
+def _same_task(previous: TaskSettings, task: str, multi_label: bool, labels: Sequence[str]) -> bool:
+    return (previous.task, previous.multi_label) == (task, multi_label) and set(labels) <= set(previous.labels)
+
+
+def _pairs(read: dict[str, list[Any]], required: bool) -> bool:
+    pairs = has_pairs([e for examples in read.values() for e in examples])
+    if required and not pairs:
+        raise InputError(f"{read['train'][0].where}: has one text, --task pairs needs two. Try: text_a and text_b")
+    return pairs
 
 
 def _limits(data: TaskData) -> Iterator[str]:
@@ -150,6 +157,41 @@ def _limits(data: TaskData) -> Iterator[str]:
                     f"note: {part.name}: {long:,} of {total:,} answers are longer than {settings.max_answer_tokens} "
                     "tokens, the longest the model gives (--max-answer-tokens)"
                 )
+
+
+def _unseen(data: TaskData) -> Iterator[str]:
+    """A line for each evaluation set with labels that no training example has."""
+    for part in (data.eval, data.test):
+        if part is None or not data.settings.labels:
+            continue
+        counts = Counter(name for e in part.examples for name in labels_in(e))
+        unseen = with_unseen(data.settings.labels, counts)[len(data.settings.labels) :]
+        if unseen:
+            names = ", ".join(map(repr, unseen[:8])) + (" …" if len(unseen) > 8 else "")
+            yield (
+                f"note: {part.name}: {sum(counts[name] for name in unseen):,} labels are not in the training file "
+                f"({names}): they count as missed"
+            )
+
+
+def labels_in(example: Any) -> Sequence[str]:
+    """The labels of an example: its class or classes, or its tags."""
+    if isinstance(example, TaggedExample):
+        return example.tags or ()
+    return (example.label,) if isinstance(example.label, str) else example.label
+
+
+def require_one_kind_of_label(read: dict[str, list[Any]]) -> None:
+    """Check that all files have a class for each text, or all a list.
+
+    Raises:
+        InputError: they differ.
+    """
+    first = read["train"][0]
+    for examples in read.values():
+        if isinstance(examples[0].label, tuple) != isinstance(first.label, tuple):
+            what = "lists of labels" if isinstance(first.label, tuple) else "a label for each text"
+            raise InputError(f"{examples[0].where}: {first.where} has {what}, this file differs. Try: one form for all")
 
 
 def _about_the_head(previous: TaskSettings | None, data: TaskData) -> Iterator[str]:
@@ -182,25 +224,31 @@ def restore_head(model: TaskModel, directory: str | Path, scale: tuple[float, fl
 def labels_of(task: str, examples: Sequence[Any]) -> tuple[str, ...]:
     """The labels of the training examples."""
     if task == "classification":
-        names = label_names(e.label for e in examples)
+        names = label_names(name for e in examples for name in labels_in(e))
         if len(names) < 2:
-            raise InputError(f"{examples[0].where}: all examples have the label {names[0]!r}. Try: two or more classes")
+            only = f"the label {names[0]!r}" if names else "no label"
+            raise InputError(f"{examples[0].where}: all examples have {only}. Try: two or more classes")
         return tuple(names)
     if task == "tagging":
         return tuple(tag_names(tag for e in examples for tag in e.tags))
     return ()
 
 
-def make_rows(settings: TaskSettings, examples: Sequence[Any], tokenizer: Tokenizer) -> Rows:
-    """Labelled examples as rows with targets."""
+def make_rows(settings: TaskSettings, examples: Sequence[Any], tokenizer: Tokenizer, with_targets: bool) -> Rows:
+    """Examples as rows; only those of training need targets."""
     if settings.task == "qa":
         return span_rows(examples, tokenizer, settings.max_length, settings.stride, labelled=True)
     if settings.task == "tagging":
-        ids = [label_ids(((e.where, tag) for tag in e.tags), settings.labels) for e in examples]
+        listed = [[(e.where, tag) for tag in e.tags] for e in examples] if with_targets else None
+        ids = None if listed is None else [label_ids(tags, settings.labels) for tags in listed]
         return token_rows(examples, tokenizer, settings.max_length, ids)
     rows = text_rows(examples, tokenizer, settings.max_length)
+    if not with_targets:
+        return rows
     if settings.task == "regression":
         rows.targets = np.array([e.label for e in examples], np.float32)
+    elif settings.multi_label:
+        rows.targets = multi_hot([e.label for e in examples], settings.labels).astype(np.float32)
     else:
         rows.targets = np.array(label_ids(((e.where, e.label) for e in examples), settings.labels), np.int64)
     return rows
@@ -219,7 +267,10 @@ def describe_targets(data: TaskData) -> None:
     elif isinstance(rows, TextRows | TokenRows):
         assert rows.targets is not None
         targets = np.concatenate(rows.targets) if isinstance(rows, TokenRows) else rows.targets
-        data.class_counts = np.bincount(targets, minlength=len(data.settings.labels)).tolist()
+        if data.settings.multi_label:
+            data.class_counts = targets.sum(0).astype(int).tolist()
+        else:
+            data.class_counts = np.bincount(targets, minlength=len(data.settings.labels)).tolist()
 
 
 def fold_scale(model: TaskModel, scale: tuple[float, float]) -> None:
@@ -227,60 +278,6 @@ def fold_scale(model: TaskModel, scale: tuple[float, float]) -> None:
     with torch.no_grad():
         model.classifier.weight.mul_(scale[1])
         model.classifier.bias.mul_(scale[1]).add_(scale[0])
-
-
-# ---- figures and predictions ----
-@dataclass
-class Result:
-    """Measures of a model on a data set, and a prediction for each example."""
-
-    scores: dict[str, float]
-    predictions: list[dict[str, Any]]
-    confusion: NDArray[np.int64] | None = None  # (C, C), a row for each true class
-
-
-def measure(model: TaskModel, data: DataSet, scale: tuple[float, float] = (0.0, 1.0)) -> Result:
-    """Predict a labelled set and score it.
-
-    Args:
-        scale: of a regression model before :func:`fold_scale`.
-    """
-    task, labels = model.settings.task, model.settings.labels
-    examples, rows = data.examples, data.rows
-    if task == "qa":
-        assert isinstance(rows, SpanRows)
-        best = [found[0] for found in prediction.answers_of_rows(model, rows, examples)]
-        gold = [e.gold_texts for e in examples]
-        records = [
-            {"id": e.id, "question": e.question, **one, "answers": texts}
-            for e, one, texts in zip(examples, best, gold, strict=True)
-        ]
-        return Result(scores.answer_scores([one["answer"] for one in best], gold), records)
-    if task == "tagging":
-        assert isinstance(rows, TokenRows)
-        tags, confidence = prediction.tags_of_rows(model, rows, examples)
-        records = [
-            {"tokens": e.tokens, "tags": e.tags, "predicted": predicted, "scores": [round(p, 4) for p in ps]}
-            for e, predicted, ps in zip(examples, tags, confidence, strict=True)
-        ]
-        return Result(scores.tagging_scores([e.tags for e in examples], tags, labels), records)
-    logits = np.stack(prediction.outputs(model, rows)).astype(np.float64)
-    texts = [{"text_a": e.text, "text_b": e.pair} if e.pair is not None else {"text": e.text} for e in examples]
-    if task == "regression":
-        numbers = logits[:, 0] * scale[1] + scale[0]
-        records = [
-            {**text, "label": e.label, "predicted": float(n)}
-            for text, e, n in zip(texts, examples, numbers, strict=True)
-        ]
-        return Result(scores.regression_scores(np.array([e.label for e in examples]), numbers), records)
-    probabilities, guessed = prediction.softmax(logits), logits.argmax(-1)
-    true = np.array(label_ids(((e.where, e.label) for e in examples), labels), np.int64)
-    matrix = scores.confusion(true, guessed, len(labels))
-    records = [
-        {**text, "label": e.label, "predicted": labels[g], "score": float(p[g])}
-        for text, e, g, p in zip(texts, examples, guessed, probabilities, strict=True)
-    ]
-    return Result(scores.classification_scores(matrix), records, matrix)
 
 
 def new_model(backbone: BertForPreTraining, settings: TaskSettings, dropout: float, pooling: str = "cls") -> TaskModel:

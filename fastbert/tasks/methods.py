@@ -32,7 +32,8 @@ class TaskMethods:
 
         Returns:
             For one text ``{"label", "score" (its probability), "scores" (of every label)}``, for several a list of
-            these; a regression model returns numbers instead.
+            these; a regression model returns numbers instead. A model with several labels per text returns ``{"labels":
+            those whose probability reaches their threshold, "scores"}``.
 
         Raises:
             InputError: a model without such a head, or pairs where it expects single texts, or the reverse.
@@ -149,7 +150,6 @@ def read_head(directory: Path, backbone: "BertForPreTraining") -> "TaskModel | N
     from fastbert.tasks.model import TaskModel, settings_of
 
     hf = read_object(directory / "config.json", "copy the file again from its source")
-    # such a model still serves for embeddings
-    if hf.get("problem_type") == "multi_label_classification" or settings_of(hf, str(directory)) is None:
+    if settings_of(hf, str(directory)) is None:
         return None
     return TaskModel.from_pretrained(directory, backbone).to(backbone.device)

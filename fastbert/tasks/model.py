@@ -36,6 +36,8 @@ class TaskSettings:
     stride: int = 128  # tokens by which the windows of a context overlap
     unanswerable: bool = True  # whether it may answer that there is no answer
     max_answer_tokens: int = 60  # the longest answer
+    multi_label: bool = False  # a text may have several labels, or none
+    thresholds: tuple[float, ...] = ()  # probability from which a text has a label, for each; none: 0.5
 
     @property
     def head(self) -> str:
@@ -44,6 +46,11 @@ class TaskSettings:
     @property
     def num_outputs(self) -> int:
         return {"regression": 1, "qa": 2}.get(self.task, len(self.labels))
+
+    @property
+    def kind(self) -> str:
+        """The task, where several labels per text are one of their own."""
+        return "multilabel" if self.multi_label else self.task
 
 
 class TaskModel(nn.Module):
@@ -74,9 +81,17 @@ class TaskModel(nn.Module):
                 nn.init.normal_(linear.weight, std=std)
                 nn.init.zeros_(linear.bias)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.backbone.device
+
     def forward(self, batch: PackedBatch) -> Tensor:
         """Logits: (B, C) of a sequence head, (P, C) at ``batch.masked_index`` of a token head, (T, 2) of a span."""
-        hidden = self._hidden_states(batch)
+        return self.logits_of(self._hidden_states(batch))
+
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Logits (…, C) of the hidden states (…, D) that the head reads."""
         backbone, sequence = self.backbone, self.settings.head == "sequence"
         if backbone.config.arch == "modern":
             hidden = backbone.head(hidden)
@@ -98,14 +113,33 @@ class TaskModel(nn.Module):
             return self.backbone.encode(batch, batch.cu_seqlens[:-1].long())
         return mean_pooled(self.backbone.encode(batch), batch.cu_seqlens)
 
-    def loss(self, batch: PackedBatch, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Cross-entropy (with class ``weights`` (C,)), squared error, or the mean of those of start and end."""
+    def loss(
+        self, batch: PackedBatch, targets: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
+    ) -> Tensor:
+        """Cross-entropy, squared error, or the mean of the cross-entropies of start and end.
+
+        Args:
+            batch: of rows.
+            targets: (B,) or (P,) classes, (B, C) of 0 and 1 with several labels per text, (B,) numbers, (B, 2) tokens.
+            weights: (C,) of the classes.
+            smoothing: share of the target that all classes get.
+        """
         logits = self(batch)
         if self.settings.task == "regression":
             return F.mse_loss(logits.squeeze(-1), targets)
         if self.settings.head == "span":
             return F.cross_entropy(spread_rows(logits, batch), targets)
-        return F.cross_entropy(logits, targets, weights)
+        if self.settings.multi_label:
+            smoothed = targets * (1 - smoothing) + smoothing / 2
+            return F.binary_cross_entropy_with_logits(logits, smoothed, weights)
+        return F.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
+
+    def on(self, backbone: BertForPreTraining) -> "TaskModel":
+        """A copy of the head on another copy of the encoder."""
+        copied = TaskModel(backbone, self.settings, dropout=self.dropout_p, pooling=self.pooling)
+        head = {name: p for name, p in self.state_dict().items() if not name.startswith("backbone.")}
+        copied.load_state_dict(head, strict=False)
+        return copied.eval()
 
     # ---- directories ----
     def save_pretrained(self, directory: str | Path) -> None:
@@ -134,8 +168,8 @@ class TaskModel(nn.Module):
             SETTINGS: asdict(settings),
         }
         if settings.head == "sequence":
-            regression = settings.task == "regression"
-            hf["problem_type"] = "regression" if regression else "single_label_classification"
+            kinds = {"regression": "regression", "multilabel": "multi_label_classification"}
+            hf["problem_type"] = kinds.get(settings.kind, "single_label_classification")
         if config.arch == "modern":
             hf["classifier_pooling"] = self.pooling
         return hf
@@ -178,6 +212,27 @@ class TaskModel(nn.Module):
         return model.eval()
 
 
+class PaddedHead(nn.Module):
+    """The head of a model on padded hidden states, as ONNX files have it."""
+
+    def __init__(self, model: TaskModel):
+        super().__init__()
+        self.model = model
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return ("start_logits", "end_logits") if self.model.settings.head == "span" else ("logits",)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """(B, C) of a sequence head, (B, L, C) of a token head, two (B, L) of a span head; from (B, L, D)."""
+        if self.model.settings.head == "sequence":
+            real = (attention_mask != 0).unsqueeze(-1)
+            mean = self.model.pooling == "mean"
+            hidden = (hidden * real).sum(1) / real.sum(1).clamp(min=1) if mean else hidden[:, 0]
+        logits = self.model.logits_of(hidden)
+        return logits.unbind(-1) if self.model.settings.head == "span" else (logits,)
+
+
 def settings_of(hf: dict[str, Any], source: str = "config.json") -> TaskSettings | None:
     """The task of a Hugging Face configuration; None without a task head.
 
@@ -193,15 +248,20 @@ def settings_of(hf: dict[str, Any], source: str = "config.json") -> TaskSettings
         labels = tuple(str(named[key]) for key in sorted(named, key=int))
     except (ValueError, TypeError, AttributeError):
         raise InputError(f"{source}: id2label does not map numbers to names. Try: copy the file again") from None
-    if head == "sequence" and hf.get("problem_type") == "multi_label_classification":
-        raise InputError(f"{source}: a head with several labels per text (multi_label_classification) is not supported")
-    task = {"token": "tagging", "span": "qa"}.get(head, "regression" if len(labels) == 1 else "classification")
+    multi_label = head == "sequence" and hf.get("problem_type") == "multi_label_classification"
+    one = len(labels) == 1 and not multi_label
+    task = {"token": "tagging", "span": "qa"}.get(head, "regression" if one else "classification")
     longest = min(512, int(hf.get("max_position_embeddings", 512)))
     kept = hf.get(SETTINGS)
     kept = kept if isinstance(kept, dict) and kept.get("task") == task else {}
-    known = {f.name for f in fields(TaskSettings)} - {"task", "labels"}
+    known = {f.name for f in fields(TaskSettings)} - {"task", "labels", "multi_label"}
     chosen = {"max_length": longest} | {name: value for name, value in kept.items() if name in known}
-    return TaskSettings(task, () if task in ("regression", "qa") else labels, **chosen)
+    chosen["thresholds"] = tuple(chosen.get("thresholds", ()))
+    if len(chosen["thresholds"]) not in (0, len(labels)):
+        raise InputError(
+            f"{source}: {len(chosen['thresholds'])} thresholds for {len(labels)} labels. Try: {source} again"
+        )
+    return TaskSettings(task, () if task in ("regression", "qa") else labels, multi_label=multi_label, **chosen)
 
 
 def require_token_types(config: BertConfig) -> None:

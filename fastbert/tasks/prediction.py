@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from fastbert.system.errors import InputError
 from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample, tagged_text, word_spans
 from fastbert.tasks.features import Rows, SpanRows, TokenRows, span_rows, text_rows, token_rows
-from fastbert.tasks.model import TaskModel, require_token_types
+from fastbert.tasks.model import TaskModel, TaskSettings, require_token_types
 from fastbert.tasks.tag_schemes import find_scheme
 from fastbert.text import Tokenizer
 
 BATCH_TOKENS = 8192
+DEFAULT_THRESHOLD = 0.5
 NUM_BEST = 20  # first tokens, last tokens and answers that are considered
 
 
@@ -40,7 +41,7 @@ def batches(rows: Rows, batch_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]
 def outputs(model: TaskModel, rows: Rows, batch_tokens: int = BATCH_TOKENS) -> list[NDArray[np.float32]]:
     """The logits of every row: (C,), (P, C) or (L, 2), in the rows' order."""
     found: list[Any] = [None] * len(rows)
-    device = next(model.parameters()).device
+    device = model.device
     with torch.no_grad():  # not inference mode: kernels' copies of the weights must remain valid for training
         for chosen in batches(rows, batch_tokens):
             batch = rows.batch(chosen).to(device)
@@ -81,6 +82,12 @@ def classify(
     if model.settings.task == "regression":
         return [float(number) for number in logits[:, 0]]
     labels = model.settings.labels
+    if model.settings.multi_label:
+        chances = sigmoid(logits.astype(np.float64))
+        return [
+            {"labels": chosen, "scores": {name: float(value) for name, value in zip(labels, p, strict=True)}}
+            for chosen, p in zip(labels_over_thresholds(model.settings, chances), chances, strict=True)
+        ]
     return [
         {
             "label": labels[int(p.argmax())],
@@ -89,6 +96,16 @@ def classify(
         }
         for p in softmax(logits.astype(np.float64))
     ]
+
+
+def sigmoid(logits: NDArray) -> NDArray:
+    return 1.0 / (1.0 + np.exp(-logits))
+
+
+def labels_over_thresholds(settings: TaskSettings, chances: NDArray) -> list[list[str]]:
+    """The labels of each row of probabilities (B, C), of a task with several labels per text."""
+    over = chances >= np.array(settings.thresholds or [DEFAULT_THRESHOLD] * len(settings.labels))
+    return [[name for name, chosen in zip(settings.labels, row, strict=True) if chosen] for row in over]
 
 
 def _length(model: TaskModel) -> int:

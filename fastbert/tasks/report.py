@@ -20,7 +20,8 @@ from fastbert.tasks.training import Progress, Recipe
 def print_header(console: Console, model: str, data: TaskData, recipe: Recipe, held_out: bool) -> None:
     """Print sizes and recipe before the first step."""
     settings = data.settings
-    kind = settings.task + (" of pairs" if settings.pairs else "")
+    several = " with several labels per text" if settings.multi_label else ""
+    kind = settings.task + (" of pairs" if settings.pairs else "") + several
     labels = f", {len(settings.labels)} labels" if settings.labels else ""
     sets = [s for s in (data.train, data.eval, data.test) if s is not None]
     sizes = ", ".join(f"{s.name} {len(s.examples):,}" for s in sets)
@@ -101,7 +102,10 @@ def print_summary(
         which = "test" if data.test else "eval"
         title = f"\n{which}: true class (row) and predicted class (column), seed {best['outcome']['seed']}"
         console.print(title, markup=False)
-        console.print(table(best["result"].confusion, data.settings.labels), markup=False)
+        console.print(table(best["result"].confusion, best["result"].classes), markup=False)
+    if len(best["result"].by_class) > 2:
+        console.print(f"\n{'test' if data.test else 'eval'}, by class", markup=False)
+        console.print(figures_by_class(best["result"].by_class), markup=False)
     console.print(f"\nsaved in {final} (Hugging Face layout). Try it:\n  {example_command(data, final)}", markup=False)
 
 
@@ -115,6 +119,21 @@ def table(matrix: NDArray[np.int64], labels: tuple[str, ...], most: int = 12) ->
         rows.append(f"{name:>{width}}" + "".join(f"{matrix[i, j]:>{width},}" for j in kept))
     if len(labels) > most:
         rows.append(f"  (the {most} most frequent of {len(labels)} classes; finetune.json has all)")
+    return "\n".join(rows)
+
+
+def figures_by_class(figures: dict[str, dict[str, float]], most: int = 20) -> str:
+    """Precision, recall, F1 and number of examples of each class; of many only the most frequent."""
+    kept = sorted(sorted(figures, key=lambda name: -figures[name]["support"])[:most], key=list(figures).index)
+    width = max(5, *(len(name) for name in kept))
+    rows = [f"  {'':{width}}  precision  recall     f1  examples"]
+    for name in kept:
+        of = figures[name]
+        rows.append(
+            f"  {name:{width}}  {of['precision']:9.1%} {of['recall']:7.1%} {of['f1']:6.1%} {int(of['support']):9,}"
+        )
+    if len(figures) > most:
+        rows.append(f"  (the {most} most frequent of {len(figures)}; finetune.json has all)")
     return "\n".join(rows)
 
 

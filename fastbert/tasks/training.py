@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fastbert.optim.groups import fused_projections, split_param_groups
-from fastbert.optim.muon import Muon
+from fastbert.config import BertConfig
+from fastbert.optim.optimizers import build_optimizers
 from fastbert.optim.schedules import Schedule
 from fastbert.system.errors import InputError
 from fastbert.tasks.features import Rows
@@ -46,6 +46,9 @@ class Recipe:
     optimizer: str = "adamw"  # "muon": Muon for the matrices of the layers, AdamW for the rest
     learning_rate: float = 5e-5  # peak of AdamW
     muon_learning_rate: float = MUON_LEARNING_RATE  # peak of Muon
+    layer_decay: float = 1.0  # factor of the learning rates from each layer to the one below it
+    freeze: str = ""  # "embeddings", "all", or how many layers with them: what is not trained
+    label_smoothing: float = 0.0  # share of the target that all classes get
     weight_decay: float = 0.01  # of matrices
     warmup: float = 0.1  # fraction of the steps
     clip_norm: float = 1.0
@@ -171,8 +174,6 @@ def run_steps(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        # PyTorch's fused AdamW does not count its writes, and kernels keep bf16 copies of weights by that count
-        torch.autograd.graph.increment_version(parameters)
         yield value
 
 
@@ -197,7 +198,7 @@ def train(
     Raises:
         Diverged: before the first evaluation; later ones are recorded in the progress.
     """
-    device, schedule = next(model.parameters()).device, Schedule(recipe.warmup, 1.0 - recipe.warmup)
+    device, schedule = model.device, Schedule(recipe.warmup, 1.0 - recipe.warmup)
     steps_per_epoch = -(-len(rows) // recipe.batch_size)
     total = max(1, round(recipe.epochs * steps_per_epoch))
     every = steps_per_epoch / recipe.evaluations if recipe.evaluations else float("inf")
@@ -208,7 +209,7 @@ def train(
         assert targets is not None
         progress.tokens += batch.num_tokens
         with autocast(device, recipe.bf16):
-            return model.loss(batch, targets.to(device), weights)
+            return model.loss(batch, targets.to(device), weights, recipe.label_smoothing)
 
     torch.manual_seed(recipe.seed)
     began_s = time.monotonic()
@@ -275,24 +276,48 @@ def _batches(lengths: NDArray[np.int64], recipe: Recipe, total: int) -> Iterator
 def _optimizers(model: TaskModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """AdamW, and Muon if requested; every group has its peak rate. No decay of biases and LayerNorms.
 
-    Heads that the task does not use get no gradient and are left alone.
+    Heads that the task does not use get no gradient and are left alone, as what is frozen.
     """
+    config = model.backbone.config
     used = [(name.removeprefix("backbone."), p) for name, p in model.named_parameters() if _is_used(name, model)]
-    hidden, rest = split_param_groups(used, recipe.optimizer)
-    peak = recipe.learning_rate
-    groups = [
-        {"params": [p for _, p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay, "peak": peak},
-        {"params": [p for _, p in rest if p.ndim < 2], "weight_decay": 0.0, "peak": peak},
-    ]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.999), eps=1e-8, fused=True)
-    ]
-    if hidden:
-        parts = {name: fused_projections(name, model.backbone.config) for name, _ in hidden}
-        muon = Muon(hidden, parts, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay)
-        muon.param_groups[0]["peak"] = recipe.muon_learning_rate
-        optimizers.append(muon)
-    return optimizers
+    for name, parameter in used:
+        parameter.requires_grad_(depth_of(name, config.num_hidden_layers) >= num_frozen(recipe.freeze, config))
+    trained = [(name, p) for name, p in used if p.requires_grad]
+
+    def rate_scale(name: str) -> float:
+        return recipe.layer_decay ** (config.num_hidden_layers + 1 - depth_of(name, config.num_hidden_layers))
+
+    peaks = {"adamw": recipe.learning_rate, "muon": recipe.muon_learning_rate}
+    built = build_optimizers(
+        trained, config, recipe.optimizer, peaks, recipe.weight_decay, betas=(0.9, 0.999), eps=1e-8,
+        rate_scale=rate_scale,
+    )  # fmt: skip
+    for optimizer in built.values():
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return list(built.values())
+
+
+def depth_of(name: str, num_layers: int) -> int:
+    """0 for the embeddings, 1 … for the layers, one more than these for what follows them."""
+    if name.startswith("embeddings."):
+        return 0
+    return int(name.split(".")[2]) + 1 if name.startswith("encoder.layers.") else num_layers + 1
+
+
+def num_frozen(freeze: str, config: BertConfig) -> int:
+    """How many depths a ``--freeze`` keeps as they are.
+
+    Raises:
+        InputError: neither "embeddings" nor "all" nor a number of layers that the model has.
+    """
+    layers = config.num_hidden_layers
+    if not freeze:
+        return 0
+    count = {"embeddings": 0, "all": layers}.get(freeze, int(freeze) if freeze.isascii() and freeze.isdecimal() else -1)
+    if not 0 <= count <= layers:
+        raise InputError(f"--freeze {freeze}: expected embeddings, all, or a number of layers from 0 to {layers}")
+    return count + 1
 
 
 def _is_used(name: str, model: TaskModel) -> bool:

@@ -175,6 +175,72 @@ def test_hard_negatives_are_candidates_of_every_text():
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+# ---- graded pairs, several negatives, fewer dimensions ----
+def graded(folder):
+    """Texts and the capitals of another text are unlike, of the same alike, of half the same in between."""
+    records = []
+    for i, (a, b) in enumerate(PAIRS):
+        other = PAIRS[(i + 1) % len(PAIRS)][1]
+        records += [{"text_a": a, "text_b": text, "score": score} for text, score in ((b, 5.0), (other, 1.5))]
+    (folder / "graded.jsonl").write_text(rows(*records))
+    return str(folder / "graded.jsonl"), [r["score"] for r in records], records
+
+
+@pytest.mark.parametrize("loss", ["cosent", "cosine"])
+def test_graded_pairs_are_ordered(folder, loss, capsys):
+    path, scores, records = graded(folder)
+    assert tune(folder, "--train", path, "--loss", loss, "--epochs", "30", "--learning-rate", "1e-3") == 0
+    assert "20 pairs, graded from 1.5 to 5" in capsys.readouterr().out
+
+    def cosines(name):
+        bert = fastbert.load(folder / name)
+        return (bert.embed([r["text_a"] for r in records]) * bert.embed([r["text_b"] for r in records])).sum(1)
+
+    alike = np.array(scores) == 5
+    before, after = cosines("model"), cosines("out")
+    assert after[alike].min() > after[~alike].max() and not before[alike].min() > before[~alike].max()
+    assert loss == "cosent" or ((abs(after[alike] - 1) < 0.3).all() and (abs(after[~alike]) < 0.5).all())
+
+
+def test_the_losses_of_graded_pairs():
+    first, second = (F.normalize(torch.randn(4, 6, dtype=torch.float64), dim=-1) for _ in range(2))
+    cosines, grades = (first * second).sum(-1), torch.tensor([3.0, 1.0, 3.0, 2.0])
+    wanted = 1.0
+    for i in range(4):
+        for j in range(4):
+            if grades[i] > grades[j]:
+                wanted += np.exp((cosines[j] - cosines[i]).item() / 0.1)
+    assert contrastive.cosent(first, second, grades, 0.1).item() == pytest.approx(np.log(wanted))
+    assert contrastive.cosent(first, second, torch.ones(4), 0.1).item() == 0
+    error = ((cosines - grades / 3) ** 2).mean().item()
+    assert contrastive.cosine_error(first, second, grades / 3).item() == pytest.approx(error)
+
+
+def test_the_first_dimensions_alone_find_partners(folder):
+    options = ["--epochs", "30", "--batch-size", "5", "--learning-rate", "1e-3", "--dimensions", "4", "16"]
+    assert tune(folder, "--train", str(folder / "pairs.jsonl"), *options) == 0
+    bert = fastbert.load(folder / "out")
+    first, second = (bert.embed([pair[i] for pair in PAIRS], dimensions=4) for i in (0, 1))
+    assert first.shape == (len(PAIRS), 4) and np.abs(np.linalg.norm(first, axis=1) - 1).max() < 1e-5
+    assert ((first @ second.T).argmax(1) == np.arange(len(PAIRS))).mean() >= 0.9
+    whole = bert.embed("a b")
+    np.testing.assert_allclose(bert.embed("a b", dimensions=3), whole[:3] / np.linalg.norm(whole[:3]), atol=1e-5)
+    with pytest.raises(InputError, match="dimensions=999"):
+        bert.embed("a b", dimensions=999)
+
+
+def test_several_negatives(tmp_path):
+    path = tmp_path / "file.jsonl"
+    path.write_text(rows(
+        {"anchor": "q", "positive": "p", "negative_1": "n", "negative_2": "m"},
+        {"anchor": "q", "positive": "p", "negatives": ["n", "m", "k"]},
+        {"anchor": "q", "positive": "p", "negative": None},
+    ))  # fmt: skip
+    pairs = contrastive.read_pairs(path)
+    assert pairs == [("q", "p", "n", "m"), ("q", "p", "n", "m", "k"), ("q", "p")]
+    assert contrastive.same_texts(pairs).shape == (3, 3 + 5)
+
+
 @pytest.mark.parametrize(
     ("content", "where"),
     [
@@ -203,6 +269,10 @@ def test_bad_files_leave_nothing_behind(folder, content, where, capsys):
         (["--train", "x", "--temperature", "0"], "--temperature 0.0"),
         (["--train", "x", "--seed", str(2**63)], "--seed"),
         (["--train", "x"], "x: "),
+        (["--train", "{pairs}", "--loss", "cosent"], "label"),
+        (["--train", "{pairs}", "--loss", "cosine", "--min-score", "1"], "--min-score"),
+        (["--train", "{pairs}", "--dimensions", "0"], "--dimensions"),
+        (["--train", "{pairs}", "--dimensions", "9999"], "--dimensions 9999"),
         (["--train", "{pairs}", "--device", "cuda:77"], "cuda:77"),
         (["--train", "{pairs}", "--learning-rate", "1e30", "--epochs", "9"], "learning rate"),
     ],

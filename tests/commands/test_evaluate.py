@@ -55,8 +55,9 @@ def test_the_printed_table_has_every_signature(folder):
     done = evaluate("text", "--hyp", "-", "--ref", "ref.txt", "--metrics", "bleu,rouge", cwd=folder, input=HYP)
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()
-    assert [row.split()[0] for row in rows[1:]] == ["BLEU", "ROUGE-1", "ROUGE-2", "ROUGE-L"]
-    assert all("refs:1" in row for row in rows[1:]) and "tok:13a" in rows[1]
+    # in English, the default, ROUGE drops letters with accents, and says so
+    assert [row.split()[0] for row in rows[1:]] == ["BLEU", "ROUGE-1", "ROUGE-2", "ROUGE-L", "note:"]
+    assert all("refs:1" in row for row in rows[1:5]) and "tok:13a" in rows[1] and "letters" in rows[5]
 
 
 def test_bad_input_is_one_line_with_the_remedy(folder, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """ONNX Runtime gives the model's own numbers, for any batch and length."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import torch
 
 import support
+from fastbert.batch import pack_rows
 from fastbert.inference import onnx_export
 from fastbert.inference.embedding import EmbeddingSettings
 from fastbert.system.errors import InputError
+from fastbert.tasks.model import PaddedHead, TaskModel, TaskSettings
 from support import SPECIAL
 
 VOCAB = [*SPECIAL, *"abcdefghijklmnop"]
@@ -74,6 +77,91 @@ def test_what_is_exported_pools_as_embed(pooling, normalize):
     with torch.no_grad():
         vectors = onnx_export._Padded(bert.model, "embedding", bert.embedding)(*map(torch.from_numpy, padded(bert)))
     np.testing.assert_allclose(vectors.numpy(), bert.embed(TEXTS), atol=1e-5)
+
+
+HEADS = {
+    "classification": ("classic", "cls", ("a", "b", "c")),
+    "regression": ("modern", "mean", ()),
+    "tagging": ("modern", "cls", ("O", "B-X", "I-X")),
+    "qa": ("roformer", "cls", ()),
+}
+
+
+def with_head(task):
+    arch, pooling, labels = HEADS[task]
+    bert = make_bert(arch)
+    torch.manual_seed(1)
+    bert.task_model = TaskModel(bert.model, TaskSettings(task, labels), pooling=pooling).eval()
+    with torch.no_grad():
+        bert.task_model.classifier.weight.normal_()
+    return bert
+
+
+def wanted_of(bert, ids, mask):
+    """What the head gives for each packed row, without padding."""
+    head, found = bert.task_model.settings.head, []
+    for row, real in zip(ids, mask, strict=True):
+        batch = pack_rows([row[real != 0].tolist()])
+        if head == "token":
+            batch = dataclasses.replace(batch, masked_index=torch.arange(batch.num_tokens))
+        with torch.no_grad():
+            found.append(bert.task_model(batch).numpy())
+    return found
+
+
+def assert_same(bert, outputs, ids, mask):
+    for number, wanted in enumerate(wanted_of(bert, ids, mask)):
+        given = np.stack([np.asarray(output)[number] for output in outputs], -1)
+        if bert.task_model.settings.head == "sequence":
+            given, wanted = given[..., 0], wanted[0]
+        else:
+            given = given[: len(wanted)].reshape(len(wanted), -1)
+        assert np.abs(given - wanted).max() <= 1e-4
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_a_head_on_padded_inputs(task):
+    bert = with_head(task)
+    ids, mask = padded(bert)
+    head = PaddedHead(bert.task_model)
+    with torch.no_grad():
+        wrapped = onnx_export._Padded(bert.model, "logits", EmbeddingSettings(), head)
+        assert_same(bert, wrapped(torch.from_numpy(ids), torch.from_numpy(mask)), ids, mask)
+
+
+def test_answers_with_external_data(tmp_path, monkeypatch):
+    """Weights over the limit lie in a second file, which the first names; an older file is replaced as a whole."""
+    monkeypatch.setattr(onnx_export, "MAX_BYTES", 1000)
+    bert = with_head("qa")
+    ids, mask = padded(bert)
+    (tmp_path / "model.onnx").write_bytes(b"old")
+    bert.to_onnx(tmp_path / "model.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for path in list(tmp_path.glob("model*")):
+        path.rename(moved / path.name)
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs the exported file")
+    session = onnxruntime.InferenceSession(moved / "model.onnx", providers=["CPUExecutionProvider"])
+    assert [node.name for node in session.get_outputs()] == ["start_logits", "end_logits"]
+    feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    assert_same(bert, session.run(None, feed), ids, mask)
+
+
+def test_classes(tmp_path):
+    bert = with_head("classification")
+    ids, mask = padded(bert)
+    bert.to_onnx(tmp_path / "model.onnx")
+    logits, _, name = run(tmp_path / "model.onnx", ids, mask)
+    assert name == "logits" and logits.shape == (len(TEXTS), 3)
+    assert_same(bert, [logits], ids, mask)
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_bert().to_onnx(tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_exported(tmp_path):

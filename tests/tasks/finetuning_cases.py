@@ -13,7 +13,7 @@ FILES = {
 
 
 def options(pretrained, task, output, arch="classic", **changes):
-    file = str(DATA / FILES[task])
+    file = changes.pop("train", str(DATA / FILES[task]))
     usual = {
         "epochs": 40, "batch_size": 8, "learning_rate": 1e-3, "dropout": 0.0, "threads": 1, "precision": "fp32",
         "eval": file, "evaluations": 0,

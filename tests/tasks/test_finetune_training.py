@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from finetuning_cases import DATA, figures, options
+from safetensors.torch import load_file
 
 from fastbert.finetune import main
 from fastbert.system.errors import InputError
@@ -56,6 +57,36 @@ def test_muon_turns_the_matrices_of_the_layers_and_nothing_else(pretrained):
     assert not turned & rest and all(model.get_parameter(name).ndim == 2 for name in turned)
     assert [g["peak"] for o in (adamw, muon) for g in o.param_groups] == [0.5, 0.5, 0.25]
     assert len(_optimizers(model, Recipe())) == 1
+
+
+def test_layers_have_rates_of_their_own_and_frozen_ones_none(pretrained):
+    model = new_model(load_backbone(pretrained / "modern", 0.0), TaskSettings("classification", ("a", "b")), 0.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+
+    def peaks(**recipe):
+        optimizers = _optimizers(model, Recipe(learning_rate=1.0, muon_learning_rate=2.0, **recipe))
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        return {names[id(p)]: group["peak"] for group in groups for p in group["params"]}
+
+    rates = peaks(layer_decay=0.5, optimizer="muon")
+    assert rates["classifier.weight"] == 1.0 and rates["backbone.embeddings.word.weight"] == 0.125
+    assert rates["backbone.encoder.layers.1.attention.out.weight"] == 1.0
+    assert rates["backbone.encoder.layers.0.attention.out.weight"] == 0.5
+    every, frozen = peaks(), peaks(freeze="1")
+    assert set(every) - set(frozen) == {n for n in every if ".embeddings." in n or ".layers.0." in n}
+    assert not [n for n in peaks(freeze="all") if ".embeddings." in n or ".layers." in n]
+    assert set(every) - set(peaks(freeze="embeddings")) == {n for n in every if ".embeddings." in n}
+    assert peaks() == every  # what was frozen is free again
+
+
+@pytest.mark.parametrize("freeze", ["embeddings", "1", "all"])
+def test_frozen_weights_stay_and_the_others_learn(pretrained, tmp_path, freeze):
+    main(options(pretrained, "classification", tmp_path / "out", epochs=2, freeze=freeze, label_smoothing=0.1))
+    before, after = (load_file(folder / "model.safetensors") for folder in (pretrained / "classic", tmp_path / "out"))
+    changed = {name for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])}
+    frozen = {"embeddings": (".embeddings.",), "1": (".embeddings.", ".layer.0."), "all": (".embeddings.", ".layer.")}
+    assert changed and not [name for name in changed if any(part in name for part in frozen[freeze])]
+    assert any(".layer.1." in name for name in changed) == (freeze != "all")
 
 
 def test_muon_learns_too(pretrained, tmp_path):

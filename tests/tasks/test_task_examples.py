@@ -204,7 +204,8 @@ FAULTS = [
     ("classification", [{"text": "a", "classe": "x"}], r"line 1: .*'label'.*--label-field"),
     ("classification", [{"text": "a", "label": 3.5}], r"line 1: label 3\.5 .*--task regression"),
     ("classification", [{"text": "a", "label": None}], "line 1: label None"),
-    ("classification", [{"text": "a", "label": ["x", "y"]}], r"line 1: label \['x', 'y'\]"),
+    ("classification", [{"text": "a", "label": ["x", None]}], r"line 1: label None"),
+    ("classification", [{"text": "a", "label": {"x": 1}}], r"line 1: label \{'x': 1\}"),
     ("classification", [{"text": "a", "label": ""}], "line 1: label ''"),
     ("classification", [{"text": 7, "label": "x"}], "line 1: field 'text' is 7"),
     ("classification", [{"text": ["a", "b"], "label": "x"}], "line 1: field 'text'"),
@@ -270,14 +271,17 @@ def command(model, folder, train, *more, task="classification"):
 
 def test_the_command_prints_one_line_and_writes_nothing(model, tmp_path, capfd):
     train = write(tmp_path, {"text": "a b", "label": "x"}, {"text": "c", "label": "y"}, name="train.jsonl")
-    held = write(tmp_path, {"text": "a", "label": "x"}, {"text": "c", "label": "z"}, name="eval.jsonl")
-    before = sorted(tmp_path.iterdir())
+    several = write(tmp_path, {"text": "a", "label": ["x", "y"]}, {"text": "c", "label": []}, name="several.jsonl")
     ok = ("--eval", train)
     same = write(tmp_path, {"text": "a", "label": "x"}, {"text": "b", "label": "x"}, name="same.jsonl")
     mixed = write(tmp_path, {"text": "a", "label": "x"}, {"text": "b", "text_b": "c", "label": "y"}, name="mixed.jsonl")
     before = sorted(tmp_path.iterdir())
     for file, arguments, named in (
-        (train, ("--eval", held), f"{held}: line 2: label 'z'"),
+        (train, ("--label-smoothing", "1"), "--label-smoothing 1.0"),
+        (train, ("--layer-decay", "0"), "--layer-decay 0.0"),
+        (train, ("--freeze", "7", *ok), "--freeze 7"),
+        (train, ("--threshold", "2"), "--threshold 2"),
+        (several, ok, f"{train}: line 1"),
         (train, ("--class-weights", "q=2", *ok), "--class-weights q=2"),
         (train, ("--metric", "pearson", *ok), "--metric pearson"),
         (train, ("--metric", "f1", "--task", "tagging"), f"{train}: line 1"),

@@ -1,0 +1,152 @@
+"""The options of ``python -m fastbert.finetune`` and their validation, before any file is read."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from fastbert.system.cli import Positional, unset
+from fastbert.system.errors import InputError
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """Fine-tune a pretrained model for a task: a run of fastbert, or any BERT, RoFormer or ModernBERT directory.
+
+    Files are JSON lines or CSV. classification and regression: {"text", "label"} or {"text_a", "text_b", "label"};
+    where "label" is a list, a text may have several; pairs: two texts, with classes or numbers; tagging: {"tokens",
+    "tags"}, CoNLL or BIO files; qa: {"context", "question", "answers": {"text", "answer_start"}} or SQuAD's JSON.
+    """
+
+    # section of --help -> its first option
+    help_sections: ClassVar[dict[str, str]] = {
+        "model_and_files": "model",
+        "data": "max_length",
+        "training": "epochs",
+        "optimizer": "optimizer",
+        "evaluation": "metric",
+        "machine": "threads",
+    }
+
+    model: Positional[str]
+    """Directory of the pretrained model. If it is fine-tuned for the same task and labels, its head is kept."""
+    task: Literal["classification", "regression", "tagging", "qa", "pairs"]
+    """The task to learn."""
+    train: Annotated[str, unset("FILE")]
+    """Training examples."""
+    eval: Annotated[str | None, unset("FILE")] = None
+    """Examples that choose the best checkpoint (default: a tenth of --train is held out, with the same shares of the
+    classes)."""
+    test: Annotated[str | None, unset("FILE")] = None
+    """Examples for the final figures only."""
+    output: Annotated[str | None, unset("DIR")] = None
+    """Output directory (default: the next free of finetuned/001, finetuned/002 …)."""
+
+    max_length: Annotated[int | None, unset("N")] = None
+    """Maximum tokens per row (default: 256; qa: 384). Longer texts are truncated, which is reported; longer sentences
+    and contexts are split over several rows."""
+    stride: int = 128
+    """qa: tokens by which two windows of a context overlap."""
+    max_answer_tokens: int = 60
+    """qa: the longest answer that the model gives, in tokens."""
+    limit: Annotated[int | None, unset("N")] = None
+    """Maximum number of training examples, chosen at random."""
+    text_field: Annotated[str | None, unset("NAME")] = None
+    """Field of the text, tokens or context (default: text, text_a, tokens, context …)."""
+    pair_field: Annotated[str | None, unset("NAME")] = None
+    """Field of the second text (default: text_b, text_pair …)."""
+    label_field: Annotated[str | None, unset("NAME")] = None
+    """Field of the label or tags (default: label, score, tags)."""
+    label_separator: Annotated[str | None, unset("TEXT")] = None
+    """classification: what separates the labels of a text that may have several, where they are one string (in CSV)."""
+    label_names: list[str] = field(default_factory=list)
+    """Names of integer labels or tags, from 0: O B-PER I-PER …"""
+
+    epochs: float = 3.0
+    """Passes over the training examples."""
+    batch_size: Annotated[int | None, unset("N")] = None
+    """Mean number of examples per step; batches are cut at equal token counts (default: 32; qa: 16 windows)."""
+    dropout: float = 0.1
+    """Dropout of hidden states, attention weights and the head."""
+    class_weights: list[str] = field(default_factory=list)
+    """balanced (rare classes count more), or LABEL=WEIGHT for some labels."""
+    label_smoothing: float = 0.0
+    """Share of the target that all classes get, against overconfidence."""
+    freeze: str = ""
+    """Weights to keep as they are: embeddings, or N of the lowest layers with them, or all (only the head learns)."""
+    pooling: Literal["auto", "cls", "mean"] = "auto"
+    """Modern models only: what a sequence head reads, the first token or the mean of all (auto: as in config.json, or
+    the mean). Heads of other architectures read the first token."""
+    seed: int = 0
+    """Seed of the head, the order and the dropout."""
+    seeds: int = 1
+    """Number of trainings with consecutive seeds; the best is kept, and mean and deviation are printed."""
+
+    optimizer: Literal["auto", "adamw", "muon"] = "auto"
+    """muon: Muon for the matrices of the layers, AdamW for the rest (auto: the optimizer of the pretraining)."""
+    learning_rate: Annotated[float | None, unset("X")] = None
+    """Peak learning rate of AdamW (default: 5e-5 at width 768, more for narrower models; 1e-3 with Muon)."""
+    muon_learning_rate: float = 0.01
+    """Peak learning rate of Muon."""
+    layer_decay: float = 1.0
+    """Factor of the learning rates from each layer to the one below it, such as 0.9."""
+    warmup: float = 0.1
+    """Fraction of the steps with a rising learning rate; then it falls linearly."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of the matrices."""
+
+    metric: Annotated[str | None, unset("NAME")] = None
+    """Measure that chooses the best checkpoint; the default is the first. Classes: accuracy, macro_f1, f1 (two
+    classes), mcc; several labels: micro_f1, macro_f1, exact_match, label_accuracy; numbers: pearson, spearman, mse;
+    entities: f1, precision, recall, token_accuracy; answers: f1, exact_match."""
+    evaluations: int = 1
+    """Evaluations per epoch; 0: only at the end, with the last weights."""
+    patience: int = 0
+    """Stop after this many evaluations without improvement (0: never)."""
+    threshold: str = "0.5"
+    """Several labels per text: probability from which a text has a label; auto: for each label the one with the best F1
+    on --eval."""
+
+    threads: Annotated[int | None, unset("N")] = None
+    """CPU threads (default: all cores)."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Precision of training (auto: bf16 where the device is fast at it). Final figures are computed in fp32."""
+    device: Annotated[str | None, unset("NAME")] = None
+    """cpu, cuda, cuda:1 … (default: a GPU if available)."""
+    impl: Literal["auto", "reference", "triton", "cpp"] = "auto"
+    """Implementation of the ops; see `python -m fastbert.info`."""
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def check(options: FinetuneOptions) -> None:
+    """Reject bad options before reading anything."""
+    positive = ("epochs", "batch_size", "learning_rate", "muon_learning_rate", "max_length", "max_answer_tokens",
+                "limit", "threads", "seeds")  # fmt: skip
+    for name in positive:
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected a positive number")
+    for name in ("evaluations", "patience", "stride", "seed", "weight_decay"):
+        if not 0 <= getattr(options, name) < 2**63:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 0 or more, below 2^63")
+    for name in ("warmup", "dropout", "label_smoothing"):
+        if not 0.0 <= getattr(options, name) < 1.0:
+            raise InputError(
+                f"--{name.replace('_', '-')} {getattr(options, name)}: expected a fraction from 0, below 1"
+            )
+    if not 0.0 < options.layer_decay <= 1.0:
+        raise InputError(f"--layer-decay {options.layer_decay}: expected a factor above 0, up to 1")
+    if options.threshold != "auto" and not 0.0 < _number(options.threshold) < 1.0:
+        raise InputError(f"--threshold {options.threshold}: expected a probability between 0 and 1, or auto")
+    if options.label_smoothing and options.task in ("regression", "qa"):
+        raise InputError(f"--label-smoothing: {options.task} has no classes. Try: leave it out")
+    if options.max_length is not None and options.max_length < 8:
+        raise InputError(f"--max-length {options.max_length}: expected at least 8 tokens")
+    if options.class_weights and options.task not in ("classification", "tagging", "pairs"):
+        raise InputError(f"--class-weights: {options.task} has no classes. Try: leave it out")
+    if options.patience and not options.evaluations:
+        raise InputError("--patience: needs evaluations during training. Try: leave out --evaluations 0")
