@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -55,21 +56,32 @@ def main(options: EmbedOptions) -> None:
     from fastbert.inference.vector_file import VectorFile, crc_of
     from fastbert.system.devices import set_threads
     from fastbert.system.progress import shown_progress
+    from fastbert.text.truncation import TruncatedTexts
 
     set_threads(options.threads)
     bert = load(options.model, device=options.device, precision=options.precision)
     texts = read_texts(options.data, options.text_field)
-    with VectorFile(output, bert.model.config.hidden_size, made_by(bert, options)) as file, shown_progress() as show:
+    truncated: list[TruncatedTexts] = []  # in this session
+    width = (bert.embedding and bert.embedding.dimensions) or bert.model.config.hidden_size
+    with VectorFile(output, width, made_by(bert, options)) as file, shown_progress() as show:
         if done := file.rows:
             file.check_texts(functools.reduce(lambda crc, part: crc_of(part, crc), chunks(islice(texts, done)), 0))
             print(f"{output}: continuing after {done:,} texts", file=sys.stderr)
         started_s = time.monotonic()
         for part in chunks(texts):
-            file.append(bert.embed(part, options.pooling, False if options.unnormalized else None), part)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", TruncatedTexts)
+                vectors = bert.embed(part, options.pooling, False if options.unnormalized else None)
+            truncated += [w.message for w in caught if isinstance(w.message, TruncatedTexts)]
+            file.append(vectors, part)
             show(f"{file.rows:,} texts, {(file.rows - done) / (time.monotonic() - started_s):,.0f} a second")
         if not file.rows:
             raise InputError(f"{' '.join(options.data)}: no texts. Try: a file with a text on each line")
         file.finish()
+    if truncated:
+        warnings.warn(
+            TruncatedTexts(sum(w.count for w in truncated), file.rows - done, truncated[0].max_length), stacklevel=1
+        )
     seconds = time.monotonic() - started_s
     speed = (file.rows - done) / seconds
     print(f"{output}: {file.rows:,} vectors of {file.width} numbers; {seconds:.1f} s, {speed:,.0f} texts/s")

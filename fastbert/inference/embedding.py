@@ -25,7 +25,7 @@ from fastbert.system.atomic_write import written_whole
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import Fields, read_object
 from fastbert.text import Tokenizer
-from fastbert.text.truncation import num_truncated
+from fastbert.text.truncation import TruncatedTexts, num_truncated
 
 Pooling = Literal["mean", "cls", "max"]
 REMEDY = "copy the file again from its source"
@@ -72,7 +72,7 @@ def embed_texts(
     encoded = tokenizer.encode_batch(list(texts), truncation=True, max_length=limit)
     lengths = np.diff(encoded.offsets)
     if truncated := num_truncated(texts, lengths, tokenizer, limit):
-        warnings.warn(f"{truncated:,} of {len(texts):,} texts are longer than {limit} tokens: truncated", stacklevel=3)
+        warnings.warn(TruncatedTexts(truncated, len(texts), limit), stacklevel=3)
     order = np.argsort(-lengths, kind="stable")
     with torch.inference_mode():
         for part in by_token_budget(lengths[order].tolist(), batch_tokens or inference_tokens(model.device)):

@@ -50,6 +50,13 @@ def test_row_n_belongs_to_text_n(folder, tmp_path, embedded, monkeypatch, data, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.npy"]
 
 
+def test_truncated_texts_are_counted_in_one_line(folder, embedded, monkeypatch):
+    monkeypatch.setattr(embed, "CHUNK_TEXTS", 2)
+    (folder / "long.txt").write_text("gato\n" + "casa " * 600 + "\ngato\n" + "um " * 600 + "\n", encoding="utf-8")
+    code, printed = embedded("long.txt", "long.npy")
+    assert code == 0 and printed.count("warning") == 1 and "2 of 4 texts" in printed
+
+
 def test_parquet_and_unnormalized(folder, tmp_path, embedded):
     parquet = pytest.importorskip("pyarrow.parquet")
     assert embedded("texts.txt", "out.parquet", "--unnormalized", "--pooling", "cls")[0] == 0
