@@ -74,6 +74,11 @@ class EvaluationText:
         what = self.reason or f"{len(self.heldout):,} documents are held out"
         share = f" ({tokens / self.store.num_tokens:.1%})" if text.heldout_store is None else ""
         found = [f"evaluation: {what}, {tokens:,} tokens{share}"]
+        ids = self.store.gather(ends[:, 0], ends[:, 1] - ends[:, 0])
+        if np.isin(ids, text.tokenizer.special_ids).all():
+            found.append(
+                "warning: the held-out text has nothing to predict, only [UNK]. Try: --eval-data, or more text"
+            )
         train_store = None if text.heldout_store is None else text.store
         repeated = repeated_share(self.store, np.asarray(self.heldout), train_store)
         if repeated >= MIN_REPORTED_SHARE:
