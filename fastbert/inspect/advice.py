@@ -124,7 +124,8 @@ def _about_words(found: Survey, spelling: Spelling) -> list[Finding]:
 
 
 def _about_repetition(found: Survey) -> list[Finding]:
-    lines, result = found.lines, []
+    lines = found.lines
+    result: list[Finding] = []
     about = "about " if lines.estimated else ""
     if (share := lines.duplicate_text_share()) >= MIN_REPEATED_SHARE:
         what = f"{about}{lines.duplicate_share():.0%} of the lines, {share:.0%} of the text"

@@ -44,14 +44,14 @@ class LineTable:
 
     def __init__(self, max_lines: int = MAX_LINES):
         self.max_lines = max_lines
-        self.num_lines = self.num_bytes = self.num_documents = 0
+        self.num_lines = self.num_documents = 0
         self.exact_documents = self.near_documents = 0
         self._limit = 1 << 32  # keys below it are in the table
         self._lines: dict[tuple[int, int], _Line] = {}
         self._near: dict[int, int] = {}  # key of the letters -> key of the first such line
         self._near_lines = self._sampled_lines = 0
-        self._documents: dict[int, None] = {}
-        self._document_key = 0
+        self._documents: set[tuple[int, int]] = set()  # checksum and size of each
+        self._document_key = self._document_bytes = 0  # of the open document
         self._shared: Counter[int] = Counter()  # lines of the open document by the document that had them first
         self._open_lines = 0
 
@@ -65,15 +65,14 @@ class LineTable:
         if not continues:
             self.end_document()
             self.num_documents += 1
-        document, limit, table = self.num_documents, self._limit, self._lines
+        document, limit, table, crc32 = self.num_documents, self._limit, self._lines, zlib.crc32
+        document_key, sampled = self._document_key, 0
         for line in lines:
-            key = zlib.crc32(line)
-            self._document_key = zlib.crc32(b"%d %d" % (key, len(line)), self._document_key)
-            self.num_bytes += len(line)
+            key = crc32(line)
+            document_key = crc32(line, document_key)
             if key >= limit:
                 continue
-            self._sampled_lines += 1
-            self._open_lines += 1
+            sampled += 1
             known = table.get((key, len(line)))
             if known is None:
                 table[key, len(line)] = _Line(1, document, document, 1, len(line), line[:_SHOWN_BYTES])
@@ -84,6 +83,10 @@ class LineTable:
             if known.last_document != document:
                 known.last_document = document
                 known.documents += 1
+        self._document_key = document_key
+        self._sampled_lines += sampled
+        self._open_lines += sampled
+        self._document_bytes += sum(map(len, lines))
         self.num_lines += len(lines)
         if len(table) > self.max_lines:
             self._halve()
@@ -95,14 +98,15 @@ class LineTable:
 
     def end_document(self) -> None:
         """Decide whether the document read last was there before."""
-        if self._document_key:
-            if self._document_key in self._documents:
+        if self._document_bytes:
+            key = self._document_key, self._document_bytes
+            if key in self._documents:
                 self.exact_documents += 1
             elif self._shared and self._shared.most_common(1)[0][1] >= MIN_SHARED * self._open_lines:
                 self.near_documents += 1
             if len(self._documents) < self.max_lines:
-                self._documents[self._document_key] = None
-        self._document_key = self._open_lines = 0
+                self._documents.add(key)
+        self._document_key = self._document_bytes = self._open_lines = 0
         if self._shared:
             self._shared = Counter()
 

@@ -168,7 +168,10 @@ def _num_long_words(line: bytes) -> int:
     """Words that the counter passes over."""
     if len(line) <= MAX_COUNTED_CHARS:
         return 0
-    return sum(len(word.decode("utf-8", "ignore")) > MAX_COUNTED_CHARS for word in line.split())
+    words = line.split()
+    if max(map(len, words)) <= MAX_COUNTED_CHARS:  # bytes
+        return 0
+    return sum(len(word.decode("utf-8", "ignore")) > MAX_COUNTED_CHARS for word in words)
 
 
 class _PlainText:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastbert.batch import PackedBatch
 from fastbert.data import TokenStore, split_documents
-from fastbert.data.batches.overlap import repeated_share
+from fastbert.data.batches.overlap import first_sentences, repeated_share
 from fastbert.data.batches.spans import DocumentSpans
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
@@ -74,6 +74,10 @@ class EvaluationText:
         what = self.reason or f"{len(self.heldout):,} documents are held out"
         share = f" ({tokens / self.store.num_tokens:.1%})" if text.heldout_store is None else ""
         found = [f"evaluation: {what}, {tokens:,} tokens{share}"]
+        if not self._has_words(text.tokenizer):
+            found.append(
+                "warning: the held-out text has nothing to predict, only [UNK]. Try: --eval-data, or more text"
+            )
         train_store = None if text.heldout_store is None else text.store
         repeated = repeated_share(self.store, np.asarray(self.heldout), train_store)
         if repeated >= MIN_REPORTED_SHARE:
@@ -82,6 +86,12 @@ class EvaluationText:
                 "the model is tested on what it has read. Try: remove repeated lines, or --eval-data with other text"
             )
         return found
+
+    def _has_words(self, tokenizer: Tokenizer) -> bool:
+        """Whether the beginning of the held-out text has anything but special tokens."""
+        sentences = first_sentences(self.store, np.asarray(self.heldout))
+        starts, stops = self.store.sentence_offsets[sentences], self.store.sentence_offsets[sentences + 1]
+        return not np.isin(self.store.gather(starts, stops - starts), tokenizer.special_ids).all()
 
     def sentences(self, limit: int) -> list[list[int]]:
         """Up to ``limit`` evaluation sentences, as token ids."""

@@ -55,6 +55,8 @@ class TrainOptions:
     """Train an uncased vocabulary; accents are kept unless --strip-accents is given."""
     strip_accents: bool = False
     """Strip accents: "é" becomes "e". Not for Portuguese, where accents distinguish words."""
+    no_chinese_chars: bool = False
+    """Chinese characters are parts of words, as other letters are; by default each is a word."""
     max_word_chars: Annotated[int | None, unset("N")] = None
     """Longer words become one [UNK], such as sequences of DNA without spaces (default: 100, or that of --tokenizer)."""
     allow_unknown: bool = False

@@ -37,6 +37,7 @@ class DataOptions:
     min_frequency: int | None
     lowercase: bool
     strip_accents: bool
+    no_chinese_chars: bool
     token_type_ids: bool  # transformers' ModernBERT takes none
     threads: int | None
 
@@ -57,6 +58,7 @@ class DataOptions:
             "min_frequency",
             "lowercase",
             "strip_accents",
+            "no_chinese_chars",
             "threads",
         )
         vocabulary = options.tokenizer or options.init or token_store(options.data)
@@ -114,6 +116,7 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             min_frequency=options.min_frequency or (1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2),
             lowercase=options.lowercase,
             strip_accents=options.strip_accents,
+            handle_chinese_chars=not options.no_chinese_chars,
             max_input_chars_per_word=options.max_word_chars or MAX_WORD_CHARS,
             threads=options.threads,
         )

@@ -134,3 +134,17 @@ def test_heldout_lines_that_are_also_trained_on_are_told(tmp_path):
     _, data, evaluation = prepared(tmp_path, text, None)
     (warning,) = (note for note in evaluation.notes(data) if "also stand" in note)
     assert 5 < float(warning.split()[1].removesuffix("%")) < 60
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_chinese_characters_are_words_or_parts_of_words(tmp_path, together):
+    _, data, _ = prepared(tmp_path, "中文字符 the cat\n" * 40, None, no_chinese_chars=together)
+    tokens = [data.tokenizer.id_to_token(i) for i in data.store.gather([0], [data.store.num_tokens])]
+    assert ("中文字符" in tokens) == together and ("文" in tokens) != together
+    assert data.store.num_unknown == 0
+
+
+def test_heldout_text_without_anything_to_predict_is_told(tmp_path):
+    text = "the a\n" * 900 + "zebra " * 40 + "\n" + ("zebra " * 40 + "\n") * 20
+    _, data, evaluation = prepared(tmp_path, text, "other", allow_unknown=True)
+    assert any("nothing to predict" in note for note in evaluation.notes(data))

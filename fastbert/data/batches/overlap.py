@@ -28,7 +28,7 @@ def repeated_share(store: TokenSource, heldout: Ints, train_store: TokenSource |
         heldout: (K, 2) spans of sentences.
         train_store: the training text; None: everything else in ``store``.
     """
-    held = _sentences(store, heldout)  # (n,) ascending
+    held = first_sentences(store, heldout)  # (n,) ascending
     hashes, lengths = _hash(store, held)
     known = np.unique(hashes)
     repeated = np.zeros(len(known), bool)
@@ -40,11 +40,13 @@ def repeated_share(store: TokenSource, heldout: Ints, train_store: TokenSource |
     return float(lengths[repeated[np.searchsorted(known, hashes)]].sum() / max(lengths.sum(), 1))
 
 
-def _sentences(store: TokenSource, spans: Ints) -> Ints:
+def first_sentences(store: TokenSource, spans: Ints) -> Ints:
     """The sentences of spans, ascending, up to :data:`MAX_HELDOUT_TOKENS`."""
     spans = spans[np.argsort(spans[:, 0], kind="stable")]
     ends = np.cumsum(np.diff(store.sentence_offsets[spans])[:, 0])
     spans = spans[: int(np.searchsorted(ends, MAX_HELDOUT_TOKENS)) + 1]
+    most = int(store.sentence_offsets[spans[-1, 0]]) + MAX_HELDOUT_TOKENS
+    spans[-1, 1] = max(spans[-1, 0] + 1, min(spans[-1, 1], int(np.searchsorted(store.sentence_offsets, most))))
     counts = np.diff(spans)[:, 0]
     within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.repeat(spans[:, 0], counts) + within
