@@ -149,6 +149,7 @@ def self_attention(case: Case) -> Run:
     cu_seqlens, longest, tokens = case.lengths()
     norm = case.pick("pre", "post")
     rows = torch.randperm(tokens, generator=case.generator)[: case.random.randrange(tokens + 1)]
+    rows = case.ids(tokens, 5) if case.chance(0.2) else rows
     unique = case.ids(4, tokens).long() if case.chance(0.1) else None
     normed = norm == "post" or case.chance(0.8)
     arguments = [
