@@ -24,11 +24,12 @@ WIDTHS = (1, 16, 32, 48, 64, 128)
 
 
 class Case:
-    """The arguments of one call, drawn from its seed."""
+    """The arguments of one call, drawn from its seed; ``exact``: the same numbers in float64."""
 
-    def __init__(self, seed: int):
-        self.random = random.Random(seed)
+    def __init__(self, seed: int, exact: bool = False):
+        self.random, self.exact = random.Random(seed), exact
         self.mode = self.random.choice(MODES)
+        self.mode = "train" if exact and self.mode == "autocast" else self.mode
         self.dtype = self.random.choice((torch.float32,) * 5 + (torch.bfloat16, torch.float64))
         self.floats: list[Tensor] = []  # that a derivative may be taken of
         self.generator = torch.Generator().manual_seed(seed)
@@ -65,6 +66,7 @@ class Case:
                 x = x.transpose(0, -1).contiguous().transpose(0, -1)
             else:
                 x = x.clone()[:1].expand(sizes) if sizes[0] else x
+        x = x.double() if self.exact else x
         self.floats.append(x)
         return x
 
@@ -149,6 +151,7 @@ def self_attention(case: Case) -> Run:
     cu_seqlens, longest, tokens = case.lengths()
     norm = case.pick("pre", "post")
     rows = torch.randperm(tokens, generator=case.generator)[: case.random.randrange(tokens + 1)]
+    rows = case.ids(tokens, 5) if case.chance(0.2) else rows
     unique = case.ids(4, tokens).long() if case.chance(0.1) else None
     normed = norm == "post" or case.chance(0.8)
     arguments = [
@@ -212,6 +215,7 @@ def encoder(case: Case) -> Run:
     with torch.random.fork_rng():
         torch.manual_seed(case.random.randrange(2**31))
         module = layers.Encoder(config, dtype=case.dtype).eval()
+        module = module.double() if case.exact else module
     if case.chance(0.5):
         cu_seqlens, longest, tokens = case.lengths()
         arguments: list[Any] = [case.tensor(tokens, 32), None, cu_seqlens, longest]
@@ -302,7 +306,8 @@ def try_case(seed: int) -> str | None:
         return f"{name}: {len(got)} tensors, expected {len(right)}"
     low = case.mode == "autocast" or any(x.dtype in (torch.bfloat16, torch.float16) for x in (*case.floats, *right))
     # rounding of bfloat16 has 8 bits, and a sum of gradients rounds each summand, in an encoder layer after layer
-    tolerance = (0.12 if case.op == "encoder" else 6e-2) if low else 1e-3 if case.mode == "twice" else 2e-4
+    tolerance = (0.12 if case.op == "encoder" else 6e-2) if low else 2e-4
+    tolerance *= 5 if case.mode == "twice" else 1
     for number, (a, b) in enumerate(zip(right, got, strict=True)):
         # kernels keep an autocast's bfloat16 where PyTorch's LayerNorm returns float32
         if a.shape != b.shape or (a.dtype != b.dtype and case.mode != "autocast"):
@@ -312,9 +317,15 @@ def try_case(seed: int) -> str | None:
             return f"{name}: output {number} has other infinities or NaN"
         a, b = a.nan_to_num(0.0, 0.0, 0.0), b.nan_to_num(0.0, 0.0, 0.0)
         error, size = (a - b).norm(), a.norm() + 3e-2 * a.numel() ** 0.5
-        if error > tolerance * size:
+        if error > tolerance * size and not (low and _is_nearer(seed, number, a, b)):
             return f"{name}: output {number} differs by {error / size:.1e} of its size"
     return None
+
+
+def _is_nearer(seed: int, number: int, a: Tensor, b: Tensor) -> bool:
+    """Whether what auto computed in low precision errs at most twice as much as the reference in low precision."""
+    exact = outcome(Case(seed, exact=True), "reference")[number]
+    return bool((b - exact).norm() <= 2 * (a - exact).norm())
 
 
 def _try(seeds: range) -> None:

@@ -87,6 +87,17 @@ def test_the_table_names_every_op(page):
     assert {op for op, _ in CALLS} == set(OPS)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_runs_and_gives_its_shapes(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    assert names["out"].shape == (6, 2, 64) and names["weights"].shape == (2, 2, 6, 6)
+    ((call, shape),) = re.findall(r"^(ops.*\.shape) +# → (\(.*\))$", code, re.MULTILINE)
+    assert eval(call, names) == eval(shape)
+
+
 @pytest.mark.parametrize("row", CALLS, ids=": ".join)
 def test_a_row_is_true(row, monkeypatch):
     """Which module's function ran: the kernels', the reference's, or none."""

@@ -4,6 +4,7 @@ The real packages of the slow part (peft, torchao, accelerate, Lightning, ema-py
 """
 
 import copy
+import dataclasses
 import io
 
 import pytest
@@ -54,13 +55,13 @@ def fresh_dynamo():
 
 
 def test_one_graph_without_breaks_for_all_lengths(fresh_dynamo):
-    encoder = layers.Encoder(CONFIG)
+    encoder = layers.Encoder(dataclasses.replace(CONFIG, num_hidden_layers=1))
     compiled = torch.compile(encoder, backend="eager", fullgraph=True)
-    for length in (5, 6, 7, 9, 11):
+    for length in (5, 6, 9):
         x = torch.randn(2, length, 64)
         close(compiled(x), encoder(x))
     assert fresh_dynamo["stats"]["unique_graphs"] <= 2  # one for the first length, one for any
-    for lengths in ((5, 7), (4, 6), (2, 9)):
+    for lengths in ((5, 7), (4, 6), (3, 8)):
         x = torch.randn(sum(lengths), 64)
         cu_seqlens = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32)
         close(compiled(x, None, cu_seqlens, max(lengths)), encoder(x, None, cu_seqlens, max(lengths)))
@@ -68,7 +69,8 @@ def test_one_graph_without_breaks_for_all_lengths(fresh_dynamo):
 
 
 def test_strict_export():
-    encoder, x = layers.Encoder(CONFIG).eval(), torch.randn(2, 6, 64)
+    encoder = layers.Encoder(dataclasses.replace(CONFIG, num_hidden_layers=1)).eval()
+    x = torch.randn(2, 6, 64)
     close(torch.export.export(encoder, (x,), strict=True).module()(x), encoder(x))
 
 

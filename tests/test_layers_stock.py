@@ -158,6 +158,15 @@ CHANGES = {
     "window": lambda m: setattr(m.encoder.layers[0].attention, "window", 1),
     "eps": lambda m: setattr(m.encoder.layers[0].feed_forward_norm, "eps", 1.0),
     "rows": rewrite_rows,
+    "transposed": lambda m: setattr(
+        m.encoder.layers[0].attention.out.weight, "data", m.encoder.layers[0].attention.out.weight.data.t()
+    ),
+    "swapped": lambda m: torch.utils.swap_tensors(
+        m.encoder.layers[0].attention.qkv.weight, nn.Parameter(torch.randn(192, 64))
+    ),
+    "heads": lambda m: [setattr(m.encoder.layers[0].attention, *x) for x in (("num_heads", 4), ("head_dim", 16))],
+    "hook": lambda m: m.encoder.layers[1].feed_forward.register_forward_hook(lambda module, into, out: 2 * out),
+    "scripted": lambda m: setattr(m.encoder.layers[0], "feed_forward_norm", torch.jit.script(nn.LayerNorm(64, 1.0))),
     "adapter": lambda m: setattr(
         m.encoder.layers[0].attention, "qkv", Adapter(m.encoder.layers[0].attention.qkv)
     ),

@@ -100,10 +100,8 @@ py::object arguments_key(const py::tuple& plain, const py::dict& tensors, const 
   for (const auto& [name, x] : tensors) {
     if (!PyUnicode_Check(name.ptr())) return py::none();
     add_text(key, name.ptr());
-    if (x.is_none())
-      key.push_back('-');
-    else
-      whole = whole && add_tensor(key, x.ptr(), plain);
+    if (x.is_none()) key.push_back('-');
+    else whole = whole && add_tensor(key, x.ptr(), plain);
     if (!whole) break;
   }
   if (whole)
@@ -120,8 +118,8 @@ py::object arguments_key(const py::tuple& plain, const py::dict& tensors, const 
 class Snapshot {
  public:
   // modules: (module, dict, dict, …), whose classes and whose dicts' values are compared by identity. tensors: compared
-  // by address, strides and version counter (an inference tensor has none), and by the bytes at `samples`: (address, size)
-  // of some elements, which are alive as long as the tensors' addresses stay.
+  // by address, strides and version counter (an inference tensor has none), and by the bytes at `samples`: (address,
+  // size) of some elements, which are alive as long as the tensors' addresses stay.
   Snapshot(const py::list& modules, const py::list& tensors,
            const std::vector<std::pair<std::uintptr_t, size_t>>& samples)
       : samples_(samples) {

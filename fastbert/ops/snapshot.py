@@ -30,8 +30,8 @@ class Snapshot:
         modules = []
         for module in root.modules():
             values = vars(module)
-            hooks = (value for name, value in values.items() if name.endswith("_hooks"))
-            modules.append((module, values, values["_parameters"], values["_modules"], *hooks))
+            inside = (v for name, v in values.items() if name.endswith(("_hooks", "_parameters", "_modules")))
+            modules.append((module, values, *(v for v in inside if isinstance(v, dict))))
         tensors = [p for p in root.parameters() if type(p) in PLAIN and p.layout is torch.strided]
         self._core = native.compute().Snapshot(modules, tensors, [pair for p in tensors for pair in _samples(p)])
 

@@ -86,3 +86,14 @@ def test_dropout_inside_a_kernel_is_refused():
     if ops.choose("self_attention", "auto", {"x": x.detach()}, num_heads=2)[0] == "cpp":
         with pytest.raises(RuntimeError, match="create_graph"):
             torch.autograd.grad(out.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("op", ["bias_gelu", "add_layer_norm", "feed_forward: pre", "attention: padded"])
+def test_many_gradients_at_once(op):
+    """``is_grads_batched`` maps the backward over the first dimension of the gradients."""
+    x, w = torch.linspace(-2, 2, 768).view(12, 64).sin().requires_grad_(), torch.ones(64)
+    weights = torch.randn(3, 768)
+    out = OPS[op](x, w, "auto").reshape(-1)
+    (found,) = torch.autograd.grad(out, x, weights, is_grads_batched=True)
+    right = [torch.autograd.grad(OPS[op](x, w, "reference").reshape(-1), x, weight)[0] for weight in weights]
+    torch.testing.assert_close(found, torch.stack(right), rtol=1e-4, atol=1e-4)

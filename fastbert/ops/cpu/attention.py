@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastbert import reference
 from fastbert.ops.cpu.dropout import draw_seed
-from fastbert.ops.cpu.second_order import gradients_of, refuse_dropout
+from fastbert.ops.cpu.second_order import gradients_of, refuse_dropout, under_create_graph
 from fastbert.system.native import compute
 
 
@@ -104,15 +104,18 @@ def _keep(ctx, inputs, output):
     ctx.save_for_backward(q, k, v, output[1], cu_seqlens, keys)
 
 
+def _again(ctx, grad_out, _grad_lse):
+    q, k, v, _, cu_seqlens, keys = ctx.saved_tensors
+    window, scale, dropout_p, _ = ctx.options
+    refuse_dropout(dropout_p)
+    again = gradients_of(
+        lambda q, k, v: _reference(q, k, v, None, cu_seqlens, keys, window, scale), [q, k, v], (grad_out,)
+    )
+    return *again, *[None] * 6
+
+
+@under_create_graph(_again)
 def _gradients(ctx, grad_out, _grad_lse):
-    if torch.is_grad_enabled():  # under create_graph
-        q, k, v, _, cu_seqlens, keys = ctx.saved_tensors
-        window, scale, dropout_p, _ = ctx.options
-        refuse_dropout(dropout_p)
-        again = gradients_of(
-            lambda q, k, v: _reference(q, k, v, None, cu_seqlens, keys, window, scale), [q, k, v], (grad_out,)
-        )
-        return *again, *[None] * 6
     return *_backward(grad_out, *ctx.saved_tensors, *ctx.options), *[None] * 6
 
 
@@ -160,16 +163,19 @@ def _qkv_keep(ctx, inputs, output):
     ctx.save_for_backward(qkv, cos, sin, output[1], cu_seqlens, keys)
 
 
+def _qkv_again(ctx, grad_out, _grad_lse):
+    qkv, cos, sin, _, cu_seqlens, keys = ctx.saved_tensors
+    window, scale, dropout_p, _ = ctx.options
+    refuse_dropout(dropout_p)
+    angles = None if cos is None else (cos, sin)
+    again = gradients_of(
+        lambda qkv: _reference(*qkv.unbind(1), angles, cu_seqlens, keys, window, scale), [qkv], (grad_out,)
+    )
+    return *again, *[None] * 8
+
+
+@under_create_graph(_qkv_again)
 def _qkv_gradients(ctx, grad_out, _grad_lse):
-    if torch.is_grad_enabled():  # under create_graph
-        qkv, cos, sin, _, cu_seqlens, keys = ctx.saved_tensors
-        window, scale, dropout_p, _ = ctx.options
-        refuse_dropout(dropout_p)
-        angles = None if cos is None else (cos, sin)
-        again = gradients_of(
-            lambda qkv: _reference(*qkv.unbind(1), angles, cu_seqlens, keys, window, scale), [qkv], (grad_out,)
-        )
-        return *again, *[None] * 8
     return _qkv_backward(grad_out, *ctx.saved_tensors, *ctx.options), *[None] * 8
 
 

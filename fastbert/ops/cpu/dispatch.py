@@ -13,6 +13,7 @@ from fastbert.system.native import compute, status
 
 _TRY = "Try: impl='reference'"
 _DTYPES = (torch.float32, torch.bfloat16)
+_PROJECTIONS = tuple(f"{name}_{part}" for name in ("up", "down", "qkv", "out") for part in ("weight", "bias"))
 Tensors = Mapping[str, Tensor | None]
 
 
@@ -79,6 +80,10 @@ def _rows_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
     if x is not None and residual is not None and (x.dtype, x.shape) != (residual.dtype, residual.shape):
         return f"x is {x.dtype} {tuple(x.shape)}, residual {residual.dtype} {tuple(residual.shape)}: expected the same"
     vectors = {n: v for n in ("weight", "bias", "norm_weight", "norm_bias") if (v := tensors.get(n)) is not None}
+    normed = tensors.get("word") if x is None else x
+    for name, vector in vectors.items():
+        if normed is not None and vector.dtype not in (normed.dtype, torch.float32):
+            return f"{name} is {vector.dtype} and what it scales {normed.dtype}: expected one dtype, or float32"
     if options.get("norm") == "post":  # these are added in the pass that normalises
         vectors |= {n: v for n in ("out_bias", "down_bias") if (v := tensors.get(n)) is not None}
     for name, vector in vectors.items():
@@ -106,13 +111,12 @@ def _block_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None
     dtype = compute_dtype(x)
     if dtype not in _DTYPES:
         return f"autocast asks for {dtype}: the C++ kernels take float32 and bfloat16. {_TRY}"
-    for name in ("up_weight", "down_weight", "qkv_weight", "out_weight"):
+    allowed = (dtype, torch.float32) if torch.is_autocast_enabled("cpu") else (dtype,)
+    for name in _PROJECTIONS:
         weight = tensors.get(name)
-        if weight is not None and weight.dtype not in (dtype, torch.float32):
+        if weight is not None and weight.dtype not in allowed:
             return f"{name} is {weight.dtype} and x {x.dtype}: expected one dtype, or float32 weights under autocast"
-        if weight is not None and weight.dtype != dtype and not torch.is_autocast_enabled("cpu"):
-            return f"{name} is {weight.dtype} and x {x.dtype}: expected one dtype, or float32 weights under autocast"
-        if weight is not None and not weight.is_contiguous():
+        if weight is not None and weight.ndim == 2 and not weight.is_contiguous():
             return f"{name} is not contiguous. Try: {name}.contiguous()"
     heads, qkv = options.get("num_heads"), tensors.get("qkv_weight")
     if isinstance(heads, int) and qkv is not None and (size := qkv.shape[0] // 3 // heads) not in range(16, 129, 16):

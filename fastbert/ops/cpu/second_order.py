@@ -1,4 +1,4 @@
-"""Kernels compute first derivatives only; where a gradient will be differentiated again, the reference computes it.
+"""Kernels compute first derivatives only, of one gradient: for second ones, or a batch of them, there is the reference.
 
 PyTorch's ``once_differentiable`` refuses ``create_graph=True`` only where the incoming gradient itself requires one;
 elsewhere second derivatives would be zero without a word.
@@ -15,17 +15,27 @@ Gradients = tuple[Tensor | None, ...]
 
 
 def under_create_graph(again: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a backward function call ``again``, of the same arguments, where its result will be differentiated."""
+    """Make a backward function call ``again``, of the same arguments, where its result will be differentiated.
+
+    So too for ``is_grads_batched=True``, which maps the backward over many gradients at once.
+    """
 
     def decorate(backward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(backward)
         def either(ctx: Any, *gradients: Any) -> Any:
             # gradients are enabled in a backward pass under create_graph only
-            return (again if torch.is_grad_enabled() else backward)(ctx, *gradients)
+            if not torch.is_grad_enabled() and not any(map(_is_batched, gradients)):
+                return backward(ctx, *gradients)
+            with torch.enable_grad():
+                return again(ctx, *gradients)
 
         return either
 
     return decorate
+
+
+def _is_batched(gradient: Any) -> bool:
+    return isinstance(gradient, Tensor) and torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
 def refuse_dropout(dropout_p: float) -> None:

@@ -17,6 +17,7 @@ from fastbert.ops.cpu import bf16_copies, matmul, single_query
 from fastbert.ops.cpu import residual as residual_kernels
 from fastbert.ops.cpu import rows as row_kernels
 from fastbert.ops.cpu.dropout import draw_seed
+from fastbert.ops.cpu.embed import scatter_add
 from fastbert.ops.cpu.second_order import gradients_of, refuse_dropout, under_create_graph
 from fastbert.ops.cpu.sequences import Sequences
 from fastbert.system.native import compute
@@ -89,12 +90,12 @@ def backward(
         grad, requested, out_weight, out_bias, norm, at.out_dropout_p, at.out_seed
     )
     if rows is not None:
-        grad_context = torch.zeros_like(context).index_copy_(0, rows, grad_context)
+        grad_context = scatter_add(torch.zeros_like(context), rows, grad_context)
     grad_qkv = torch.empty_like(qkv)
     _attention(at, qkv, [grad_context, grad_qkv], lse, backward=True)
     grad_qkv_weight = matmul.weight_gradient(grad_qkv, inner)
     grad_qkv_bias = None if qkv_bias is None else row_kernels.sum_rows(grad_qkv, qkv_bias.dtype)
-    residual = grad if rows is None else torch.zeros_like(inner).index_copy_(0, rows, grad)
+    residual = grad if rows is None else scatter_add(torch.zeros_like(inner), rows, grad)
     if post or norm_weight is None:
         # post-norm: grad is ours to write to; else it came from outside
         own = residual if post or rows is not None else residual.clone()
@@ -174,6 +175,7 @@ def self_attention(
     attention_dropout_p: float = 0.0,
 ) -> Tensor:
     """The attention half of a layer; semantics of :func:`fastbert.reference.self_attention`."""
+    rows = None if rows is None else rows.contiguous()
     cos, sin = (None, None) if rotary is None else (table.float().contiguous() for table in rotary)
     at = Sequences(
         num_heads, cu_seqlens.to(torch.int32).contiguous(), window, cos, sin,
