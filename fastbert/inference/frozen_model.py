@@ -15,6 +15,7 @@ from fastbert.batch import PackedBatch, inference_tokens
 from fastbert.layers import Encoder, EncoderLayer
 from fastbert.model import BertForPreTraining
 from fastbert.ops.modules import HOOKS, all_stock
+from fastbert.system.devices import quick_at_bf16
 from fastbert.system.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -22,7 +23,7 @@ _SAMPLES = 64  # elements compared of each weight
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of hidden states: "auto" is bfloat16 on a CPU with instructions for it, else float32.
+    """The dtype of hidden states: "auto" is bfloat16 on a device with instructions for it, else float32.
 
     Raises:
         InputError: unknown precision.
@@ -30,7 +31,7 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision not in get_args(Precision):
         raise InputError(f"precision={precision!r}: expected one of {', '.join(get_args(Precision))}")
     if precision == "auto":
-        precision = "bf16" if device.type == "cpu" and ops.bf16_is_fast() else "fp32"
+        precision = "bf16" if quick_at_bf16(device) else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
@@ -71,6 +72,8 @@ class FrozenModel:
     # ---- copies ----
     def _prepared(self) -> bool:
         """Whether a prepared encoder serves the model as it is now; copied again after a change."""
+        if self.model.device.type != "cpu":  # the kernels there take the model's own weights
+            return False
         # described once for a tree: a short text takes a millisecond
         if self._tree is None or self._tree.root is not self.model.encoder or not self._tree.is_current():
             self._tree, self._layers, self._state = _ModuleTree(self.model.encoder), _describe(self.model), None

@@ -56,6 +56,7 @@ class Optimizers:
         self.clipped = [p for _, p in rest]
         self.clip_norm = clip_norm
         self._keeps_bf16 = False
+        self.found_inf: Tensor | None = None  # () float32 on the device: where it is 1, an update changes nothing
         self.parts: dict[str, torch.optim.Optimizer] = {
             "adamw": AdamW(groups, lr=self.peaks["adamw"], betas=(0.9, 0.98), eps=1e-6, fused=True)
         }
@@ -101,6 +102,8 @@ class Optimizers:
         """
         self.peaks, decay = self.rule.at(step_share)
         for name, optimizer in self.parts.items():
+            if self.found_inf is not None:
+                optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
             for group in optimizer.param_groups:
                 group["lr"] = self.peaks[name] * factor
                 if group["weight_decay"]:  # biases and LayerNorms keep their 0
@@ -132,8 +135,8 @@ class Optimizers:
         for path, tensor in tensors.items():
             home, _, key = path.rpartition("/")
             optimizer, parameter = homes[home]
-            device = tensor.device if key == "step" else parameter.device  # fused AdamW keeps its counter on the CPU
-            optimizer.state[parameter][key] = tensor.to(device)
+            # fused AdamW's counter too is on the device, and CUDA's step takes no other
+            optimizer.state[parameter][key] = tensor.to(parameter.device)
 
 
 def _named(optimizer: torch.optim.Optimizer) -> Iterable[tuple[str, nn.Parameter]]:

@@ -87,6 +87,7 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.rows = [None if table is None else table.shape[0] for table in (word, position, token_type)]
     ctx.dtypes = [None if x is None else x.dtype for x in (word, position, token_type, weight, bias)]
     ctx.mark_non_differentiable(total, mean, rstd)
+    ctx.set_materialize_grads(False)
 
 
 def _table_gradient(ds: Tensor, ids: Tensor | None, num_rows: int | None, dtype: torch.dtype | None) -> Tensor | None:
@@ -97,7 +98,7 @@ def _table_gradient(ds: Tensor, ids: Tensor | None, num_rows: int | None, dtype:
 
 def _gradients(ctx, grad_y, *_):
     input_ids, position_ids, type_ids, total, weight, mean, rstd = ctx.saved_tensors
-    ds, _, dweight, dbias = torch.ops.fastbert.add_layer_norm_backward(
+    ds, _, (dweight, dbias) = torch.ops.fastbert.add_layer_norm_backward(
         grad_y, None, total, weight, mean, rstd, None, 0.0, total.dtype, None
     )
     tables = [

@@ -48,9 +48,8 @@ def backward(
     dup = torch.mm(dpre.t(), inner)
     dx = torch.mm(dpre, up)
     if norm_weight is not None:
-        dx, _, dnorm_weight, dnorm_bias = layer_norm.backward(
-            dx, None, x, norm_weight, mean, rstd, None, 0.0, x.dtype, None
-        )
+        dx, _, vectors = layer_norm.backward(dx, None, x, norm_weight, mean, rstd, None, 0.0, x.dtype, None)
+        dnorm_weight, dnorm_bias = vectors[0], vectors[1].clone()  # an op's outputs share no memory
     return dx, dnorm_weight, dnorm_bias, dup, dup_bias, ddown, grad.sum(0, dtype=torch.float32)
 
 
@@ -82,6 +81,7 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(x, norm_weight, norm_bias, up, up_bias, down, *output[1:])
     ctx.down_bias_dtype = None if down_bias is None else down_bias.dtype
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx, grad, *_):

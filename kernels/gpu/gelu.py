@@ -19,7 +19,8 @@ from torch import Tensor
 from fastbert.kernels import configs
 from fastbert.kernels.launch import Config, arch_of, cdiv, launch, next_power_of_2
 
-ROW_GROUPS = 64
+# programs of the bias gradient's pass: eight for each of 132 SMs, and then each column block has as many again
+ROW_GROUPS = 1056
 
 
 @triton.jit
@@ -50,7 +51,7 @@ def _load(X, BIAS, at, f, mask, real):
     return x
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def gelu_forward_kernel(
     X, BIAS, Y, T, F, column_blocks, stride_xt,
     BLOCK_T: tl.constexpr, BLOCK_F: tl.constexpr, EXACT: tl.constexpr, GATED: tl.constexpr,
@@ -67,7 +68,7 @@ def gelu_forward_kernel(
     tl.store(Y + t[:, None] * F + f[None, :], y.to(Y.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "rows_per_group"])
 def gelu_backward_kernel(
     X, BIAS, DY, DX, PART_BIAS, T, F, column_blocks, rows_per_group, stride_xt, stride_yt,
     BLOCK_T: tl.constexpr, BLOCK_F: tl.constexpr, EXACT: tl.constexpr, GATED: tl.constexpr,

@@ -1,6 +1,7 @@
 """The Triton implementation of every op, under its name in ``fastbert.ops``. Importing this imports triton."""
 
 from fastbert.kernels.attention.op import attention
+from fastbert.kernels.attention.qkv import qkv_attention
 from fastbert.kernels.embed import embed_layer_norm
 from fastbert.kernels.feed_forward import feed_forward
 from fastbert.kernels.gelu import bias_gelu, geglu
@@ -16,5 +17,6 @@ __all__ = [
     "feed_forward",
     "geglu",
     "masked_lm_loss",
+    "qkv_attention",
     "rotary",
 ]

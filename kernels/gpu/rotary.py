@@ -2,7 +2,7 @@
 
     y₁ = x₁ cos − x₂ sin        y₂ = x₂ cos + x₁ sin          the backward is the same turn with −sin
 
-Shapes: x, y (T, N, H), x at any token and head stride; cos, sin (T, H/2), shared by the heads.
+Shapes: x, y (T, N, H), at any token and head stride; cos, sin (T, H/2), shared by the heads.
 Bytes:  2·e·T·N·H + 2·e·T·H/2. FLOPs: 3·T·N·H. cos and sin are tables and get no gradient.
 
 Reference: Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021.
@@ -17,9 +17,9 @@ from fastbert.kernels import configs
 from fastbert.kernels.launch import Config, arch_of, cdiv, launch
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def rotary_kernel(
-    X, COS, SIN, Y, T, N, stride_xt, stride_xn, stride_ct, stride_st,
+    X, COS, SIN, Y, T, N, stride_xt, stride_xn, stride_ct, stride_st, stride_yt, stride_yn,
     HALF: tl.constexpr, BLOCK_T: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
     t = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -33,26 +33,30 @@ def rotary_kernel(
         x = X + t[:, None] * stride_xt + n * stride_xn + h[None, :]
         first = tl.load(x, mask=mask, other=0.0).to(tl.float32)
         second = tl.load(x + HALF, mask=mask, other=0.0).to(tl.float32)
-        y = Y + (t[:, None] * N + n) * (2 * HALF) + h[None, :]
+        y = Y + t[:, None] * stride_yt + n * stride_yn + h[None, :]
         tl.store(y, (first * cos - second * sin).to(Y.dtype.element_ty), mask=mask)
         tl.store(y + HALF, (second * cos + first * sin).to(Y.dtype.element_ty), mask=mask)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> Tensor:
     """x (T, N, H) turned, or turned back; contiguous."""
-    total, num_heads, head_dim = x.shape
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    if x.stride(-1) != 1:
-        x = x.contiguous()
+    turn_into(y, x if x.stride(-1) == 1 else x.contiguous(), cos, sin, backward)
+    return y
+
+
+def turn_into(y: Tensor, x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> None:
+    """Fill y, which may be x itself; both at any token and head stride."""
+    total, num_heads, head_dim = x.shape
     arch = arch_of(x)
     block_t = 16 if arch == "interpreter" else max(2048 // head_dim, 1)  # eight elements, 16 bytes, a thread
     config = configs.pick("rotary", arch, x.element_size(), head_dim, Config({"BLOCK_T": block_t}, 4, 2))
     launch(
         rotary_kernel, cdiv(total, config.blocks["BLOCK_T"]), config,
         X=x, COS=cos, SIN=sin, Y=y, T=total, N=num_heads, stride_xt=x.stride(0), stride_xn=x.stride(1),
-        stride_ct=cos.stride(0), stride_st=sin.stride(0), HALF=head_dim // 2, BACKWARD=backward,
+        stride_ct=cos.stride(0), stride_st=sin.stride(0), stride_yt=y.stride(0), stride_yn=y.stride(1),
+        HALF=head_dim // 2, BACKWARD=backward,
     )  # fmt: skip
-    return y
 
 
 _turn = torch.library.custom_op("fastbert::rotary", turn, mutates_args=())

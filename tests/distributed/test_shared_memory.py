@@ -22,7 +22,7 @@ from fastbert.distributed.world import World
 from fastbert.model import BertForPreTraining
 from fastbert.optim.optimizers import Optimizers
 from fastbert.distributed.shared_memory import SharedMemoryParallel, can_share
-from fastbert.training.trainer import share_of_loss
+from fastbert.training.loss_shares import share_of_loss
 
 torch.set_num_threads(1)
 out, arch, optimizer = sys.argv[1:]
