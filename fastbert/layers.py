@@ -314,19 +314,19 @@ class Encoder(nn.Module):
 
     def _adds_in_norms(self) -> bool:
         """Whether each residual sum can be made by the kernel of the LayerNorm that follows it."""
-        norms = [self.norm, *(layer.attention_norm for layer in self.layers[1:])]
-        if any(norm is None for norm in norms):
+        if self.norm is None or not all_stock(*((layer, EncoderLayer) for layer in self.layers)):
             return False
-        layers = ((layer, EncoderLayer) for layer in self.layers)
-        return all_stock(*layers, *((norm, nn.LayerNorm) for norm in norms))
+        norms = [self.norm, *(layer.attention_norm for layer in self.layers[1:])]
+        return None not in norms and all_stock(*((norm, nn.LayerNorm) for norm in norms))
 
     def _pre_norm_layers(self, hidden, cu_seqlens, max_seqlen, attention_mask, rotary, rows) -> Tensor:
+        layers: list[EncoderLayer] = list(self.layers)  # type: ignore[arg-type]
         fed = None
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(layers):
             hidden, fed = layer._pre_norm(
                 hidden, fed, cu_seqlens, max_seqlen, attention_mask=attention_mask,
                 rotary=rotary[self.config.is_global_layer(index)],
-                rows=rows if index == len(self.layers) - 1 else None,
+                rows=rows if index == len(layers) - 1 else None,
             )  # fmt: skip
-        last = self.layers[-1]
-        return add_norm(self.norm, fed, hidden, dropout_p=last.dropout_p if last.training else 0.0, impl=last.impl)
+        assert fed is not None
+        return add_norm(self.norm, fed, hidden, dropout_p=layer.dropout_p if layer.training else 0.0, impl=layer.impl)

@@ -1,11 +1,13 @@
 """The options of ``python -m fastbert.train`` and their validation, before any data is read."""
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastbert.optim.schedules import BatchRamp, RateSchedule
 from fastbert.system.cli import unset
 from fastbert.system.errors import InputError
+from fastbert.training.source_files import absolute
 
 Preset = Literal["tiny", "mini", "small", "base", "large"]
 
@@ -36,6 +38,12 @@ class TrainOptions:
     """Run directory (default: the next free of runs/001, runs/002 …)."""
     text_field: Annotated[str | None, unset("NAME")] = None
     """Text field of .jsonl, .csv, .tsv and .parquet (default: "text")."""
+    documents: str = "blank"
+    """What ends a document of plain text: a blank line, every line (line), only the file (file), or a separator, such
+    as "<|endoftext|>". Records are always documents."""
+    normalize: Literal["nfc", "none"] = "nfc"
+    """nfc composes letters and their accents to one character, as most texts have them; none keeps the text as it
+    is."""
     max_length: int = 128
     """Maximum sequence length in tokens, special tokens included."""
     tokenizer: Annotated[str | None, unset("DIR")] = None
@@ -46,6 +54,10 @@ class TrainOptions:
     """Train an uncased vocabulary; accents are kept unless --strip-accents is given."""
     strip_accents: bool = False
     """Strip accents: "é" becomes "e". Not for Portuguese, where accents distinguish words."""
+    max_word_chars: Annotated[int | None, unset("N")] = None
+    """Longer words become one [UNK], such as sequences of DNA without spaces (default: 100, or that of --tokenizer)."""
+    allow_unknown: bool = False
+    """Train although half of the tokens or more are [UNK]."""
     min_frequency: Annotated[int | None, unset("N")] = None
     """Minimum count of a pair of pieces to be merged (default: 2; 1 for a text under 100 kB)."""
     mask_rate: str = "0.3"
@@ -134,9 +146,6 @@ class TrainOptions:
     """Implementation of the ops; see `python -m fastbert.info`."""
     shard: bool = False
     """Shard weights and optimizer state over the ranks of torchrun (FSDP2), for models too large for one device."""
-    parallel: Literal["auto", "memory", "ddp"] = "auto"
-    """How the ranks of torchrun work together without --shard: with one set of weights in shared memory (CPU ranks of
-    one machine), or by DDP (auto: shared memory if possible)."""
 
     @property
     def next_sentence(self) -> bool:
@@ -146,7 +155,7 @@ class TrainOptions:
 # options that may change when a run is resumed
 CHANGEABLE = (
     "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "keep_last", "keep_every", "stop_after",
-    "threads", "device", "impl", "shard", "parallel", "micro_batch_tokens",
+    "threads", "device", "impl", "shard", "micro_batch_tokens",
 )  # fmt: skip
 
 
@@ -173,6 +182,7 @@ def check(options: TrainOptions) -> None:
         "window",
         "vocab_size",
         "min_frequency",
+        "max_word_chars",
         "eval_tokens",
         "threads",
         "stop_after",
@@ -212,6 +222,17 @@ def check(options: TrainOptions) -> None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
 
 
+def in_folder(options: TrainOptions, folder: str | None) -> TrainOptions:
+    """The options of a run that was started in ``folder``, with paths that are right in the current one."""
+    if not folder or folder == os.getcwd():
+        return options
+    changes: dict[str, Any] = {
+        name: [absolute(item, folder) for item in getattr(options, name)] for name in ("data", "eval_data")
+    }
+    changes |= {name: absolute(value, folder) for name in ("tokenizer", "init") if (value := getattr(options, name))}
+    return replace(options, **changes)
+
+
 def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions) -> TrainOptions:
     """The options a run began with, updated by the given ones that may change.
 
@@ -232,6 +253,4 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
         changes["steps"] = None
     if changes.get("steps"):
         changes["minutes"] = None
-    return replace(
-        stored, **{"stop_after": None, "shard": False, "parallel": "auto", **changes, "resume": True, "output": path}
-    )
+    return replace(stored, **{"stop_after": None, "shard": False, **changes, "resume": True, "output": path})

@@ -126,7 +126,7 @@ def make_plan(
         dtype=torch.bfloat16 if bf16 else torch.float32,
         # a second core has nothing to do with a few thousand tokens
         threads=options.threads or (1 if tiny and not gpu else None),
-        mode=choose_mode(options.shard, options.parallel, device, world),
+        mode=choose_mode(options.shard, world),
         ranks=world.size,
         objective=options.objective,
         mask_rate=RateSchedule.parse(options.mask_rate),

@@ -105,7 +105,6 @@ class Trainer:
             self.optimizers.found_inf = self.readings.guard(loss, norm)
         # mean share of the steps so far: the same after a resume and on every rank
         self.optimizers.update(factor, step_share=progress / self.step if self.step else 0.0)
-        self.parallelism.after_update()
 
         self.step += 1
         self.tokens += self._step_tokens
@@ -151,7 +150,6 @@ class Trainer:
                     loss = share_of_loss(self.parallelism.forward(part.to(self.device)), part, batches)
                 (loss * self.parallelism.backward_scale).backward()
             losses.append(loss.detach())
-        self.parallelism.after_backward()
         total = functools.reduce(torch.add, (loss.double() for loss in losses))
         return total if self.world.size == 1 else self.world.sum(total.cpu())
 
@@ -347,7 +345,7 @@ class Trainer:
     def _lost_peer(self, error: BaseException) -> InputError:
         """Another process has died: save the state after the last finished step if this rank has all of it."""
         reason = " ".join(str(error).split())[:160]
-        if self.world.main and self.parallelism.replicated and self.step != self.checkpointer.saved_step:
+        if self.world.main and not self.parallelism.sharded and self.step != self.checkpointer.saved_step:
             self.world = World()  # no collectives from here on
             self.save()
         self._wait_for_checkpoint()

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastbert.kernels import configs
+from fastbert.kernels import configs, eager
 from fastbert.kernels.dropout import row_dropout, seed_tensor, threshold_of
 from fastbert.kernels.launch import Config, arch_of, cdiv, launch, next_power_of_2
 
@@ -179,8 +179,20 @@ def _gradients(ctx, grad_y, grad_sum, _grad_mean, _grad_rstd):
         grad_y = torch.zeros_like(total)
     if grad_sum is not None and grad_sum.numel() == 0:
         grad_sum = None
-    dx, dresidual, (dweight, dbias) = torch.ops.fastbert.add_layer_norm_backward(
-        grad_y, grad_sum, total, weight, mean, rstd, seed, ctx.dropout_p, ctx.x_dtype, ctx.residual_dtype
+    dx, dresidual, (dweight, dbias) = eager.call(
+        ctx,
+        _backward,
+        backward,
+        grad_y,
+        grad_sum,
+        total,
+        weight,
+        mean,
+        rstd,
+        seed,
+        ctx.dropout_p,
+        ctx.x_dtype,
+        ctx.residual_dtype,
     )
     if ctx.residual_dtype is None:
         dresidual = None
@@ -191,6 +203,7 @@ def _gradients(ctx, grad_y, grad_sum, _grad_mean, _grad_rstd):
 
 
 _forward.register_autograd(_gradients, setup_context=_setup_context)
+_run = eager.direct(_forward, forward, _setup_context, _gradients)
 
 
 def add_layer_norm(
@@ -217,7 +230,5 @@ def add_layer_norm(
     keep_sum = return_sum or residual is not None or dropout_p > 0.0
     narrow = x.is_cuda and (return_sum or residual is None) and torch.is_autocast_enabled("cuda")
     y_dtype = torch.get_autocast_dtype("cuda") if narrow else None
-    y, total, _, _ = torch.ops.fastbert.add_layer_norm(
-        rows, residual, weight, bias, draw, eps, dropout_p, keep_sum, y_dtype
-    )
+    y, total, _, _ = _run(rows, residual, weight, bias, draw, eps, dropout_p, keep_sum, y_dtype)
     return (y.view(shape), total.view(shape)) if return_sum else y.view(shape)

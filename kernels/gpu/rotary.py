@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastbert.kernels import configs
-from fastbert.kernels.launch import Config, arch_of, cdiv, launch
+from fastbert.kernels import configs, eager
+from fastbert.kernels.launch import Config, arch_of, cdiv, launch, within_31_bits
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -41,13 +41,15 @@ def rotary_kernel(
 def turn(x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> Tensor:
     """x (T, N, H) turned, or turned back; contiguous."""
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    turn_into(y, x if x.stride(-1) == 1 else x.contiguous(), cos, sin, backward)
+    turn_into(y, x, cos, sin, backward)
     return y
 
 
 def turn_into(y: Tensor, x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> None:
-    """Fill y, which may be x itself; both at any token and head stride."""
+    """Fill y, which may be x itself, at any token and head stride."""
     total, num_heads, head_dim = x.shape
+    x, cos, sin = (z if z.stride(-1) == 1 else z.contiguous() for z in (x, cos, sin))
+    x = within_31_bits(x, 1)
     arch = arch_of(x)
     block_t = 16 if arch == "interpreter" else max(2048 // head_dim, 1)  # eight elements, 16 bytes, a thread
     config = configs.pick("rotary", arch, x.element_size(), head_dim, Config({"BLOCK_T": block_t}, 4, 2))
@@ -68,15 +70,16 @@ def _(x, cos, sin, backward):
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    _x, cos, sin, ctx.backward = inputs
+    _x, cos, sin, ctx.turned_back = inputs
     ctx.save_for_backward(cos, sin)
 
 
 def _gradients(ctx, grad_y):
-    return torch.ops.fastbert.rotary(grad_y, *ctx.saved_tensors, not ctx.backward), None, None, None
+    return eager.call(ctx, _turn, turn, grad_y, *ctx.saved_tensors, not ctx.turned_back), None, None, None
 
 
 _turn.register_autograd(_gradients, setup_context=_setup_context)
+_run = eager.direct(_turn, turn, _setup_context, _gradients)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -84,4 +87,4 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     leading = x.shape[:-2]
     cos, sin = (table.expand(*leading, half).reshape(-1, half) for table in (cos, sin))
-    return torch.ops.fastbert.rotary(x.reshape(-1, *x.shape[-2:]), cos, sin, False).view(x.shape)
+    return _run(x.reshape(-1, *x.shape[-2:]), cos, sin, False).view(x.shape)

@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastbert.kernels import eager
 from fastbert.kernels.attention.backward import launch_backward, launch_delta
 from fastbert.kernels.attention.bias_gradient import launch_bias_gradient
 from fastbert.kernels.attention.device import LOG2_E
 from fastbert.kernels.attention.forward import launch_forward
 from fastbert.kernels.dropout import seed_tensor, threshold_of
+from fastbert.kernels.launch import within_31_bits
 
 NO_WINDOW = -1
 
@@ -98,6 +100,7 @@ def backward_into(
         return dbias.zero_()
     if grad_out.stride(-1) != 1:  # the gradient of a sum is an expanded scalar
         grad_out = grad_out.contiguous()
+    grad_out = within_31_bits(grad_out, 0, 1, sizes=(max_seqlen, q.shape[1]))
     geometry, arguments = launch_options(
         q, k, v, cu_seqlens, key_mask, bias, seed, max_seqlen, window, scale, dropout_p
     )
@@ -131,14 +134,29 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad_out, _grad_lse):
     q, k, v, o, lse, cu_seqlens, key_mask, bias, seed = ctx.saved_tensors
-    dq, dk, dv, dbias = torch.ops.fastbert.attention_backward(
-        grad_out, q, k, v, o, lse, cu_seqlens, key_mask, bias, seed, *ctx.numbers, ctx.needs_input_grad[5]
+    dq, dk, dv, dbias = eager.call(
+        ctx,
+        _attention_backward,
+        backward,
+        grad_out,
+        q,
+        k,
+        v,
+        o,
+        lse,
+        cu_seqlens,
+        key_mask,
+        bias,
+        seed,
+        *ctx.numbers,
+        ctx.needs_input_grad[5],
     )
     dbias = dbias.to(bias.dtype) if ctx.needs_input_grad[5] else None
     return dq, dk, dv, None, None, dbias, None, None, None, None, None
 
 
 _attention.register_autograd(_backward, setup_context=_setup_context)
+_run = eager.direct(_attention, forward, _setup_context, _backward)
 
 
 def attention(
@@ -169,8 +187,9 @@ def attention(
         max_seqlen = q.shape[1]
         q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     assert max_seqlen is not None
+    q, k, v = (within_31_bits(x, 0, 1, sizes=(max_seqlen, x.shape[1])) for x in (q, k, v))
     rest = call_arguments(q, max_seqlen, attention_mask, window, bias, scale, dropout_p, seed)
-    o, _ = torch.ops.fastbert.attention(q, k, v, cu_seqlens, *rest)
+    o, _ = _run(q, k, v, cu_seqlens, *rest)
     return o.view(shape)
 
 
@@ -183,7 +202,7 @@ def call_arguments(
     if bias is not None:
         bias = bias[None] if bias.ndim == 3 else bias
         bias = bias.expand(-1, q.shape[1], -1, -1)
-        bias = bias if bias.stride(-1) == 1 else bias.contiguous()
+        bias = within_31_bits(bias if bias.stride(-1) == 1 else bias.contiguous(), 2)
     window = NO_WINDOW if window is None or window >= max_seqlen - 1 else window
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     draw = seed_tensor(seed, q.device) if dropout_p else None

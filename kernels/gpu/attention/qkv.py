@@ -12,7 +12,9 @@ Reference: Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedd
 import torch
 from torch import Tensor
 
+from fastbert.kernels import eager
 from fastbert.kernels.attention import op
+from fastbert.kernels.launch import within_31_bits
 from fastbert.kernels.rotary import turn_into
 
 
@@ -82,12 +84,13 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _gradients(ctx, grad_out, *_):
     wanted = ctx.needs_input_grad[5]
-    dqkv, dbias = torch.ops.fastbert.qkv_attention_backward(grad_out, *ctx.saved_tensors, *ctx.numbers, wanted)
+    dqkv, dbias = eager.call(ctx, _backward, backward, grad_out, *ctx.saved_tensors, *ctx.numbers, wanted)
     bias = ctx.saved_tensors[8]
     return dqkv, None, None, None, None, dbias.to(bias.dtype) if wanted else None, None, None, None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_setup_context)
+_run = eager.direct(_forward, forward, _setup_context, _gradients)
 
 
 def qkv_attention(
@@ -109,8 +112,9 @@ def qkv_attention(
         max_seqlen = qkv.shape[1]
         qkv = qkv.flatten(0, 1)
     assert max_seqlen is not None
+    qkv = within_31_bits(qkv, 0, 2, sizes=(max_seqlen, heads[0]))
     half = heads[1] // 2
     cos, sin = (None, None) if rotary is None else (x.expand(*leading, half).reshape(-1, half) for x in rotary)
     rest = op.call_arguments(qkv.select(1, 0), max_seqlen, attention_mask, window, bias, scale, dropout_p, seed)
-    o, *_ = torch.ops.fastbert.qkv_attention(qkv, cos, sin, cu_seqlens, *rest)
+    o, *_ = _run(qkv, cos, sin, cu_seqlens, *rest)
     return o.view(*leading, *heads)

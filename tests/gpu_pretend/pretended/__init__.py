@@ -53,4 +53,4 @@ def _pass_for_plain() -> None:
             torch._C._len_torch_dispatch_stack = real
 
     checks.transform_reason = transform_reason
-    checks._PLAIN += (OnCuda,)
+    checks.PLAIN += (OnCuda,)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from pretended.log import LOG
-from pretended.tensors import MixedDevices, OnCuda, inner_of
+from pretended.tensors import MixedDevices, OnCuda, count_bytes, inner_of
 
 Arguments = dict[str, Any]
 SHAPES: set[tuple] = set()  # what Triton would compile: kernel, constants, dtypes, divisibility of integers by 16
@@ -207,6 +207,8 @@ def launch(kernel: Any, grid: int, config: Any, **arguments: Any) -> None:
         if isinstance(value, torch.Tensor) and not isinstance(value, OnCuda):
             raise MixedDevices(f"{name}: {argument} is on the CPU: a kernel would read an address of the host")
     LOG.launch(name)
+    # of the embedding's tables only the rows of these tokens are read
+    count_bytes([value for key, value in arguments.items() if key not in ("WORD", "POSITION", "TYPE")])
     SHAPES.add(variant_of(kernel, config, {k: inner_of(v) for k, v in arguments.items()}))
     compute(kernel, grid, config, {k: inner_of(v) for k, v in arguments.items()})
 

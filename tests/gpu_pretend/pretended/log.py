@@ -23,6 +23,7 @@ class Log:
 
     def __init__(self) -> None:
         self.total = 0  # launches since the start of the process
+        self.bytes = 0  # that they read and wrote, each tensor once a launch
         self.capturing = False
         self.clear()
 

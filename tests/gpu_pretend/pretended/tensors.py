@@ -173,6 +173,8 @@ def _to_copy(func, iargs, ikwargs, from_cuda: bool, device):
     source = iargs[0]
     if to_cuda == from_cuda:
         LOG.launch("_to_copy")
+        count_bytes([source])
+        LOG.bytes += source.numel() * options.get("dtype", source.dtype).itemsize
     elif to_cuda:
         LOG.copy("copy to the device", is_pinned(source))
     else:
@@ -186,6 +188,7 @@ def _copy(func, args, iargs, ikwargs):
     target, source = args[0], args[1]
     if isinstance(target, OnCuda) == isinstance(source, OnCuda):
         LOG.launch("copy_")
+        count_bytes([target, source])
     else:
         host = source if isinstance(target, OnCuda) else target
         pinned = is_pinned(host) and bool(ikwargs.get("non_blocking") or (len(iargs) > 2 and iargs[2]))
@@ -219,10 +222,18 @@ def _note_waits(base: str, flat: list, on_cuda: bool) -> None:
 def _note_launches(base: str, flat: list, out: Any) -> None:
     if base in _FREE or (isinstance(out, torch.Tensor) and not out.numel()):
         return
+    count_bytes([*flat, *tree_flatten(out)[0]])
     if base.startswith(("_foreach", "_fused_adam")):
         LOG.launch(base, _multi_tensor_launches(base, [x for x in flat if isinstance(x, OnCuda)]))
     else:
         LOG.launch(base)
+
+
+def count_bytes(values: list) -> None:
+    """Each tensor of a launch once; a table that is looked up only where it is read."""
+    tensors = {id(inner_of(x)): inner_of(x) for x in values if isinstance(x, torch.Tensor)}
+    seen = {(x.data_ptr(), x.shape, x.stride()): x.numel() * x.element_size() for x in tensors.values()}
+    LOG.bytes += sum(seen.values())
 
 
 def _multi_tensor_launches(base: str, tensors: list) -> int:
