@@ -39,8 +39,8 @@ def test_every_other_verb():
 
 @pytest.mark.slow
 def test_what_a_gpu_will_be_asked_first():
-    """``pytest -m gpu``, with the quick twins of the kernels."""
-    run("-m", "gpu", "tests/kernels/test_gpu.py")
+    """``pytest -m gpu``, with the quick twins of the kernels; what has none takes the interpreter minutes."""
+    run("-m", "gpu", "-k", "not dropout and not (attention and bias)", "tests/kernels/test_gpu.py")
 
 
 def visit(tmp_path, python3, **environment):
@@ -60,6 +60,7 @@ def visit(tmp_path, python3, **environment):
 PHASES = ["facts", "model", "command", "parity", "step", "train", "run", "ops", "inference", "tune"]
 
 
+@pytest.mark.slow
 def test_the_shell_of_the_visit(tmp_path):
     """Every phase has its turn and its limit; one that fails, hangs or comes too late stops no other."""
     python3 = 'case "$*" in *"visit.py model"*) exit 3;; *"visit.py step"*) sleep 60;; *) echo "$@";; esac'
