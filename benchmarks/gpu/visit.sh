@@ -4,7 +4,8 @@
 #   OUT=results bash benchmarks/gpu/visit.sh        (from the repository root)
 # Carried along, where the machine lacks them: .whl/*.whl (tyro and its needs), fastbert/_C*.so (the built core).
 # $OUT gets results.jsonl (one fact a line, flushed at once), summary.txt and the logs. No phase stops another, each has
-# its own limit, and the whole ends by itself. VISIT_SMALL=1: tiny shapes, to try the script itself.
+# its own limit, and the whole ends by itself. VISIT_SMALL=1: tiny shapes, to try the script itself,
+# and PATIENCE=N times as long.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -19,7 +20,7 @@ left() { echo $((LIMIT_S - $(date +%s) + began)); }
 log() { printf '[%4d s] %s\n' $(($(date +%s) - began)) "$*"; }
 # within SECONDS NAME COMMAND…: at most so long, and at most what is left; what it did is a fact
 within() {
-  local most=$1 name=$2 have code
+  local most=$(($1 * ${PATIENCE:-1})) name=$2 have code
   shift 2
   have=$(left)
   if [ "$have" -lt 8 ]; then
@@ -50,16 +51,18 @@ visit="python3 $here/visit.py"
 # 1 · what is it, does anything run at all
 within 40 facts $visit facts
 # 2 · is it right
+which=()
+[ -n "$small" ] && which=(-k "rotary or bias_gelu")
 within 90 model $visit model
 within 100 command $visit command
-within 100 parity python3 -m pytest -m gpu tests/kernels/test_gpu.py -q --tb=line -p no:cacheprovider ${small:+-k "rotary or bias_gelu"}
+within 100 parity python3 -m pytest -m gpu tests/kernels/test_gpu.py -q --tb=line -p no:cacheprovider "${which[@]}"
 $visit note parity "$OUT/parity.log"
 # 3 · how quick is a step
 within 80 step $visit step
 # 4 · a real training: raw text to a model
-within "${TRAIN_LIMIT_S:-215}" train python3 -m fastbert.train --data bundled:en --device cuda --output "$OUT/run" \
-  --preset "${PRESET:-base}" ${small:+--preset tiny --vocab-size 300 --batch-tokens 256 --max-length 32 --steps 3} \
-  ${small:---minutes "${MINUTES:-3}" --vocab-size 30522 --evaluations 12 --eval-tokens 131072}
+sizes=(--preset "${PRESET:-base}" --minutes "${MINUTES:-3}" --vocab-size 30522 --evaluations 12 --eval-tokens 131072)
+[ -n "$small" ] && sizes=(--preset tiny --steps 20 --evaluations 1 --vocab-size 300 --batch-tokens 256 --max-length 32 --eval-tokens 64)
+within "${TRAIN_LIMIT_S:-215}" train python3 -m fastbert.train --data bundled:en --device cuda --output "$OUT/run" "${sizes[@]}"
 within 20 run $visit run "$OUT/run"
 # 5 · each kernel against its limit and its peers, inference, a short tuning: what is left of the time
 within 90 ops $visit ops

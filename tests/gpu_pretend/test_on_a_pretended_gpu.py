@@ -76,8 +76,8 @@ def test_the_shell_of_the_visit(tmp_path):
 @pytest.mark.slow
 def test_the_whole_visit(tmp_path):
     """On the pretended GPU in small shapes: every phase succeeds, no measurement fails, and the facts are right."""
-    environment = {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-    said, facts = visit(tmp_path, f'exec {sys.executable} -m pretended "$@"', LIMIT_S="500", **environment)
+    environment = {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "PATIENCE": "4"}
+    said, facts = visit(tmp_path, f'exec {sys.executable} -m pretended "$@"', LIMIT_S="1500", **environment)
     phases = {fact["name"]: fact for fact in facts if fact["kind"] == "phase"}
     assert {name: phases[name]["exit"] for name in PHASES} == dict.fromkeys(PHASES, 0)
     # peers that are not installed here aside
