@@ -84,11 +84,35 @@ class PackedBatch:
         return replace(self, **padded)  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "PackedBatch":
+        """The same batch on another device; to a GPU as one copy from pinned memory, which nobody waits for."""
+        if torch.device(device).type == "cuda" and self.input_ids.device.type == "cpu":
+            return _to_cuda(self, device)
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in moved.items():
             if isinstance(value, Tensor):
                 moved[name] = value.to(device, non_blocking=non_blocking)
         return PackedBatch(**moved)
+
+
+def _to_cuda(batch: PackedBatch, device: torch.device | str) -> PackedBatch:
+    """All tensors in one block of 4-byte numbers; the integers of 8 bytes are widened on the device."""
+    given = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    starts, total = {}, 0
+    for name, value in tensors.items():
+        starts[name] = total
+        total += -(-value.numel() // 4) * 4  # kernels read 16 bytes at a time
+    block = torch.empty(total, dtype=torch.int32, pin_memory=True)
+    for name, value in tensors.items():
+        place = block[starts[name] : starts[name] + value.numel()]
+        (place.view(torch.float32) if value.is_floating_point() else place).copy_(value)
+    narrow = block.to(device, non_blocking=True)
+    wide = narrow.long()
+    for name, value in tensors.items():
+        source = wide if value.dtype == torch.int64 else narrow
+        there = source[starts[name] : starts[name] + value.numel()]
+        given[name] = there.view(torch.float32) if value.is_floating_point() else there
+    return PackedBatch(**given)
 
 
 def pack(input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None):

@@ -39,7 +39,7 @@ def load(
         directory: of the model.
         device: "cpu", "cuda" …; None: the CPU.
         impl: of the ops, see :mod:`fastbert.ops`.
-        precision: of :meth:`Bert.embed`. "auto": bf16 on a CPU with instructions for it, else fp32. "bf16": weights and
+        precision: of :meth:`Bert.embed`. "auto": bf16 where the device is quick at it, else fp32. "bf16": weights and
             hidden states rounded to bfloat16, sums in float32; the vectors of 256 lines of prose by all-MiniLM-L6 have
             cosines of 0.99998 in the mean and 0.99995 at least to those of "fp32". Vectors are always float32, and
             so are all other results.

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import UseAppendAction
-
-from fastbert.system.cli import Positional, run, unset
+from fastbert.system.cli import Positional, UseAppendAction, run, unset
 from fastbert.system.errors import InputError
 
 if TYPE_CHECKING:

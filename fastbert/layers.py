@@ -245,20 +245,38 @@ class EncoderLayer(nn.Module):
             if fused is not None:
                 return fused
         hidden = hidden if unique_index is None else hidden.index_select(0, unique_index)
-        dropout_p = self.dropout_p if self.training else 0.0
-        inner = self.attention_norm(hidden) if self.pre and self.attention_norm is not None else hidden
-        attended = self.attention(
-            inner, cu_seqlens, max_seqlen, attention_mask=attention_mask, rotary=rotary, rows=rows
-        )
-        hidden = hidden if rows is None else hidden.index_select(0, rows)
+        how = {"attention_mask": attention_mask, "rotary": rotary, "rows": rows}
         if self.pre:
-            inner, hidden = add_norm(
-                self.feed_forward_norm, attended, hidden, dropout_p=dropout_p, return_sum=True, impl=self.impl
-            )
-            return hidden + F.dropout(self.feed_forward(inner), self.dropout_p, self.training)
+            hidden, fed = self._pre_norm(hidden, None, cu_seqlens, max_seqlen, **how)
+            return hidden + F.dropout(fed, self.dropout_p, self.training)
+        dropout_p = self.dropout_p if self.training else 0.0
+        attended = self.attention(hidden, cu_seqlens, max_seqlen, **how)
+        hidden = hidden if rows is None else hidden.index_select(0, rows)
         hidden = add_norm(self.attention_norm, attended, hidden, dropout_p=dropout_p, impl=self.impl)
         fed = self.feed_forward(hidden)
         return add_norm(self.feed_forward_norm, fed, hidden, dropout_p=dropout_p, impl=self.impl)
+
+    def _pre_norm(
+        self, hidden: Tensor, fed: Tensor | None, cu_seqlens: Tensor | None, max_seqlen: int | None, **how
+    ) -> tuple[Tensor, Tensor]:
+        """A layer with its norms before, of the sum ``hidden + fed``; returns such a pair, so that a kernel can add."""
+        dropout_p = self.dropout_p if self.training else 0.0
+        inner = hidden
+        if fed is not None:
+            inner, hidden = add_norm(
+                self.attention_norm, fed, hidden, dropout_p=dropout_p, return_sum=True, impl=self.impl
+            )
+        elif self.attention_norm is not None and hidden.is_cuda:
+            # under autocast a GPU's kernel writes what the projection reads
+            inner = add_norm(self.attention_norm, hidden, None, impl=self.impl)
+        elif self.attention_norm is not None:
+            inner = self.attention_norm(hidden)
+        attended = self.attention(inner, cu_seqlens, max_seqlen, **how)
+        hidden = hidden if how["rows"] is None else hidden.index_select(0, how["rows"])
+        inner, hidden = add_norm(
+            self.feed_forward_norm, attended, hidden, dropout_p=dropout_p, return_sum=True, impl=self.impl
+        )
+        return hidden, self.feed_forward(inner)
 
     @classmethod
     def from_torch(cls, module: nn.TransformerEncoderLayer, impl: str = "auto") -> "EncoderLayer":
@@ -316,6 +334,8 @@ class Encoder(nn.Module):
                 starts = cu_seqlens[:-1].long().repeat_interleave(cu_seqlens.diff())
                 position_ids = torch.arange(num_tokens, device=hidden.device) - starts
         rotary = self._rotary(position_ids, hidden.dtype)
+        if hidden.is_cuda and unique_index is None and self._adds_in_norms():
+            return self._pre_norm_layers(hidden, cu_seqlens, max_seqlen, attention_mask, rotary, rows)
         for index, layer in enumerate(self.layers):
             tables = rotary[self.config.is_global_layer(index)]
             hidden = layer(
@@ -324,3 +344,22 @@ class Encoder(nn.Module):
                 unique_index=unique_index if index == 0 else None,
             )  # fmt: skip
         return hidden if self.norm is None else self.norm(hidden)
+
+    def _adds_in_norms(self) -> bool:
+        """Whether each residual sum can be made by the kernel of the LayerNorm that follows it."""
+        if self.norm is None or not all_stock(*((layer, EncoderLayer) for layer in self.layers)):
+            return False
+        norms = [self.norm, *(layer.attention_norm for layer in self.layers[1:])]
+        return None not in norms and all_stock(*((norm, nn.LayerNorm) for norm in norms))
+
+    def _pre_norm_layers(self, hidden, cu_seqlens, max_seqlen, attention_mask, rotary, rows) -> Tensor:
+        layers: list[EncoderLayer] = list(self.layers)  # type: ignore[arg-type]
+        fed = None
+        for index, layer in enumerate(layers):
+            hidden, fed = layer._pre_norm(
+                hidden, fed, cu_seqlens, max_seqlen, attention_mask=attention_mask,
+                rotary=rotary[self.config.is_global_layer(index)],
+                rows=rows if index == len(layers) - 1 else None,
+            )  # fmt: skip
+        assert fed is not None
+        return add_norm(self.norm, fed, hidden, dropout_p=layer.dropout_p if layer.training else 0.0, impl=layer.impl)

@@ -77,8 +77,20 @@ def _linear(name: str, rows: int, width: int, out: int, times: int = 1, e: int =
     return Op(name, times * 6 * rows * width * out, times * 3 * e * (rows * width + width * out + rows * out))
 
 
+# of Muon's step, for each number of a matrix: gradient and momentum stacked, averaged, copied back and mixed (48), the
+# norm and the cast (12), five iterations that read and write a 16-bit matrix twice (40), update and decay (34)
+MUON_BYTES = 134
+
+
+def _muon(matrices: list[tuple[int, int, int]]) -> Op:
+    """Momentum and five Newton–Schulz iterations of (count, rows, columns), rows <= columns."""
+    numbers = sum(count * rows * columns for count, rows, columns in matrices)
+    flops = sum(count * 5 * (4 * rows**2 * columns + 2 * rows**3) for count, rows, columns in matrices)
+    return Op("Muon", flops, MUON_BYTES * numbers)
+
+
 def step(config: BertConfig, tokens: int, length: int, masked: int, parameters: int, e: int = 2) -> list[Op]:
-    """The ops of one training step in 16-bit, with float32 master weights and a fused AdamW."""
+    """The ops of one training step in 16-bit, with a float32 residual stream, master weights and optimizers."""
     t, d, f, layers = tokens, config.hidden_size, config.intermediate_size, config.num_hidden_layers
     v = config.padded_vocab_size
     gated = config.mlp == "geglu"
@@ -87,6 +99,7 @@ def step(config: BertConfig, tokens: int, length: int, masked: int, parameters: 
         length if config.window is None or config.is_global_layer(i) else min(length, 2 * config.window + 1)
         for i in range(layers)
     ]
+    of_layer = 4 * d * d + (3 if gated else 2) * d * f
     products = 2 + (5 if length <= 128 else 7)  # the one-block backward, or keys and queries apart
     ops = [
         _linear("query, key, value projections", t, d, 3 * d, layers),
@@ -96,13 +109,17 @@ def step(config: BertConfig, tokens: int, length: int, masked: int, parameters: 
         # forward 4 e T D and the log-sum-exp; backward 8 e T D
         Op("attention", sum(products * 2 * t * s * d for s in seen), layers * 12 * e * t * d),
         Op("GeGLU" if gated else "bias + GELU", 0, layers * (8 if gated else 5) * e * t * f),
-        Op("residual + LayerNorm, two a layer", 0, 2 * layers * 7 * e * t * d),
+        # forward x, residual → sum, y; backward dy, sum, dsum → dx, dresidual; the stream and its gradient in float32
+        Op("residual + LayerNorm, two a layer", 0, 2 * layers * (4 * e + 5 * 4) * t * d),
         Op("embedding + LayerNorm", 0, (5 + 3) * e * t * d),
         _linear("prediction head's transform", masked, d, d),
         _linear("prediction head's decoder", masked, d, v),
         Op("cross-entropy in place", 0, 3 * e * masked * v),
-        # read weight, gradient and both moments, write weight and moments, and the 16-bit copy
-        Op("AdamW", 0, parameters * (4 * 7 + e)),
+        # weights to 16 bits, their gradients back to 32
+        Op("casts of matrices and gradients", 0, layers * of_layer * 2 * (4 + e)),
+        _muon([(layers * 4, d, d), (layers * (3 if gated else 2), min(d, f), max(d, f))]),
+        # read weight, gradient and both moments, write weight and moments
+        Op("AdamW", 0, (parameters - layers * of_layer) * 4 * 7),
     ]
     if config.position == "rope":
         ops.append(Op("rotary, queries and keys", 0, layers * 2 * 2 * 2 * e * t * d))

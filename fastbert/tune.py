@@ -1,9 +1,9 @@
 """Measure the kernels' configurations on this machine's GPU and keep the fastest: ``python -m fastbert.tune``.
 
-Every kernel of a workload is tried with neighbours of its static configuration (blocks halved and doubled, other warps
-and stages), one kernel at a time, timing forward and backward together; a candidate that does not compile, does not fit
-or changes the result is passed over. What wins by more than two per cent goes into the JSON overlay that
-``fastbert.kernels.configs`` reads.
+Every kernel of a workload is tried with neighbours of its static configuration (blocks halved and doubled, attention's
+tiles from 16 to 128, other warps and stages), one kernel at a time, timing forward and backward together; a candidate
+that does not compile, does not fit or changes the result is passed over. What wins by more than two per cent goes into
+the JSON overlay that ``fastbert.kernels.configs`` reads.
 """
 
 import itertools
@@ -48,7 +48,11 @@ def candidates(op: str, static: Any) -> Iterator[Any]:
     yield static
     names = [n for n in static.blocks if not (n == "BLOCK_N" and op.startswith("attention_backward_one_block"))]
     names = [] if op in _WHOLE_ROW or op.startswith("attention_bias") else names
-    choices = [(static.blocks[n] // 2, static.blocks[n], static.blocks[n] * 2) for n in names]
+    # attention's best tile goes by the length, and may be far from the static one
+    tiles = op.startswith("attention")
+    choices = [
+        (16, 32, 64, 128) if tiles else (static.blocks[n] // 2, static.blocks[n], static.blocks[n] * 2) for n in names
+    ]
     for sizes in itertools.product(*choices):
         blocks = {**static.blocks, **dict(zip(names, sizes, strict=True))}
         if any(size < 16 for name, size in blocks.items() if name in ("BLOCK_M", "BLOCK_N")) or 0 in blocks.values():

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The four gates, without a GPU, by one or more versions of Triton: kernels/check.sh [VERSION …], default 3.7.1 3.9.0.
+# The kernels' four gates, without a GPU, by one or more versions of Triton: kernels/check.sh [VERSION …], default 3.7.1 3.9.0.
 # Each version lies in a folder of its own that is put before the environment's packages, so torch is not installed
 # again. `python` must have torch and fastbert's test extra. TRITON_OVERLAYS: where the folders are kept (build/triton).
 set -euo pipefail
@@ -9,7 +9,10 @@ for version in "${@:-3.7.1 3.9.0}"; do
   for one in $version; do
     folder=$overlays/$one
     if [ ! -e "$folder/triton/__init__.py" ]; then
-      python -m pip install -q --no-deps --target "$folder" "triton==$one"
+      numpy=()
+      # its interpreter turns arrays of one element into Python numbers, which newer NumPys refuse
+      case $one in 3.6.*) numpy=("numpy<2.4") ;; esac
+      python -m pip install -q --no-deps --target "$folder" "triton==$one" "${numpy[@]}"
     fi
     export PYTHONPATH=$PWD/$folder
     case $overlays in /*) export PYTHONPATH=$folder ;; esac

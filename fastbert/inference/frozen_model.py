@@ -15,13 +15,14 @@ from fastbert.model import BertForPreTraining
 from fastbert.ops.modules import all_stock
 from fastbert.ops.snapshot import Snapshot
 from fastbert.system import native
+from fastbert.system.devices import quick_at_bf16
 from fastbert.system.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of hidden states: "auto" is bfloat16 on a CPU with instructions for it, else float32.
+    """The dtype of hidden states: "auto" is bfloat16 on a device with instructions for it, else float32.
 
     Raises:
         InputError: unknown precision.
@@ -29,7 +30,7 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision not in get_args(Precision):
         raise InputError(f"precision={precision!r}: expected one of {', '.join(get_args(Precision))}")
     if precision == "auto":
-        precision = "bf16" if device.type == "cpu" and ops.bf16_is_fast() else "fp32"
+        precision = "bf16" if quick_at_bf16(device) else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
@@ -68,7 +69,8 @@ class FrozenModel:
     # ---- copies ----
     def _prepared(self) -> bool:
         """Whether a prepared encoder serves the model as it is now; copied again after a change."""
-        if not native.status()[0]:
+        # elsewhere the kernels take the model's own weights
+        if self.model.device.type != "cpu" or not native.status()[0]:
             return False
         source = self.model.encoder, self.model.impl, ops.requested_impl()
         if self._snapshot is None or self._source != source or not self._snapshot.is_current():

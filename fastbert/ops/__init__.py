@@ -118,7 +118,7 @@ def qkv_attention(
 ) -> Tensor:
     """:func:`attention` of the fused projection qkv, (T, 3, N, H) or (B, L, 3, N, H), after rotating q and k.
 
-    The C++ kernel does both without a copy; elsewhere :func:`rotary` and :func:`attention` run one after the other.
+    The kernels do both without a copy of q, k and v; the reference runs :func:`rotary` and :func:`attention`.
 
     Args:
         rotary: None, or (cos, sin), each (…, H / 2).
@@ -129,10 +129,19 @@ def qkv_attention(
     options: dict[str, Any] = {"window": window, "bias": bias, "scale": scale, "dropout_p": dropout_p, "seed": seed}
     cos, sin = rotary or (None, None)
     tensors = {"q": q, "k": k, "v": v, "bias": bias, "attention_mask": attention_mask, "cos": cos, "sin": sin}
-    if (impl in ("auto", "cpp")) and choose("attention", impl, tensors, scale=scale, dropout_p=dropout_p)[0] == "cpp":
+    chosen = choose("attention", impl, tensors, scale=scale, dropout_p=dropout_p)[0]
+    if chosen == "triton" and rotary is not None:
+        chosen = choose("rotary", impl, {"x": q, "cos": cos, "sin": sin})[0]
+    if chosen == "cpp":
         from fastbert.ops.cpu import public as cpu_public
 
         return cpu_public.qkv_attention(
+            qkv, cu_seqlens, max_seqlen, rotary=rotary, attention_mask=attention_mask, **options
+        )
+    if chosen == "triton":
+        from fastbert.kernels import public
+
+        return public.qkv_attention(
             qkv, cu_seqlens, max_seqlen, rotary=rotary, attention_mask=attention_mask, **options
         )
     if rotary is not None:
@@ -342,7 +351,7 @@ def inference_encoder(
 
     Args: as :class:`InferenceEncoder`.
     """
-    if not supports_onednn_matmul(dtype):
+    if not supports_onednn_matmul(dtype) or any(layer.qkv[0].device.type != "cpu" for layer in layers):
         return None
     for layer in layers:
         x = layer.qkv[0].new_empty((1, layer.qkv[0].shape[1]))

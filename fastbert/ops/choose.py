@@ -67,8 +67,11 @@ def choose(
             raise RuntimeError(f"{source}='cpp': {op}: {why}")
         return "reference", why
     missing = triton_dispatch.no_kernel(op, tensors or {})
-    why = None if tensors is None else checks.kernel_mismatch(op, tensors, options)
-    why = missing or why or (None if tensors is None else triton_dispatch.refusal(op, tensors, **options))
+    why = missing or (None if tensors is None else checks.kernel_mismatch(op, tensors, options))
+    if why is None and tensors is not None:
+        why = triton_dispatch.refusal(op, tensors, **options)
+    elif why is None and on_cuda:
+        why = triton_dispatch.no_machine()
     if why is None:
         return "triton", f"requested by {source}" if impl == "triton" else "the Triton kernel supports these tensors"
     if impl == "triton" and not (missing and source == "FASTBERT_IMPL"):

@@ -54,6 +54,8 @@ class Muon(torch.optim.Optimizer):
         ValueError: a parameter is not a matrix, or its rows cannot be divided into its parts; a second group.
     """
 
+    found_inf: Tensor | None = None  # as torch.optim.AdamW's: 1.0 on the device, and a step changes nothing
+
     def __init__(
         self,
         params: Iterable[tuple[str, nn.Parameter]],
@@ -113,22 +115,29 @@ class Muon(torch.optim.Optimizer):
         )  # fmt: skip
 
     def _step(self, group: dict[str, Any], updated: list[tuple[Tensor, int]], momenta: list[Tensor]) -> None:
-        """The same in PyTorch, with matrices of one shape batched."""
+        """The same in PyTorch: matrices of one shape are stacked, so that a GPU gets few launches."""
         lr, momentum = group["lr"], group["momentum"]
-        # shape -> (direction, target, scale) of every part, transposed if needed (rows <= columns)
-        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor, float]]] = {}
+        keep = None if self.found_inf is None else 1.0 - self.found_inf
+        decay = 1 - lr * group["weight_decay"] * (1.0 if keep is None else keep)
+        torch._foreach_mul_([parameter for parameter, _ in updated], decay)
+        # shape -> (gradient, momentum, weight) of every part
+        by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor, Tensor]]] = {}
         for (parameter, count), buffer in zip(updated, momenta, strict=True):
             assert parameter.grad is not None
-            buffer.lerp_(parameter.grad, 1 - momentum)
-            direction = parameter.grad.lerp(buffer, momentum)  # Nesterov
-            parameter.mul_(1 - lr * group["weight_decay"])
-            for part, target in zip(direction.chunk(count), parameter.chunk(count), strict=True):
-                rows, columns = part.shape
-                scale = max(1.0, rows / columns) ** 0.5
-                if rows > columns:
-                    part, target = part.mT, target.mT
-                by_shape.setdefault((part.shape[0], part.shape[1]), []).append((part, target, scale))
-        for same in by_shape.values():
-            updates = orthogonalise(torch.stack([part for part, _, _ in same]), group["steps"], self.dtype)
-            for update, (_, target, scale) in zip(updates, same, strict=True):
-                target.add_(update, alpha=-lr * scale)
+            parts = (x.chunk(count) for x in (parameter.grad, buffer, parameter))
+            for gradient, average, target in zip(*parts, strict=True):
+                by_shape.setdefault(tuple(gradient.shape), []).append((gradient, average, target))
+        for (rows, columns), same in by_shape.items():
+            gradients, averages, targets = (list(x) for x in zip(*same, strict=True))
+            gradient, average = torch.stack(gradients), torch.stack(averages)
+            if self.found_inf is not None and keep is not None:
+                gradient = torch.where(self.found_inf > 0, 0.0, gradient)
+            average.lerp_(gradient, 1 - momentum if keep is None else (1 - momentum) * keep)
+            torch._foreach_copy_(averages, list(average.unbind()))
+            direction = gradient.lerp_(average, momentum)  # Nesterov
+            turned = rows > columns
+            update = orthogonalise(direction.mT if turned else direction, group["steps"], self.dtype)
+            update = (update.mT if turned else update).to(torch.float32, memory_format=torch.contiguous_format)
+            factor = -lr * max(1.0, rows / columns) ** 0.5
+            update *= factor if keep is None else keep * factor
+            torch._foreach_add_(targets, list(update.unbind()))

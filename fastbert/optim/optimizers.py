@@ -53,6 +53,7 @@ class Optimizers:
         self.clipped = [p for _, p in rest]
         self.clip_norm = clip_norm
         self._keeps_bf16 = False
+        self.found_inf: Tensor | None = None  # () float32 on the device: where it is 1, an update changes nothing
         config: BertConfig = model.config  # type: ignore[assignment]
         self.parts = build_optimizers(named, config, optimizer, self.peaks, decay, muon_dtype=muon_dtype)
 
@@ -93,6 +94,8 @@ class Optimizers:
         """
         self.peaks, decay = self.rule.at(step_share)
         for name, optimizer in self.parts.items():
+            if self.found_inf is not None:
+                optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
             for group in optimizer.param_groups:
                 group["lr"] = self.peaks[name] * factor
                 if group["weight_decay"]:  # biases and LayerNorms keep their 0
@@ -124,8 +127,8 @@ class Optimizers:
         for path, tensor in tensors.items():
             home, _, key = path.rpartition("/")
             optimizer, parameter = homes[home]
-            device = tensor.device if key == "step" else parameter.device  # fused AdamW keeps its counter on the CPU
-            optimizer.state[parameter][key] = tensor.to(device)
+            # fused AdamW's counter too is on the device, and CUDA's step takes no other
+            optimizer.state[parameter][key] = tensor.to(parameter.device)
 
 
 def build_optimizers(

@@ -35,9 +35,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
-from tyro.conf import Positional as Positional  # commands mark their arguments without a dash with it
-
 from fastbert.system.errors import InputError
+
+try:
+    from tyro.conf import Positional as Positional  # commands mark their arguments without a dash with it
+    from tyro.conf import UseAppendAction as UseAppendAction
+    from tyro.conf import arg
+except ImportError:  # images that come with torch have all our other needs: parse() says what is missing
+    arg = None  # type: ignore[assignment]
+
+    class Positional:  # type: ignore[no-redef]
+        def __class_getitem__(cls, item: Any) -> Any:
+            return item
+
+    UseAppendAction = Positional  # type: ignore[assignment,misc]
 
 Options = TypeVar("Options")
 
@@ -48,9 +59,7 @@ _FAILING_DISK = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETIME
 
 def unset(metavar: str) -> Any:
     """Mark an option whose default is computed and explained in its help, which then omits "(default: None)"."""
-    from tyro.conf import arg
-
-    return arg(metavar=metavar, help_behavior_hint="")
+    return metavar if arg is None else arg(metavar=metavar, help_behavior_hint="")
 
 
 @functools.cache
@@ -96,6 +105,8 @@ def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Opt
     Raises:
         InputError: an invalid, missing or unknown option.
     """
+    if arg is None:
+        raise InputError("tyro, which reads command lines, is not installed. Try: pip install tyro")
     import tyro
 
     markers = [tyro.conf.FlagCreatePairsOff]  # --resume, without its --no-resume

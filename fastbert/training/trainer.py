@@ -5,6 +5,7 @@ All five are in a checkpoint, so a resumed run of a given number of steps contin
 ranks, and within the order of the sums on another.
 """
 
+import functools
 import signal
 import threading
 import time
@@ -18,7 +19,7 @@ from fastbert.batch import PackedBatch
 from fastbert.data import BatchLoader
 from fastbert.distributed.parallelism import Parallelism
 from fastbert.distributed.world import World, is_lost_peer
-from fastbert.model import BertForPreTraining, PreTrainingOutput
+from fastbert.model import BertForPreTraining
 from fastbert.runs import checkpoint
 from fastbert.runs.directory import RunDirectory
 from fastbert.runs.metrics_log import Monitor
@@ -29,6 +30,8 @@ from fastbert.training.checkpointing import Checkpointer, random_state, restore_
 from fastbert.training.divergence import Diverged, DivergenceMonitor
 from fastbert.training.estimate import measure_step
 from fastbert.training.evaluation_schedule import EvaluationSchedule
+from fastbert.training.late_readings import LateReadings, Step
+from fastbert.training.loss_shares import share_of_loss
 from fastbert.training.plan import TrainingPlan
 from fastbert.training.validation import Evaluation, evaluate
 from fastbert.weights.huggingface import config_to_hf
@@ -73,6 +76,9 @@ class Trainer:
         self.checkpointer = Checkpointer(run.path, model.config, plan.checkpoint_every, plan.retention)
         self.divergence = DivergenceMonitor(model.config.vocab_size)
         self.store_check = Background("store-check")  # nothing is saved before the tokens are verified
+        # ranks add their losses on the host, which has to wait
+        late = plan.device.type == "cuda" and self.world.size == 1
+        self.readings = LateReadings(plan.device) if late else None
         self.step, self.tokens = 0, 0
         self.loss = float("nan")  # smoothed
         self.stopped = False  # by a signal or --stop-after, before the budget was spent
@@ -89,39 +95,63 @@ class Trainer:
         mask_rate = self.plan.mask_rate.rate(progress)
         batches = [self.loader.next_batch(mask_rate) for _ in range(self.plan.batch_ramp.batches(progress))]
 
-        loss = self.forward_backward(batches)
-        norm = float(self.optimizers.clip())
-        if problem := self.divergence.problem(loss, norm):
-            raise self._diverged(problem)
-
+        loss, norm = self.forward_backward(batches), self.optimizers.clip()
         factor = self.plan.schedule(progress)
+        self._step_tokens = sum(batch.num_tokens for batch in batches)
+        step = Step(self.step + 1, self.tokens, self._step_tokens, self._loader_state, factor)
+        if self.readings is None:
+            self._check(step, float(loss), float(norm))
+        else:
+            self.optimizers.found_inf = self.readings.guard(loss, norm)
         # mean share of the steps so far: the same after a resume and on every rank
         self.optimizers.update(factor, step_share=progress / self.step if self.step else 0.0)
 
         self.step += 1
-        self._step_tokens = sum(batch.num_tokens for batch in batches)
         self.tokens += self._step_tokens
-        self.loss = loss if self.loss != self.loss else LOSS_SMOOTHING * self.loss + (1 - LOSS_SMOOTHING) * loss
         self._loader_state = self.loader.state_dict()
-        if self.step % RECORD_EVERY == 0:
+        if self.readings is None:
+            self._record(step, float(loss), float(norm))
+        elif earlier := self.readings.exchange(step):
+            self._settle(*earlier)
+
+    def settle(self) -> None:
+        """Check and record the step whose loss and norm are still on their way from the device."""
+        if self.readings is not None and (last := self.readings.exchange(None)):
+            self._settle(*last)
+
+    def _settle(self, step: Step, loss: float, norm: float) -> None:
+        self._check(step, loss, norm)
+        self._record(step, loss, norm)
+
+    def _check(self, step: Step, loss: float, norm: float) -> None:
+        """Raise if the step's gradients were unusable; no update since has changed anything."""
+        if problem := self.divergence.problem(loss, norm):
+            self.step, self.tokens, self._loader_state = step.number - 1, step.tokens_before, step.loader_before
+            self.readings = None  # the step after it has changed nothing either
+            raise self._diverged(problem)
+
+    def _record(self, step: Step, loss: float, norm: float) -> None:
+        self.loss = loss if self.loss != self.loss else LOSS_SMOOTHING * self.loss + (1 - LOSS_SMOOTHING) * loss
+        if step.number % RECORD_EVERY == 0:
             self.monitor.record(
-                "train", self.step, tokens=self.tokens, loss=loss, gradient_norm=norm, learning_rate_factor=factor,
-                training_s=round(self.budget.training_s, 2),
+                "train", step.number, tokens=step.tokens_before + step.num_tokens, loss=loss, gradient_norm=norm,
+                learning_rate_factor=step.factor, training_s=round(self.budget.training_s, 2),
             )  # fmt: skip
 
-    def forward_backward(self, batches: Sequence[PackedBatch]) -> float:
+    def forward_backward(self, batches: Sequence[PackedBatch]) -> Tensor:
         """Compute the gradients of the mean loss of global batches; returns that loss, the same on every rank."""
         micro_batches = [part for batch in batches for part in self.world.shard(batch, self.plan.micro_batches)]
         # gradients that are summed over passes or ranks need float32
         self.optimizers.keep_bf16_gradients(len(micro_batches) == 1 and self.world.size == 1)
-        total = torch.zeros((), dtype=torch.float64)
+        losses = []
         for number, part in enumerate(micro_batches, 1):
             with nullcontext() if number == len(micro_batches) else self.parallelism.no_sync():
                 with self.autocast():
                     loss = share_of_loss(self.parallelism.forward(part.to(self.device)), part, batches)
                 (loss * self.parallelism.backward_scale).backward()
-            total += loss.item()
-        return self.world.sum(total).item()
+            losses.append(loss.detach())
+        total = functools.reduce(torch.add, (loss.double() for loss in losses))
+        return total if self.world.size == 1 else self.world.sum(total.cpu())
 
     def autocast(self) -> AbstractContextManager:
         bf16 = self.plan.dtype == torch.bfloat16
@@ -137,7 +167,8 @@ class Trainer:
         batch = next(self.loader.evaluation_batches(self.plan.mask_rate.rate(0.0), max_tokens=tokens))
         was_training = self.model.training
         self.model.train()
-        seconds = measure_step(lambda: self.forward_backward([batch])) * tokens / max(batch.num_tokens, tokens // 4)
+        seconds = measure_step(lambda: float(self.forward_backward([batch])), compiles=self.device.type == "cuda")
+        seconds *= tokens / max(batch.num_tokens, tokens // 4)
         self.model.train(was_training)
         self.model.zero_grad(set_to_none=True)
         set_random_state(state, self.device)
@@ -152,6 +183,7 @@ class Trainer:
         try:
             with stop_signals() as received:
                 self._train(received)
+            self.settle()
         except (RuntimeError, torch.distributed.DistError) as error:
             if self.world.size == 1 or not is_lost_peer(error):
                 raise
@@ -197,6 +229,7 @@ class Trainer:
     # ---- evaluation ----
     def _evaluate(self, progress: float) -> bool:
         """Evaluate during the run; returns whether the text is memorized and training should stop."""
+        self.settle()
         began_s = time.monotonic()
         result = self.evaluate(self.evaluation_batches())
         (now,) = self.world.broadcast(self.budget.progress(self.step))
@@ -225,6 +258,7 @@ class Trainer:
     # ---- state ----
     def save(self) -> None:
         """Start writing a checkpoint, once the previous one is on the disk."""
+        self.settle()
         self._wait_for_checkpoint()
         self.store_check.wait()
         state = {
@@ -321,30 +355,6 @@ class Trainer:
             f"{self.run.path}: another process of this run has died or cannot be reached ({reason}); see its own "
             f"message. Try: {remedy}"
         )
-
-
-def share_of_loss(out: PreTrainingOutput, part: PackedBatch, whole: Sequence[PackedBatch]) -> Tensor:
-    """The share of one part in the mean loss of whole batches: weighted by its number of labels."""
-    if len(whole) == 1 and part is whole[0]:
-        assert out.loss is not None
-        return out.loss
-    shares = []
-    if out.masked_lm_loss is not None:
-        shares.append(out.masked_lm_loss * (label_weight(part) / max(sum(map(label_weight, whole)), 1)))
-    if out.next_sentence_loss is not None:
-        shares.append(out.next_sentence_loss * (num_pairs(part) / max(sum(map(num_pairs, whole)), 1)))
-    return torch.stack(shares).sum()
-
-
-def label_weight(batch: PackedBatch) -> float:
-    """The denominator of the batch's mean loss: number of labels, or the sum of their weights."""
-    if batch.label_weights is not None:
-        return batch.label_weights.sum().item()
-    return 0 if batch.labels is None else batch.labels.shape[0]
-
-
-def num_pairs(batch: PackedBatch) -> int:
-    return 0 if batch.next_sentence_label is None else int((batch.next_sentence_label != -100).sum())
 
 
 @contextmanager

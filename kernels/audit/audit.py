@@ -115,7 +115,8 @@ def signature_of(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[t
             raise TypeError(f"{launch.name}: no argument {name!r}")
         value = given.pop(name)
         divisible = False
-        if parameter.is_constexpr or value is None or (value == 1 if type(value) is int else False):
+        varies = parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1 and not varies):
             types[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             types[name] = "*" + _TYPES[value.dtype]
@@ -123,7 +124,7 @@ def signature_of(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[t
             divisible = value.storage_offset() * value.element_size() % 16 == 0
         elif isinstance(value, int):
             types[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            divisible = value % 16 == 0
+            divisible = value % 16 == 0 and not varies
         else:
             types[name] = "fp32"
         if divisible:

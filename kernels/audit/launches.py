@@ -125,7 +125,7 @@ def shipped(arch: str, *, full: bool = False) -> Iterator[tuple[str, Launch]]:
     for dtype in dtypes:
         for head_dim in heads:
             for option in options if full else options[:5]:
-                for length in (64, 128, 512) if full else (128, 512):
+                for length in (32, 64, 128, 512, 2048):
                     for launch in attention_launches(
                         arch, options=option, length=length, head_dim=head_dim, dtype=dtype
                     ):

@@ -38,11 +38,11 @@ def _overlay(path: Path) -> dict[str, Config]:
     return {key: Config(e["blocks"], e["num_warps"], e["num_stages"]) for key, e in entries.items()}
 
 
-def key_of(op: str, arch: str, itemsize: int, size: int) -> str:
+def key_of(op: str, arch: str, itemsize: int, size: int | str) -> str:
     return f"{op}/{arch}/{itemsize}/{size}"
 
 
-def pick(op: str, arch: str, itemsize: int, size: int, static: Config) -> Config:
+def pick(op: str, arch: str, itemsize: int, size: int | str, static: Config) -> Config:
     """The forced, tuned or static configuration, in this order."""
     if _asked is not None:
         _asked[key_of(op, arch, itemsize, size)] = op, static

@@ -114,6 +114,11 @@ def _head_refusal(op: str, tensors: Mapping[str, Tensor | None], options: Mappin
     return None
 
 
+def no_machine() -> str | None:
+    """Why no Triton kernel runs on this machine's current CUDA device, whatever the tensors; None if they do."""
+    return _no_triton() or _old_device(torch.cuda.current_device())
+
+
 def no_kernel(op: str, tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why this op has no Triton kernel at all, on any machine and for any tensors; None if it has one."""
     if op not in OPS:

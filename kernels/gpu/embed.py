@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastbert.kernels import norm
+from fastbert.kernels import eager, norm
 from fastbert.kernels.launch import launch
 
 
@@ -87,6 +87,7 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.rows = [None if table is None else table.shape[0] for table in (word, position, token_type)]
     ctx.dtypes = [None if x is None else x.dtype for x in (word, position, token_type, weight, bias)]
     ctx.mark_non_differentiable(total, mean, rstd)
+    ctx.set_materialize_grads(False)
 
 
 def _table_gradient(ds: Tensor, ids: Tensor | None, num_rows: int | None, dtype: torch.dtype | None) -> Tensor | None:
@@ -97,8 +98,8 @@ def _table_gradient(ds: Tensor, ids: Tensor | None, num_rows: int | None, dtype:
 
 def _gradients(ctx, grad_y, *_):
     input_ids, position_ids, type_ids, total, weight, mean, rstd = ctx.saved_tensors
-    ds, _, dweight, dbias = torch.ops.fastbert.add_layer_norm_backward(
-        grad_y, None, total, weight, mean, rstd, None, 0.0, total.dtype, None
+    ds, _, (dweight, dbias) = eager.call(
+        ctx, norm._backward, norm.backward, grad_y, None, total, weight, mean, rstd, None, 0.0, total.dtype, None
     )
     tables = [
         _table_gradient(ds, ids, rows, dtype) if wanted else None
@@ -111,6 +112,7 @@ def _gradients(ctx, grad_y, *_):
 
 
 _forward.register_autograd(_gradients, setup_context=_setup_context)
+_run = eager.direct(_forward, forward, _setup_context, _gradients)
 
 
 def embed_layer_norm(
@@ -134,5 +136,5 @@ def embed_layer_norm(
     if token_type is None or token_type_ids is None:
         token_type = token_type_ids = None
     ids = [None if x is None else x.expand(shape).reshape(-1) for x in (input_ids, position_ids, token_type_ids)]
-    y, *_ = torch.ops.fastbert.embed_layer_norm(*ids, word, position, token_type, weight, bias, eps)
+    y, *_ = _run(*ids, word, position, token_type, weight, bias, eps)
     return y.view(*shape, word.shape[1])

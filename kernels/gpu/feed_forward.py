@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbert.kernels import gelu
+from fastbert.kernels import eager, gelu
 from fastbert.kernels import norm as layer_norm
 
 
@@ -48,9 +48,8 @@ def backward(
     dup = torch.mm(dpre.t(), inner)
     dx = torch.mm(dpre, up)
     if norm_weight is not None:
-        dx, _, dnorm_weight, dnorm_bias = layer_norm.backward(
-            dx, None, x, norm_weight, mean, rstd, None, 0.0, x.dtype, None
-        )
+        dx, _, vectors = layer_norm.backward(dx, None, x, norm_weight, mean, rstd, None, 0.0, x.dtype, None)
+        dnorm_weight, dnorm_bias = vectors[0], vectors[1].clone()  # an op's outputs share no memory
     return dx, dnorm_weight, dnorm_bias, dup, dup_bias, ddown, grad.sum(0, dtype=torch.float32)
 
 
@@ -82,12 +81,13 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(x, norm_weight, norm_bias, up, up_bias, down, *output[1:])
     ctx.down_bias_dtype = None if down_bias is None else down_bias.dtype
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx, grad, *_):
     _x, norm_weight, norm_bias, _up, up_bias, *_ = ctx.saved_tensors
-    dx, dnorm_weight, dnorm_bias, dup, dup_bias, ddown, ddown_bias = torch.ops.fastbert.feed_forward_backward(
-        grad.contiguous(), *ctx.saved_tensors, *ctx.numbers
+    dx, dnorm_weight, dnorm_bias, dup, dup_bias, ddown, ddown_bias = eager.call(
+        ctx, _backward, eager.without_autocast(backward), grad.contiguous(), *ctx.saved_tensors, *ctx.numbers
     )
     vectors = [
         None if like is None else value.to(like.dtype)
@@ -98,6 +98,7 @@ def _gradients(ctx, grad, *_):
 
 
 _forward.register_autograd(_gradients, setup_context=_setup_context)
+_run = eager.direct(_forward, eager.without_autocast(forward), _setup_context, _gradients)
 
 
 def feed_forward(
@@ -123,9 +124,7 @@ def feed_forward(
     up, down = up_weight.to(x.dtype), down_weight.to(x.dtype)
     second_bias = None if down_bias is None else down_bias.to(x.dtype)
     pre_norm = (norm_weight, norm_bias) if norm == "pre" else (None, None)
-    out, *_ = torch.ops.fastbert.feed_forward(
-        rows, *pre_norm, up, up_bias, down, second_bias, eps, approximate == "none", mlp == "geglu"
-    )
+    out, *_ = _run(rows, *pre_norm, up, up_bias, down, second_bias, eps, approximate == "none", mlp == "geglu")
     out = out.view(x.shape)
     if norm == "post":
         return layer_norm.add_layer_norm(out, x, norm_weight, norm_bias, eps, dropout_p=dropout_p)

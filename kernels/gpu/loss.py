@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastbert.kernels import configs
+from fastbert.kernels import configs, eager
 from fastbert.kernels.launch import Config, arch_of, launch
 
 
@@ -135,6 +135,7 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.save_for_backward(*output[1:])
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx, grad_loss, *_):
@@ -145,6 +146,7 @@ def _gradients(ctx, grad_loss, *_):
 
 
 _forward.register_autograd(_gradients, setup_context=_setup_context)
+_run = eager.direct(_forward, eager.without_autocast(forward), _setup_context, _gradients)
 
 
 def masked_lm_loss(
@@ -162,7 +164,7 @@ def masked_lm_loss(
         chunk_rows: rows of logits in memory at once; None: all of them.
     """
     needs_grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
-    loss, *_ = torch.ops.fastbert.masked_lm_loss(
+    loss, *_ = _run(
         hidden, weight, bias, labels, vocab_size or weight.shape[0], chunk_rows or max(hidden.shape[0], 1), needs_grad
     )
     return loss

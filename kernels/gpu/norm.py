@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastbert.kernels import configs
+from fastbert.kernels import configs, eager
 from fastbert.kernels.dropout import row_dropout, seed_tensor, threshold_of
 from fastbert.kernels.launch import Config, arch_of, cdiv, launch, next_power_of_2
 
@@ -49,7 +49,7 @@ def add_layer_norm_forward_kernel(
     tl.store(RSTD + t, rstd)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "rows_per_group"])
 def add_layer_norm_backward_kernel(
     DY, DSUM, SUM, WEIGHT, SEED, MEAN, RSTD, DRESIDUAL, DX, PART_WEIGHT, PART_BIAS, T, rows_per_group, threshold,
     inverse_keep, stride_yt, stride_gt, stride_st, D: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
@@ -97,12 +97,12 @@ def row_groups(num_rows: int) -> tuple[int, int]:
 
 def forward(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, seed: Tensor | None, eps: float,
-    dropout_p: float, keep_sum: bool,
+    dropout_p: float, keep_sum: bool, y_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """y, s, mean, rstd of x (T, D); without ``keep_sum`` s is (0,)."""
+    """y, s, mean, rstd of x (T, D); without ``keep_sum`` s is (0,). s, and by default y, have the wider dtype."""
     num_rows, width = x.shape
     out = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
-    y = torch.empty((num_rows, width), dtype=out, device=x.device)
+    y = torch.empty((num_rows, width), dtype=y_dtype or out, device=x.device)
     total = torch.empty((num_rows, width) if keep_sum else (0,), dtype=out, device=x.device)
     mean, rstd = (torch.empty((num_rows,), dtype=torch.float32, device=x.device) for _ in range(2))
     launch(
@@ -118,8 +118,8 @@ def forward(
 def backward(
     grad_y: Tensor, grad_sum: Tensor | None, total: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor,
     seed: Tensor | None, dropout_p: float, x_dtype: torch.dtype, residual_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """dx, dresidual ((0,) where it equals dx or there is none), dweight, dbias (D,) float32."""
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """dx, dresidual ((0,) where it equals dx or there is none), and dweight and dbias as (2, D) float32."""
     num_rows, width = total.shape
     two = residual_dtype is not None and (dropout_p > 0.0 or residual_dtype != x_dtype)
     dx = torch.empty((num_rows, width), dtype=x_dtype, device=total.device)
@@ -140,8 +140,7 @@ def backward(
         stride_yt=grad_y.stride(0), stride_gt=0 if grad_sum is None else grad_sum.stride(0),
         stride_st=total.stride(0), D=width, DROPOUT=dropout_p > 0.0,
     )  # fmt: skip
-    dweight, dbias = parts.sum(1)
-    return dx, dresidual, dweight, dbias.clone()
+    return dx, dresidual, parts.sum(1)
 
 
 _forward = torch.library.custom_op("fastbert::add_layer_norm", forward, mutates_args=())
@@ -149,9 +148,9 @@ _backward = torch.library.custom_op("fastbert::add_layer_norm_backward", backwar
 
 
 @_forward.register_fake
-def _(x, residual, weight, bias, seed, eps, dropout_p, keep_sum):
+def _(x, residual, weight, bias, seed, eps, dropout_p, keep_sum, y_dtype=None):
     out = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
-    y = x.new_empty(x.shape, dtype=out)
+    y = x.new_empty(x.shape, dtype=y_dtype or out)
     mean, rstd = (x.new_empty((x.shape[0],), dtype=torch.float32) for _ in range(2))
     return y, x.new_empty(x.shape if keep_sum else (0,), dtype=out), mean, rstd
 
@@ -160,12 +159,12 @@ def _(x, residual, weight, bias, seed, eps, dropout_p, keep_sum):
 def _(grad_y, grad_sum, total, weight, mean, rstd, seed, dropout_p, x_dtype, residual_dtype):
     two = residual_dtype is not None and (dropout_p > 0.0 or residual_dtype != x_dtype)
     dresidual = total.new_empty(total.shape if two else (0,), dtype=residual_dtype or x_dtype)
-    dweight, dbias = (total.new_empty((total.shape[1],), dtype=torch.float32) for _ in range(2))
-    return total.new_empty(total.shape, dtype=x_dtype), dresidual, dweight, dbias
+    vectors = total.new_empty((2, total.shape[1]), dtype=torch.float32)
+    return total.new_empty(total.shape, dtype=x_dtype), dresidual, vectors
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    x, residual, weight, bias, seed, _eps, ctx.dropout_p, keep_sum = inputs
+    x, residual, weight, bias, seed, _eps, ctx.dropout_p, keep_sum, _y_dtype = inputs
     _y, total, mean, rstd = output
     ctx.save_for_backward(total if keep_sum else x, weight, mean, rstd, seed)
     ctx.x_dtype, ctx.residual_dtype = x.dtype, None if residual is None else residual.dtype
@@ -180,18 +179,31 @@ def _gradients(ctx, grad_y, grad_sum, _grad_mean, _grad_rstd):
         grad_y = torch.zeros_like(total)
     if grad_sum is not None and grad_sum.numel() == 0:
         grad_sum = None
-    dx, dresidual, dweight, dbias = torch.ops.fastbert.add_layer_norm_backward(
-        grad_y, grad_sum, total, weight, mean, rstd, seed, ctx.dropout_p, ctx.x_dtype, ctx.residual_dtype
+    dx, dresidual, (dweight, dbias) = eager.call(
+        ctx,
+        _backward,
+        backward,
+        grad_y,
+        grad_sum,
+        total,
+        weight,
+        mean,
+        rstd,
+        seed,
+        ctx.dropout_p,
+        ctx.x_dtype,
+        ctx.residual_dtype,
     )
     if ctx.residual_dtype is None:
         dresidual = None
     elif ctx.dropout_p == 0.0 and ctx.residual_dtype == ctx.x_dtype:
         dresidual = dx
     dbias = None if ctx.bias_dtype is None else dbias.to(ctx.bias_dtype)
-    return dx, dresidual, dweight.to(weight.dtype), dbias, None, None, None, None
+    return dx, dresidual, dweight.to(weight.dtype), dbias, *(None,) * 5
 
 
 _forward.register_autograd(_gradients, setup_context=_setup_context)
+_run = eager.direct(_forward, forward, _setup_context, _gradients)
 
 
 def add_layer_norm(
@@ -207,12 +219,16 @@ def add_layer_norm(
 ):
     """Residual + dropout + LayerNorm in Triton; semantics of :func:`fastbert.reference.add_layer_norm`.
 
-    Computes in float32; y and the sum have the wider of x's and residual's dtypes.
+    Computes in float32; y and the sum have the wider of x's and residual's dtypes. Under autocast on a GPU y has
+    autocast's where it is no residual stream itself (the sum is returned, or there is no residual): a product reads it
+    next, and would cast it.
     """
     shape = x.shape
     rows = x.reshape(-1, shape[-1])
     residual = None if residual is None else residual.reshape(-1, shape[-1])
     draw = seed_tensor(seed, x.device) if dropout_p else None
     keep_sum = return_sum or residual is not None or dropout_p > 0.0
-    y, total, _, _ = torch.ops.fastbert.add_layer_norm(rows, residual, weight, bias, draw, eps, dropout_p, keep_sum)
+    narrow = x.is_cuda and (return_sum or residual is None) and torch.is_autocast_enabled("cuda")
+    y_dtype = torch.get_autocast_dtype("cuda") if narrow else None
+    y, total, _, _ = _run(rows, residual, weight, bias, draw, eps, dropout_p, keep_sum, y_dtype)
     return (y.view(shape), total.view(shape)) if return_sum else y.view(shape)

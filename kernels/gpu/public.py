@@ -15,6 +15,7 @@ from fastbert.kernels import loss as _loss
 from fastbert.kernels import norm as _norm
 from fastbert.kernels import rotary as _rotary
 from fastbert.kernels.attention import op as _attention
+from fastbert.kernels.attention import qkv as _qkv
 
 __all__ = [
     "add_layer_norm",
@@ -24,6 +25,7 @@ __all__ = [
     "feed_forward",
     "geglu",
     "masked_lm_loss",
+    "qkv_attention",
     "rotary",
 ]
 
@@ -54,6 +56,7 @@ def _interpretable(op: Callable[..., Any], *names: int) -> Callable[..., Any]:
 
 
 attention = _interpretable(_attention.attention, 0)
+qkv_attention = _interpretable(_qkv.qkv_attention, 0)
 rotary = _interpretable(_rotary.rotary, 0)
 add_layer_norm = _interpretable(_norm.add_layer_norm, 0, 1)
 bias_gelu = _interpretable(_gelu.bias_gelu, 0)

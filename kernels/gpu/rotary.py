@@ -2,7 +2,7 @@
 
     y₁ = x₁ cos − x₂ sin        y₂ = x₂ cos + x₁ sin          the backward is the same turn with −sin
 
-Shapes: x, y (T, N, H), x at any token and head stride; cos, sin (T, H/2), shared by the heads.
+Shapes: x, y (T, N, H), at any token and head stride; cos, sin (T, H/2), shared by the heads.
 Bytes:  2·e·T·N·H + 2·e·T·H/2. FLOPs: 3·T·N·H. cos and sin are tables and get no gradient.
 
 Reference: Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021.
@@ -13,13 +13,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastbert.kernels import configs
+from fastbert.kernels import configs, eager
 from fastbert.kernels.launch import Config, arch_of, cdiv, launch, within_31_bits
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def rotary_kernel(
-    X, COS, SIN, Y, T, N, stride_xt, stride_xn, stride_ct, stride_st,
+    X, COS, SIN, Y, T, N, stride_xt, stride_xn, stride_ct, stride_st, stride_yt, stride_yn,
     HALF: tl.constexpr, BLOCK_T: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
     t = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -33,15 +33,21 @@ def rotary_kernel(
         x = X + t[:, None] * stride_xt + n * stride_xn + h[None, :]
         first = tl.load(x, mask=mask, other=0.0).to(tl.float32)
         second = tl.load(x + HALF, mask=mask, other=0.0).to(tl.float32)
-        y = Y + (t[:, None] * N + n) * (2 * HALF) + h[None, :]
+        y = Y + t[:, None] * stride_yt + n * stride_yn + h[None, :]
         tl.store(y, (first * cos - second * sin).to(Y.dtype.element_ty), mask=mask)
         tl.store(y + HALF, (second * cos + first * sin).to(Y.dtype.element_ty), mask=mask)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> Tensor:
     """x (T, N, H) turned, or turned back; contiguous."""
-    total, num_heads, head_dim = x.shape
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    turn_into(y, x, cos, sin, backward)
+    return y
+
+
+def turn_into(y: Tensor, x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> None:
+    """Fill y, which may be x itself, at any token and head stride."""
+    total, num_heads, head_dim = x.shape
     x, cos, sin = (z if z.stride(-1) == 1 else z.contiguous() for z in (x, cos, sin))
     x = within_31_bits(x, 1)
     arch = arch_of(x)
@@ -50,9 +56,9 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> Tensor:
     launch(
         rotary_kernel, cdiv(total, config.blocks["BLOCK_T"]), config,
         X=x, COS=cos, SIN=sin, Y=y, T=total, N=num_heads, stride_xt=x.stride(0), stride_xn=x.stride(1),
-        stride_ct=cos.stride(0), stride_st=sin.stride(0), HALF=head_dim // 2, BACKWARD=backward,
+        stride_ct=cos.stride(0), stride_st=sin.stride(0), stride_yt=y.stride(0), stride_yn=y.stride(1),
+        HALF=head_dim // 2, BACKWARD=backward,
     )  # fmt: skip
-    return y
 
 
 _turn = torch.library.custom_op("fastbert::rotary", turn, mutates_args=())
@@ -64,15 +70,16 @@ def _(x, cos, sin, backward):
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    _x, cos, sin, ctx.backward = inputs
+    _x, cos, sin, ctx.turned_back = inputs
     ctx.save_for_backward(cos, sin)
 
 
 def _gradients(ctx, grad_y):
-    return torch.ops.fastbert.rotary(grad_y, *ctx.saved_tensors, not ctx.backward), None, None, None
+    return eager.call(ctx, _turn, turn, grad_y, *ctx.saved_tensors, not ctx.turned_back), None, None, None
 
 
 _turn.register_autograd(_gradients, setup_context=_setup_context)
+_run = eager.direct(_turn, turn, _setup_context, _gradients)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -80,4 +87,4 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     leading = x.shape[:-2]
     cos, sin = (table.expand(*leading, half).reshape(-1, half) for table in (cos, sin))
-    return torch.ops.fastbert.rotary(x.reshape(-1, *x.shape[-2:]), cos, sin, False).view(x.shape)
+    return _run(x.reshape(-1, *x.shape[-2:]), cos, sin, False).view(x.shape)

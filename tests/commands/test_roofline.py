@@ -25,7 +25,7 @@ def test_flops_are_six_per_weight_and_token_plus_attention():
     body = 12 * (4 * 768**2 + 2 * 768 * 3072)
     head = 768**2 + 768 * 30528
     attention = 12 * tokens * 7 * 2 * length * 768
-    assert sum(op.flops for op in ops) == 6 * tokens * body + 6 * masked * head + attention
+    assert sum(op.flops for op in ops if op.name != "Muon") == 6 * tokens * body + 6 * masked * head + attention
 
 
 def test_long_sequences_pay_two_products_more_and_windows_cut_attention():
@@ -40,6 +40,18 @@ def test_long_sequences_pay_two_products_more_and_windows_cut_attention():
 
 def test_bert_base_has_its_110_million_parameters():
     assert count_parameters(base(arch="classic")) == pytest.approx(110e6, rel=0.01)
+
+
+def test_muon_is_counted_by_matrix_and_adamw_does_the_rest():
+    """Five iterations of x xᵀ, its square, and their product with x: 2·R²·C + 2·R³ + 2·R²·C each."""
+    config = base(arch="modern")
+    ops = by_name(step(config, 4096, 128, 100, count_parameters(config)))
+    d, f = 768, config.intermediate_size
+    of_one = {(d, d): 5 * (4 * d**3 + 2 * d**3), (d, f): 5 * (4 * d * d * f + 2 * d**3)}
+    assert ops["Muon"].flops == 12 * (4 * of_one[d, d] + 3 * of_one[d, f])
+    matrices = 12 * (4 * d * d + 3 * d * f)
+    assert ops["AdamW"].bytes == 28 * (count_parameters(config) - matrices)
+    assert ops["casts of matrices and gradients"].bytes == 12 * matrices
 
 
 def test_floor_is_the_slower_of_the_two_limits():

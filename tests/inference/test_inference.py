@@ -206,7 +206,7 @@ def test_what_else_a_model_says_is_float32():
     assert scores[0] == scores[1] == scores[2]
 
 
-def test_precision_by_name(tmp_path):
+def test_precision_by_name(tmp_path, monkeypatch):
     model, tokenizer = make_model(), Tokenizer(VOCAB)
     for name in ("half", "", None):
         with pytest.raises(InputError, match=r"precision=.*: expected one of auto, fp32, bf16"):
@@ -217,7 +217,9 @@ def test_precision_by_name(tmp_path):
     cpu = torch.device("cpu")
     assert choose_dtype("fp32", cpu) == torch.float32 and choose_dtype("bf16", cpu) == torch.bfloat16
     assert choose_dtype("auto", cpu) == (torch.bfloat16 if ops.bf16_is_fast() else torch.float32)
-    assert choose_dtype("auto", torch.device("cuda")) == torch.float32
+    for quick, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, quick=quick: quick)
+        assert choose_dtype("auto", torch.device("cuda")) == dtype
 
 
 def test_real_weights():

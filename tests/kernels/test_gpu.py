@@ -1,5 +1,6 @@
 """Parity and determinism on a CUDA device: ``pytest -m gpu``. Everything here is skipped where there is none."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -7,6 +8,10 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'fastbert[gpu]'")
 from fastbert import ops, reference
+from fastbert.batch import pack_rows
+from fastbert.config import BertConfig
+from fastbert.model import BertForPreTraining
+from fastbert.optim.optimizers import Optimizers
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,6 +42,9 @@ def _cases(dtype):
     labels = torch.randint(0, 30522, (77,), device="cuda")
     labels[5] = -100
     bias = normal(4, 300, 300, dtype=dtype)
+    cos, sin = reference.rotary_tables(torch.arange(300, device="cuda"), 64, 10_000.0, torch.float32)
+    two_sequences = {"cu_seqlens": torch.tensor([0, 200, 300], dtype=torch.int32, device="cuda"), "max_seqlen": 200}
+    ids = torch.randint(0, 500, (100,), device="cuda")
     return {
         "attention, short": ("attention", packed([17, 128, 1, 64, 127], 64, dtype), {}),
         "attention, long": ("attention", packed([129, 512, 1, 300], 64, dtype), {}),
@@ -57,12 +65,27 @@ def _cases(dtype):
             {"hidden": rows(77, 768), "weight": 0.05 * rows(30528, 768), "bias": rows(30528)},
             {"labels": labels, "vocab_size": 30522},
         ),
-    }
+        "rotary": ("rotary", {"x": rows(300, 4, 64)}, {"cos": cos, "sin": sin}),
+        "qkv_attention": ("qkv_attention", {"qkv": rows(300, 3, 4, 64)}, {**two_sequences, "rotary": (cos, sin)}),
+        "embed_layer_norm": (
+            "embed_layer_norm",
+            {"word": rows(500, 768), "position": rows(128, 768), "token_type": rows(2, 768), "weight": vector(),
+             "bias": vector()},
+            {"input_ids": ids, "position_ids": ids % 128, "token_type_ids": ids % 2, "eps": 1e-12},
+        ),
+        "feed_forward": (
+            "feed_forward",
+            {"x": rows(200, 128), "norm_weight": rows(128), "norm_bias": rows(128), "up_weight": 0.1 * rows(512, 128),
+             "up_bias": rows(512), "down_weight": 0.1 * rows(128, 256), "down_bias": rows(128)},
+            {"mlp": "geglu"},
+        ),
+    }  # fmt: skip
 
 
 CASES = (
     "attention, short", "attention, long", "attention, head 128", "attention, head 32", "attention, window",
-    "attention, bias", "attention, mask", "add_layer_norm", "bias_gelu", "geglu, tanh", "masked_lm_loss",
+    "attention, bias", "attention, mask", "add_layer_norm", "bias_gelu", "geglu, tanh", "masked_lm_loss", "rotary",
+    "qkv_attention", "embed_layer_norm", "feed_forward",
 )  # fmt: skip
 
 
@@ -88,7 +111,8 @@ def test_parity_and_determinism(name, dtype):
     torch.manual_seed(0)
     op, inputs, options = _cases(dtype)[name]
     kernel = functools.partial(getattr(ops, op), impl="triton", **options)
-    spec = functools.partial(getattr(reference, op), **options)
+    whole = functools.partial(ops.qkv_attention, impl="reference")  # the reference has it in parts
+    spec = functools.partial(getattr(reference, op, whole), **options)
     ours = results(kernel, inputs)
     for a, b in zip(ours, results(kernel, inputs), strict=True):
         assert torch.equal(a, b), "two runs differ"
@@ -113,3 +137,66 @@ def test_dropout_draws_what_the_backward_draws(length):
         up, down = (call(**{**inputs, name: inputs[name] + sign * step}) for sign in (1, -1))
         slope = ((up - down).double() * grad_out).sum() / 2
         torch.testing.assert_close((grad * step).sum().double(), slope, rtol=2e-2, atol=1e-3)
+
+
+def tiny_model(arch, impl="auto"):
+    torch.manual_seed(0)
+    config = BertConfig.preset(
+        "tiny", arch, vocab_size=300, num_attention_heads=2, window=8 if arch == "modern" else None
+    )
+    return BertForPreTraining(config, impl=impl).to("cuda").train()
+
+
+def a_batch():
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(5, 300, (n,), generator=generator).numpy() for n in (17, 40, 1, 64)]
+    batch = pack_rows(rows, masked_index=list(range(0, 122, 3)))
+    return dataclasses.replace(batch, labels=batch.input_ids[batch.masked_index]).to("cuda")
+
+
+@pytest.mark.parametrize("arch", ["modern", "classic", "roformer"])
+def test_a_model_has_the_references_loss_and_gradients(arch):
+    kernels, spec = tiny_model(arch), tiny_model(arch, "reference")
+    spec.load_state_dict(kernels.state_dict())
+    losses = [model(a_batch()).loss for model in (kernels, spec)]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
+    for loss in losses:
+        loss.backward()
+    for (name, ours), right in zip(kernels.named_parameters(), spec.parameters(), strict=True):
+        if right.grad is not None:
+            error = (ours.grad - right.grad).norm() / right.grad.norm().clamp(min=1e-6)
+            assert error <= 1e-3, f"{name}: {error}"
+
+
+def step(model, optimizers):
+    with torch.autocast("cuda", torch.bfloat16):
+        model(a_batch()).loss.backward()
+    optimizers.step(1.0)
+
+
+def test_a_state_put_back_goes_on_with_the_same_bits():
+    whole, parts = tiny_model("modern"), tiny_model("modern")
+    first, second = Optimizers(whole), Optimizers(parts)
+    for _ in range(2):
+        step(whole, first)
+        step(parts, second)
+    saved = {name: x.cpu() for name, x in second.state_tensors().items()}
+    second = Optimizers(parts)
+    second.load_state_tensors(saved)
+    step(whole, first)
+    step(parts, second)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    model = tiny_model("modern")
+    optimizers = Optimizers(model)
+    step(model, optimizers)
+    before = {n: x.clone() for n, x in [*model.state_dict().items(), *optimizers.state_tensors().items()]}
+    optimizers.found_inf = torch.ones((), device="cuda")
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    optimizers.step(1.0)
+    after = {**model.state_dict(), **optimizers.state_tensors()}
+    assert all(torch.equal(before[name], after[name]) for name in before)

@@ -92,6 +92,41 @@ def test_models_up_to_a_million_tokens(name, total):
     assert (total < 1 << 20) or total * 3 * shape.hidden_size > 2**28
 
 
+def test_the_number_of_tokens_compiles_nothing_again():
+    """Packed batches have another T every time: whatever it is divisible by, the compiled kernels are the same."""
+    variants = {}
+    for total in [*range(496, 530), 1, 4096, 4097]:
+        options = {"num_sequences": 1, "length": total, "num_heads": 4, "head_dim": 64}
+        launches = [
+            *attention_launches("sm_90", **options),
+            *row_launches("sm_90", shape=SHAPES["mini"], total=total, options="dropout"),
+        ]
+        for launch in launches:
+            constants = [launch.arguments.get(name) for name in ("GATED", "BACKWARD")]
+            variants.setdefault((launch.name, str(launch.config), str(constants)), set()).add(str(signature_of(launch)))
+    assert {name: len(found) for name, found in variants.items() if len(found) > 1} == {}
+
+
+def test_float32_goes_by_the_precision_that_torch_is_set_to():
+    """Also once a program has used the new settings, after which PyTorch refuses to read ``allow_tf32``."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        for precision, products in (("ieee", "tf32x3"), ("tf32", "tf32")):
+            matmul.fp32_precision = precision
+            launches = attention_launches("sm_90", dtype=torch.float32)
+            assert {one.arguments["PRECISION"] for one in launches if "PRECISION" in one.arguments} == {products}
+    finally:
+        matmul.fp32_precision = before
+
+
+def test_the_bias_gradient_of_gelu_fills_the_gpu():
+    for launch in row_launches("sm_90", total=65536):
+        if launch.name == "gelu_backward_kernel":
+            assert launch.grid >= 8 * 132
+            assert launch.arguments["rows_per_group"] <= 64
+
+
 def test_a_packed_projection_is_read_in_place():
     forward = attention_launches("sm_90", num_heads=12, head_dim=64)[0]
     strides = [forward.arguments[f"stride_{x}t"] for x in "qkv"]

@@ -133,3 +133,15 @@ def test_return_code_of_main_and_bugs_pass_through():
 def test_cli_does_not_import_torch():
     code = "import sys, fastbert.system.cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_command_without_tyro_says_so(tmp_path):
+    """The one import that an image with torch lacks."""
+    code = (
+        "import sys; sys.modules['tyro'] = None; import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
+    )
+    for module in ("fastbert.info", "fastbert.train", "fastbert.evaluate"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, module, "text"], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 2 and "pip install tyro" in done.stderr and done.stderr.count("\n") == 1

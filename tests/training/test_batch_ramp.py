@@ -10,7 +10,7 @@ from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.optim.schedules import BatchRamp
 from fastbert.system.errors import InputError
-from fastbert.training.trainer import share_of_loss
+from fastbert.training.loss_shares import share_of_loss
 from support import assert_same_curve, command, process, records, write_corpus
 
 

@@ -83,3 +83,14 @@ print(sum(p.numel() for p in model.parameters()), int(peak) << 10)
     ).peak  # fmt: skip
     print(f"{preset}: predicted {predicted / GIB:.2f} GiB, taken {peak / GIB:.2f} GiB")
     assert 0.6 * peak < predicted < 1.7 * peak
+
+
+def test_compiling_kernels_is_not_a_step(monkeypatch):
+    """A first pass with a cold Triton cache took 12.6 s, and short budgets were refused for it."""
+    clock, takes = [0.0], iter((12.6, 0.05, 0.04))
+    monkeypatch.setattr(estimate.time, "monotonic", lambda: clock[0])
+
+    def one_pass():
+        clock[0] += next(takes)
+
+    assert estimate.measure_step(one_pass, compiles=True) == pytest.approx(0.04)

@@ -63,7 +63,7 @@ def scores_gradient(
     return p * (dp - delta[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "num_tiles"])
 def attention_delta_kernel(
     OUT, DO, DELTA, N, T, num_tiles, stride_ot, stride_on, stride_dt, stride_dn, H: tl.constexpr, BLOCK_M: tl.constexpr
 ):
@@ -78,7 +78,7 @@ def attention_delta_kernel(
     tl.store(DELTA + n.to(tl.int64) * T + t, tl.sum(o * do, 1), mask=t < T)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "T", "num_tiles"])
 def attention_backward_keys_kernel(
     Q, K, V, DO, LSE, DELTA, DK, DV, CU_SEQLENS, KEY_MASK, BIAS, SEED, L, N, T, num_tiles, window, scale, scale_log2,
     threshold, inverse_keep, stride_qt, stride_qn, stride_kt, stride_kn, stride_vt, stride_vn, stride_dt, stride_dn,
@@ -137,7 +137,7 @@ def attention_backward_keys_kernel(
     tl.store(DV + grad, dv.to(DV.dtype.element_ty), mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "T", "num_tiles"])
 def attention_backward_queries_kernel(
     Q, K, V, DO, LSE, DELTA, DQ, CU_SEQLENS, KEY_MASK, BIAS, SEED, L, N, T, num_tiles, window, scale, scale_log2,
     threshold, inverse_keep, stride_qt, stride_qn, stride_kt, stride_kn, stride_vt, stride_vn, stride_dt, stride_dn,
@@ -191,7 +191,7 @@ def attention_backward_queries_kernel(
     tl.store(DQ + grad, (dq * scale).to(DQ.dtype.element_ty), mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "T"])
 def attention_backward_one_block_kernel(
     Q, K, V, OUT, DO, LSE, DQ, DK, DV, CU_SEQLENS, KEY_MASK, BIAS, SEED, L, N, T, window, scale, scale_log2, threshold,
     inverse_keep, stride_qt, stride_qn, stride_kt, stride_kn, stride_vt, stride_vn, stride_ot, stride_on, stride_dt,

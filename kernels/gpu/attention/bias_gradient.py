@@ -15,7 +15,7 @@ from fastbert.kernels.attention.device import sequence_bounds
 from fastbert.kernels.launch import BIG_SHARED_MEMORY, arch_of, cdiv, launch
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "T", "B", "num_tiles", "bias_length"])
 def attention_bias_gradient_kernel(
     Q, K, V, DO, LSE, DELTA, DBIAS, CU_SEQLENS, KEY_MASK, BIAS, SEED, L, N, T, B, num_tiles, bias_length, window,
     scale_log2, threshold, inverse_keep, stride_qt, stride_qn, stride_kt, stride_kn, stride_vt, stride_vn, stride_dt,

@@ -1,4 +1,5 @@
-"""The static configuration table of attention: the largest tiles that compile without spills.
+"""The static configuration table of attention: the largest tiles that compile without spills, and by the length of the
+sequences smaller ones of which several fit an SM.
 
 Found with ``python kernels/audit/audit.py`` on Triton 3.7.1, 23 November 2026; none has been timed yet. An entry is
 (BLOCK_M queries, BLOCK_N keys, warps, stages); the one-block backward takes all keys, so BLOCK_N follows the
@@ -7,6 +8,8 @@ length, and None sends the case to the three-kernel backward.
 
 from collections.abc import Mapping
 from typing import Any
+
+import triton
 
 from fastbert.kernels import configs
 from fastbert.kernels.launch import Config, next_power_of_2
@@ -23,6 +26,8 @@ def _row(both: Tile, bias: Tile, dropout: Tile, masked: Tile, plain: Tile) -> di
     return dict(zip(_VARIANTS, (both, bias, dropout, masked, plain), strict=True))
 
 
+# Triton 3.6 spills 16 bytes in the gradient of the keys on sm_80 at the tile that 3.7 fits
+_OLD_TRITON = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7)
 _L, _M, _S = (128, 128, 8, 2), (128, 64, 8, 2), (64, 64, 8, 2)
 _M1 = (128, 64, 8, 1)
 _K, _KS, _KT = (64, 128, 8, 2), (32, 64, 8, 2), (64, 32, 8, 2)
@@ -38,7 +43,7 @@ _NARROW = {
     "ampere": {
         "forward": _row(_S, _M, _M, _M, _L),
         "one_block": _row(None, _O32, _O32, _O32, _O32),
-        "keys": _row(_KT, _KS, _KS, _KS, _K),
+        "keys": _row(_KT, _KS, _KS, _KS, _KS if _OLD_TRITON else _K),
         "queries": _row(_KS, _KS, _S, _M, _M),
     },
     "sm_120": {
@@ -71,12 +76,44 @@ _WIDE = {
         "queries": _row(_S, _S, _S, _S, _S),
     },
 }
+# up to so many tokens a sequence has tiles of its own; None: the tables above
+BUCKETS = (32, 64, 128, 512)
+_B16, _B32, _B64 = (16, 32, 4, 1), (32, 64, 4, 1), (64, 64, 4, 1)
+
+
+def _short(kind: str, bucket: int, family: str, variant: str) -> Tile:
+    """Small tiles with 4 warps, of which two programs or more fit an SM: a short sequence fills no large one.
+
+    packed-encoders 0.2.0 publishes that such tiles beat FlashAttention's at lengths up to 128 (H200, October 2026).
+    """
+    if bucket == 32:
+        return _B16
+    if bucket == 64 and kind == "forward":
+        light = variant in ("plain", "masked") or family in ("hopper", "sm_100")
+        return _B64 if light else _B32
+    if bucket == 64:
+        light = variant in ("plain", "masked") and family == "hopper"
+        return _B64 if light or family == "sm_100" else _B32
+    if variant != "plain" or family not in ("hopper", "ampere"):
+        return None
+    if kind == "one_block":
+        return (16, 0, 4, 1) if family == "hopper" else None
+    if bucket == 128:
+        return (64, 128, 4, 1) if family == "hopper" else _B64
+    return 64, 128, 4, 2
+
+
 _INTERPRETED = {
     "forward": (32, 32, 4, 1),
     "one_block": (16, 0, 4, 1),
     "keys": (16, 32, 4, 1),
     "queries": (32, 16, 4, 1),
 }
+
+
+def bucket_of(max_seqlen: int) -> int | None:
+    """The least of :data:`BUCKETS` that holds the longest sequence; None: longer than all."""
+    return next((bucket for bucket in BUCKETS if max_seqlen <= bucket), None)
 
 
 def variant_of(arguments: Mapping[str, Any]) -> str:
@@ -104,7 +141,10 @@ def tile_of(kind: str, arch: str, itemsize: int, head_dim: int, max_seqlen: int,
     family = _FAMILIES.get(arch, "ampere")
     wide = _WIDE["hopper" if family == "sm_100" else "ampere" if family not in _WIDE else family]
     table = _NARROW[family] if head_dim <= 64 else wide
-    return table[kind][variant_of(arguments)]
+    tile, variant, bucket = table[kind][variant_of(arguments)], variant_of(arguments), bucket_of(max_seqlen)
+    if tile is None or head_dim > 64 or bucket is None or kind not in ("forward", "one_block"):
+        return tile
+    return _short(kind, bucket, family, variant) or tile
 
 
 def config_of(
@@ -116,9 +156,9 @@ def config_of(
         return None
     block_m, block_n, num_warps, num_stages = tile
     if kind == "one_block":
-        block_n = max(16, next_power_of_2(max_seqlen))
+        block_n = max(16, next_power_of_2(max_seqlen)) if arch == "interpreter" else max(bucket_of(max_seqlen) or 0, 16)
     elif kind == "forward" and max_seqlen <= 64:
         block_n = min(block_n, 64)
     op = f"attention_{kind if kind == 'forward' else 'backward_' + kind}_{variant_of(arguments)}"
-    size = head_dim * 1000 + (block_n if kind == "one_block" else 0)
+    size = f"{head_dim}x{bucket_of(max_seqlen) or 'long'}"
     return configs.pick(op, arch, itemsize, size, configs.tile(block_m, block_n, num_warps, num_stages))

@@ -61,7 +61,7 @@ def _forward_block(
     return m_new, norm, acc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "T", "num_tiles"])
 def attention_forward_kernel(
     Q, K, V, OUT, LSE, CU_SEQLENS, KEY_MASK, BIAS, SEED, L, N, T, num_tiles, window, scale_log2, threshold,
     inverse_keep, stride_qt, stride_qn, stride_kt, stride_kn, stride_vt, stride_vn, stride_ot, stride_on,

@@ -11,11 +11,13 @@ Reference: Dao, FlashAttention-2: Faster Attention with Better Parallelism and W
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastbert.kernels import eager
 from fastbert.kernels.attention.backward import launch_backward, launch_delta
 from fastbert.kernels.attention.bias_gradient import launch_bias_gradient
 from fastbert.kernels.attention.device import LOG2_E
@@ -36,7 +38,8 @@ def launch_options(
     precision = "ieee"
     if q.dtype == torch.float32 and q.is_cuda and not torch.version.hip:
         # three tf32 products are about as exact as one float32 product, and run on the tensor cores
-        precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+        # (allow_tf32 is not asked: it raises once a program has set any fp32_precision)
+        precision = "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
     arguments = {
         "CU_SEQLENS": cu_seqlens, "KEY_MASK": key_mask, "BIAS": bias, "SEED": seed,
         "L": max_seqlen, "N": num_heads, "T": total, "window": window, "scale_log2": scale * LOG2_E,
@@ -80,11 +83,21 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv (T, N, H) and dbias, float32 in the bias's shape, or (0,) where none is wanted."""
     grads = [torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3)]
+    rest = cu_seqlens, key_mask, bias, seed, max_seqlen, window, scale, dropout_p
+    return *grads, backward_into(grads, grad_out, q, k, v, o, lse, *rest, bias_needs_grad)
+
+
+def backward_into(
+    grads: Sequence[Tensor], grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor,
+    cu_seqlens: Tensor | None, key_mask: Tensor | None, bias: Tensor | None, seed: Tensor | None, max_seqlen: int,
+    window: int, scale: float, dropout_p: float, bias_needs_grad: bool,
+) -> Tensor:  # fmt: skip
+    """Fill dq, dk, dv, which share their strides; returns dbias."""
     dbias = torch.empty(
         bias.shape if bias is not None and bias_needs_grad else (0,), dtype=torch.float32, device=q.device
     )
     if not q.numel():
-        return *grads, dbias.zero_()
+        return dbias.zero_()
     if grad_out.stride(-1) != 1:  # the gradient of a sum is an expanded scalar
         grad_out = grad_out.contiguous()
     grad_out = within_31_bits(grad_out, 0, 1, sizes=(max_seqlen, q.shape[1]))
@@ -97,7 +110,7 @@ def backward(
             delta = torch.empty_like(lse)
             launch_delta(o, grad_out, delta)
         launch_bias_gradient(q, k, v, grad_out, lse, delta, dbias, geometry, arguments)
-    return *grads, dbias
+    return dbias
 
 
 _attention_backward = torch.library.custom_op("fastbert::attention_backward", backward, mutates_args=())
@@ -116,18 +129,34 @@ def _setup_context(ctx, inputs, output) -> None:
     q, k, v, cu_seqlens, key_mask, bias, seed, *ctx.numbers = inputs
     ctx.save_for_backward(q, k, v, *output, cu_seqlens, key_mask, bias, seed)
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # a launch for the zeros of an output that has no gradient
 
 
 def _backward(ctx, grad_out, _grad_lse):
     q, k, v, o, lse, cu_seqlens, key_mask, bias, seed = ctx.saved_tensors
-    dq, dk, dv, dbias = torch.ops.fastbert.attention_backward(
-        grad_out, q, k, v, o, lse, cu_seqlens, key_mask, bias, seed, *ctx.numbers, ctx.needs_input_grad[5]
+    dq, dk, dv, dbias = eager.call(
+        ctx,
+        _attention_backward,
+        backward,
+        grad_out,
+        q,
+        k,
+        v,
+        o,
+        lse,
+        cu_seqlens,
+        key_mask,
+        bias,
+        seed,
+        *ctx.numbers,
+        ctx.needs_input_grad[5],
     )
     dbias = dbias.to(bias.dtype) if ctx.needs_input_grad[5] else None
     return dq, dk, dv, None, None, dbias, None, None, None, None, None
 
 
 _attention.register_autograd(_backward, setup_context=_setup_context)
+_run = eager.direct(_attention, forward, _setup_context, _backward)
 
 
 def attention(
@@ -158,14 +187,23 @@ def attention(
         max_seqlen = q.shape[1]
         q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     assert max_seqlen is not None
+    q, k, v = (within_31_bits(x, 0, 1, sizes=(max_seqlen, x.shape[1])) for x in (q, k, v))
+    rest = call_arguments(q, max_seqlen, attention_mask, window, bias, scale, dropout_p, seed)
+    o, _ = _run(q, k, v, cu_seqlens, *rest)
+    return o.view(shape)
+
+
+def call_arguments(
+    q: Tensor, max_seqlen: int, attention_mask: Tensor | None, window: int | None, bias: Tensor | None,
+    scale: float | None, dropout_p: float, seed: int | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, int, int, float, float]:  # fmt: skip
+    """The op's last arguments, for packed q (T, N, H)."""
     key_mask = None if attention_mask is None else (attention_mask != 0).to(torch.int8).flatten()
     if bias is not None:
         bias = bias[None] if bias.ndim == 3 else bias
         bias = bias.expand(-1, q.shape[1], -1, -1)
         bias = within_31_bits(bias if bias.stride(-1) == 1 else bias.contiguous(), 2)
-    q, k, v = (within_31_bits(x, 0, 1, sizes=(max_seqlen, x.shape[1])) for x in (q, k, v))
     window = NO_WINDOW if window is None or window >= max_seqlen - 1 else window
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     draw = seed_tensor(seed, q.device) if dropout_p else None
-    o, _ = torch.ops.fastbert.attention(q, k, v, cu_seqlens, key_mask, bias, draw, max_seqlen, window, scale, dropout_p)
-    return o.view(shape)
+    return key_mask, bias, draw, max_seqlen, window, scale, dropout_p

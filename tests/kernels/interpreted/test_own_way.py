@@ -45,9 +45,26 @@ def test_multi_head_attention(where, turned, monkeypatch, reached):
         angles = torch.rand(*hidden.shape[:-1], 8)
         where = {**where, "rotary": (angles.cos(), angles.sin())}
     ours = outcome(module, hidden, monkeypatch, "triton", **where)
-    assert reached == ({"attention", "rotary"} if turned else {"attention"})
+    assert reached == {"qkv_attention"}
     for mine, theirs in zip(ours, outcome(module, hidden, monkeypatch, "reference", **where), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["plain", "rotary"])
+def test_the_op_of_a_fused_projection_is_sound(turned):
+    """Its fake, its gradients, no output that shares memory; and past the dispatcher the same bits."""
+    torch.manual_seed(0)
+    qkv = torch.randn(6, 3, 2, 16, requires_grad=True)
+    angles = torch.rand(6, 8)
+    tables = (angles.cos(), angles.sin()) if turned else (None, None)
+    cu_seqlens = torch.tensor([0, 2, 6], dtype=torch.int32)
+    arguments = (qkv, *tables, cu_seqlens, None, None, None, 4, -1, 0.25, 0.0)
+    torch.library.opcheck(torch.ops.fastbert.qkv_attention, arguments)
+    by_op = torch.ops.fastbert.qkv_attention(*arguments)[0]
+    eager = public.qkv_attention(qkv, cu_seqlens, 4, rotary=tables if turned else None)
+    assert torch.equal(by_op, eager)
+    grads = [torch.autograd.grad(out.square().sum(), qkv)[0] for out in (by_op, eager)]
+    assert torch.equal(*grads)
 
 
 def test_ops_without_a_kernel_take_pytorchs():
