@@ -169,7 +169,7 @@ def _bundled(name: str) -> Source:
     language = name.removeprefix("bundled:")
     if language not in BUNDLED:
         raise InputError(f"{name}: no such bundled text. Try: {' or '.join(f'bundled:{b}' for b in BUNDLED)}")
-    path = str(importlib.resources.files("fastbert.data.bundled") / f"{language}.txt.xz")
+    path = str(importlib.resources.files("fastbert.data") / "bundled" / f"{language}.txt.xz")
     if not os.path.isfile(path):
         raise InputError(f"{name}: {path} is missing from this installation. Try: reinstall fastbert")
     # the text is the same in every installation, so the modification time does not count

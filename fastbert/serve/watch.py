@@ -1,0 +1,5 @@
+"""The page to watch runs."""
+
+from typing import Any
+
+PAGES: dict[str, Any] = {}
