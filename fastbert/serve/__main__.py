@@ -8,11 +8,12 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
 
+PACKAGES = ("starlette", "uvicorn", "pydantic", "orjson")  # of the extra
 GRACE_S = 2  # for requests that are being answered when the server stops
 API_KEY = "FASTBERT_API_KEY"
 
@@ -46,6 +47,8 @@ class ServeOptions:
     """Most tokens that one request may send through the model."""
     watch: bool = False
     """Show runs only, without loading a model."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of embeddings, as in fastbert.load (auto: bf16 on a CPU with instructions for it)."""
     device: Annotated[str | None, unset("NAME")] = None
     """cpu, cuda … (default: cpu)."""
 
@@ -86,7 +89,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 def main(options: ServeOptions) -> int:
     check(options)
-    for package in ("starlette", "uvicorn", "pydantic", "orjson"):
+    if options.watch:
+        os.nice(5)  # the training that is watched comes first
+    for package in PACKAGES:
         try:
             importlib.import_module(package)
         except ImportError:
@@ -98,7 +103,7 @@ def main(options: ServeOptions) -> int:
     with contextlib.closing(listening):
         host, port = listening.getsockname()[:2]
         print(f"http://{f'[{host}]' if ':' in host else host}:{port}/  (Ctrl-C stops)", flush=True)
-        models = Models(served, options.device, only_runs=options.watch)
+        models = Models(served, options.device, options.precision, only_runs=options.watch)
         if len(served) == 1 and models.names:  # connections wait in the socket's queue
             models.get(models.names[0])
         return serve(options, models, listening, host)

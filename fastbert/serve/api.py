@@ -191,7 +191,7 @@ def page(language: html_page.PageLanguage, words: dict[str, str], header: str, s
         shown = json.dumps(endpoint.example, ensure_ascii=False)
         sections.append(
             f"<section><h2><code>POST {escape(endpoint.path)}</code></h2><p>{escape(endpoint.summary)}</p>"
-            f'<div class="scroll" tabindex=0><table>{fields}</table></div>'
+            f'<div class="scroll" tabindex=0><table class="fields">{fields}</table></div>'
             f'<p class="mono command">{escape(f"curl $SERVER{endpoint.path} --json {shown!r}")}</p></section>'
         )
     body = f"{header}<main><h1>{escape(words['api'])}</h1><p>{escape(words['api_text'])}</p>{''.join(sections)}</main>"
@@ -202,7 +202,9 @@ def _type(about: Record) -> str:
     options = about.get("anyOf", [about])
     names = []
     for option in options:
-        if "enum" in option:
+        if "anyOf" in option:
+            names.append(_type(option))
+        elif "enum" in option:
             names.append(" | ".join(map(str, option["enum"])))
         elif option.get("type") == "array":
             names.append(f"[{_type(option['items'])}]")

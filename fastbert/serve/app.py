@@ -20,18 +20,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastbert.serve import api, play, watch
+from fastbert.serve import api, play, views, watch
+from fastbert.serve.frame import HEADERS, key_page
 from fastbert.serve.metrics import Metrics
 from fastbert.serve.models import NoSuchModel
 from fastbert.serve.queue import QueueFull, Stopping
-from fastbert.serve.schemas import one_line
+from fastbert.serve.schemas import PlayBody, one_line
 from fastbert.serve.service import Service, TooLarge
 from fastbert.system.errors import InputError
 
 BODY_TIMEOUT_S = 30.0
 STOP_S = 2.0  # for the batch that is being computed
 KEY_COOKIE = "fastbert_key"
-OPEN_PATHS = ("/health", "/", "/key")  # without a key; the page asks for it
+OPEN_PATHS = ("/health", "/key")  # without a key
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -40,6 +41,10 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
     return Response(
         orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, media_type="application/json"
     )
+
+
+def html(content: str) -> Response:
+    return Response(content, media_type="text/html", headers=HEADERS)
 
 
 def problem(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -172,9 +177,10 @@ class Guard:
             return problem(403, f"origin {origin!r:.80}: pages of other sites are not answered")
         if self.api_key is None or request.url.path in OPEN_PATHS or self._has_key(request):
             return None
-        return problem(
-            401, "the key is missing or wrong. Try: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
-        )
+        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+            return key_page(request)
+        wrong = "the key is missing or wrong. Try: Authorization: Bearer KEY"
+        return problem(401, wrong, {"WWW-Authenticate": "Bearer"})
 
     def _has_key(self, request: Request) -> bool:
         assert self.api_key is not None
@@ -218,7 +224,7 @@ def make_app(service: Service, *, api_key: str | None = None, local: bool = True
 
     Args:
         service: its models and queue.
-        api_key: needed for everything but the play page's frame and /health; None: no key.
+        api_key: needed for everything but /health; None: no key.
         local: answer only to names of the loopback address.
     """
     metrics = Metrics()
@@ -238,7 +244,7 @@ def make_app(service: Service, *, api_key: str | None = None, local: bool = True
         return json_response(api.openapi())
 
     routes = [Route(e.path, posted(e.body, e.answer, json_response), methods=["POST"]) for e in api.ENDPOINTS]
-    routes += [Route(path, posted(body, view, respond), methods=["POST"]) for path, body, view, respond in play.VIEWS]
+    routes += [Route(path, posted(PlayBody, view, html), methods=["POST"]) for path, view in views.VIEWS.items()]
     gets = {"/health": health, "/v1/models": models, "/metrics": prometheus, "/openapi.json": description}
     routes += [Route(path, handler) for path, handler in (gets | play.PAGES | watch.PAGES).items()]
     routes.append(Route("/key", give_key, methods=["POST"]))

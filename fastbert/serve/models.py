@@ -13,6 +13,7 @@ from fastbert.system.errors import InputError
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert
+    from fastbert.inference.frozen_model import Precision
 
 KEPT = 3  # models in memory
 
@@ -61,13 +62,19 @@ class Models:
 
     Args:
         served: as :func:`find` gives them.
-        device: of the models.
+        device, precision: of the models, as in :func:`fastbert.load`.
         only_runs: show runs and load no model.
     """
 
-    def __init__(self, served: list[Served], device: str | None = None, only_runs: bool = False):
+    def __init__(
+        self,
+        served: list[Served],
+        device: str | None = None,
+        precision: "Precision" = "auto",
+        only_runs: bool = False,
+    ):
         self.by_name = {each.name: each for each in served}
-        self.device, self.only_runs = device, only_runs
+        self.device, self.precision, self.only_runs = device, precision, only_runs
         self._loaded: OrderedDict[str, Bert] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -109,7 +116,7 @@ class Models:
             if name not in self._loaded:
                 served = self.by_name[name]
                 try:
-                    self._loaded[name] = load(served.path, device=self.device)
+                    self._loaded[name] = load(served.path, device=self.device, precision=self.precision)
                 except InputError as error:  # clients see names, not paths
                     raise InputError(str(error).replace(str(served.path), name)) from None
                 while len(self._loaded) > KEPT:

@@ -82,6 +82,8 @@ class PlayBody(Body):
     language: Literal["en", "pt"] = "en"
     joint: bool = False
     candidates: str = ""
+    second: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     length: Annotated[int, Field(ge=1, le=64)] = 16
 
 

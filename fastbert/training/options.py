@@ -1,11 +1,13 @@
 """The options of ``python -m fastbert.train`` and their validation, before any data is read."""
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastbert.optim.schedules import BatchRamp, RateSchedule
 from fastbert.system.cli import unset
 from fastbert.system.errors import InputError
+from fastbert.training.source_files import absolute
 
 Preset = Literal["tiny", "mini", "small", "base", "large"]
 
@@ -25,7 +27,7 @@ class TrainOptions:
         "optimizer": "optimizer",
         "evaluation": "evaluations",
         "checkpoints": "resume",
-        "machine": "device",
+        "machine": "log",
     }
 
     data: list[str] = field(default_factory=lambda: ["bundled:pt"])
@@ -36,6 +38,12 @@ class TrainOptions:
     """Run directory (default: the next free of runs/001, runs/002 …)."""
     text_field: Annotated[str | None, unset("NAME")] = None
     """Text field of .jsonl, .csv, .tsv and .parquet (default: "text")."""
+    documents: str = "blank"
+    """What ends a document of plain text: a blank line, every line (line), only the file (file), or a separator, such
+    as "<|endoftext|>". Records are always documents."""
+    normalize: Literal["nfc", "none"] = "nfc"
+    """nfc composes letters and their accents to one character, as most texts have them; none keeps the text as it
+    is."""
     max_length: int = 128
     """Maximum sequence length in tokens, special tokens included."""
     tokenizer: Annotated[str | None, unset("DIR")] = None
@@ -46,6 +54,10 @@ class TrainOptions:
     """Train an uncased vocabulary; accents are kept unless --strip-accents is given."""
     strip_accents: bool = False
     """Strip accents: "é" becomes "e". Not for Portuguese, where accents distinguish words."""
+    max_word_chars: Annotated[int | None, unset("N")] = None
+    """Longer words become one [UNK], such as sequences of DNA without spaces (default: 100, or that of --tokenizer)."""
+    allow_unknown: bool = False
+    """Train although half of the tokens or more are [UNK]."""
     min_frequency: Annotated[int | None, unset("N")] = None
     """Minimum count of a pair of pieces to be merged (default: 2; 1 for a text under 100 kB)."""
     mask_rate: str = "0.3"
@@ -124,6 +136,11 @@ class TrainOptions:
     stop_after: Annotated[int | None, unset("N")] = None
     """Save and stop after this step, as Ctrl-C does; continue with --resume."""
 
+    log: str = "tensorboard"
+    """Where the curves go besides metrics.jsonl, separated by commas: tensorboard, trackio, wandb (offline unless
+    WANDB_MODE says otherwise), or none. The last two are installed with pip by these names."""
+    watch: bool = False
+    """Show the run live in a browser, at the address that is printed (needs: pip install 'fastbert[serve]')."""
     device: Annotated[str | None, unset("NAME")] = None
     """cpu, cuda, cuda:1 … (default: a GPU if there is one)."""
     threads: Annotated[int | None, unset("N")] = None
@@ -143,7 +160,7 @@ class TrainOptions:
 # options that may change when a run is resumed
 CHANGEABLE = (
     "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "keep_last", "keep_every", "stop_after",
-    "threads", "device", "impl", "shard", "micro_batch_tokens",
+    "log", "watch", "threads", "device", "impl", "shard", "micro_batch_tokens",
 )  # fmt: skip
 
 
@@ -170,6 +187,7 @@ def check(options: TrainOptions) -> None:
         "window",
         "vocab_size",
         "min_frequency",
+        "max_word_chars",
         "eval_tokens",
         "threads",
         "stop_after",
@@ -209,6 +227,17 @@ def check(options: TrainOptions) -> None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
 
 
+def in_folder(options: TrainOptions, folder: str | None) -> TrainOptions:
+    """The options of a run that was started in ``folder``, with paths that are right in the current one."""
+    if not folder or folder == os.getcwd():
+        return options
+    changes: dict[str, Any] = {
+        name: [absolute(item, folder) for item in getattr(options, name)] for name in ("data", "eval_data")
+    }
+    changes |= {name: absolute(value, folder) for name in ("tokenizer", "init") if (value := getattr(options, name))}
+    return replace(options, **changes)
+
+
 def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions) -> TrainOptions:
     """The options a run began with, updated by the given ones that may change.
 
@@ -229,4 +258,6 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
         changes["steps"] = None
     if changes.get("steps"):
         changes["minutes"] = None
-    return replace(stored, **{"stop_after": None, "shard": False, **changes, "resume": True, "output": path})
+    return replace(
+        stored, **{"stop_after": None, "watch": False, "shard": False, **changes, "resume": True, "output": path}
+    )

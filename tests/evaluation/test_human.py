@@ -13,8 +13,8 @@ import pytest
 
 from fastbert.evaluate import main
 from fastbert.evaluation.human import CRITERIA, Rating, make_sheet, read_answers, read_key, summarize
-from fastbert.evaluation.human.answers import Key
-from fastbert.evaluation.human.wording import WORDS
+from fastbert.evaluation.human_answers import Key
+from fastbert.evaluation.human_wording import WORDS
 from fastbert.system.errors import InputError
 
 HOSTILE = "</script><script>window.broken=1</script><img src=http://example.com/x onerror=window.broken=1> & \"'"

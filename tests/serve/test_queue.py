@@ -3,11 +3,18 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from fastbert.serve.queue import BatchQueue, QueueFull, QueueSizes, Stopping
 from fastbert.system.errors import InputError
+
+
+def in_a_thread(main):
+    """Run a coroutine; the main thread has an event loop of its own once a browser is open."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, main()).result(30)
 
 
 class Worker:
@@ -47,7 +54,7 @@ def test_batches_are_gathered_by_key_in_order_up_to_the_tokens():
         assert worker.queue.waiting == (0, 0)
         worker.queue.stop(1)
 
-    asyncio.run(main())
+    in_a_thread(main)
 
 
 def test_a_text_over_the_tokens_is_computed_alone():
@@ -58,7 +65,7 @@ def test_a_text_over_the_tokens_is_computed_alone():
         assert [items for _, items in worker.batches] == [["long"], ["longer"]]
         worker.queue.stop(1)
 
-    asyncio.run(main())
+    in_a_thread(main)
 
 
 def test_after_a_batch_of_several_it_waits_for_as_many():
@@ -77,7 +84,7 @@ def test_after_a_batch_of_several_it_waits_for_as_many():
         assert worker.batches[-1] == ("a", ["3", "4"]) and time.monotonic() - began < 0.4
         worker.queue.stop(1)
 
-    asyncio.run(main())
+    in_a_thread(main)
 
 
 def test_what_was_withdrawn_is_not_computed():
@@ -94,7 +101,7 @@ def test_what_was_withdrawn_is_not_computed():
         assert worker.batches[1:] == [("a", ["5"])]
         worker.queue.stop(1)
 
-    asyncio.run(main())
+    in_a_thread(main)
 
 
 def test_a_full_queue_says_when_to_come_again():
@@ -114,7 +121,7 @@ def test_a_full_queue_says_when_to_come_again():
         assert await asyncio.gather(*tasks) == [["1"], ["3"]]
         worker.queue.stop(1)
 
-    asyncio.run(main())
+    in_a_thread(main)
 
 
 def test_a_refused_text_fails_its_own_request():
@@ -128,7 +135,7 @@ def test_a_refused_text_fails_its_own_request():
         assert answers[0] == ["1"] and isinstance(answers[1], InputError) and answers[2] == ["3"]
         worker.queue.stop(1)
 
-    asyncio.run(main())
+    in_a_thread(main)
 
 
 def test_a_bug_fails_the_requests_and_the_thread_goes_on():
@@ -142,7 +149,7 @@ def test_a_bug_fails_the_requests_and_the_thread_goes_on():
         assert await queue.answer("a", [1], [1]) == [1]
         queue.stop(1)
 
-    asyncio.run(main())
+    in_a_thread(main)
 
 
 def test_stop_refuses_what_waits():
@@ -161,4 +168,4 @@ def test_stop_refuses_what_waits():
         with pytest.raises(Stopping):
             await worker.ask("a", "2")
 
-    asyncio.run(main())
+    in_a_thread(main)

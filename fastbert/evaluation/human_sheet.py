@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastbert.evaluation.human.wording import CRITERIA_WORDS, WORDS
+from fastbert.evaluation.human_wording import CRITERIA_WORDS, WORDS
 from fastbert.system import html_page
 from fastbert.system.errors import InputError
 
@@ -89,15 +89,15 @@ class Sheet:
             ],
             "items": [{"id": i.id, "source": i.source, "text": i.text} for i in self.items],
         }  # fmt: skip
-        body = html_page.asset("fastbert.evaluation.human", "sheet.html")
+        body = html_page.asset("fastbert.evaluation", "human_sheet.html")
         for name, text in {"title": self.title, **words}.items():
             body = body.replace("{{" + name + "}}", html_page.escape(text))
         return html_page.page(
             self.title,
             body + html_page.data_block("data", data),
             language=self.language,
-            style=html_page.asset("fastbert.evaluation.human", "sheet.css"),
-            script=html_page.asset("fastbert.evaluation.human", "sheet.js"),
+            style=html_page.asset("fastbert.evaluation", "human_sheet.css"),
+            script=html_page.asset("fastbert.evaluation", "human_sheet.js"),
         )
 
 

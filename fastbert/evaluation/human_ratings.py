@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbert.evaluation.human.answers import Key, Rating
+from fastbert.evaluation.human_answers import Key, Rating
 from fastbert.system.errors import InputError
 
 CONFIDENCE = 0.95

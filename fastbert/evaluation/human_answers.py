@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastbert.evaluation.human.sheet import KEY_FORMAT
+from fastbert.evaluation.human_sheet import KEY_FORMAT
 from fastbert.system.errors import InputError
 
 
