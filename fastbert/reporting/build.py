@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from fastbert import __version__
 from fastbert.reporting.charts import COLOURS, Series, bars, line_chart
 from fastbert.reporting.drawings import map_drawing, token_boxes
-from fastbert.reporting.model_views import attention, tokenization, word_map
 from fastbert.reporting.numbers import Numbers
 from fastbert.reporting.runs import RunRecord
 from fastbert.reporting.wording import WORDS
@@ -91,6 +90,8 @@ class _Report:
         sections += [self.examples()]
         data = ""
         if self.bert is not None:
+            from fastbert.reporting.model_views import attention
+
             maps = attention(self.bert, self.text)
             sections += [self.tokens(), self.section("attention", attention_frame(self.words)), self.embedding_map()]
             data = attention_data(maps, self.language)
@@ -231,10 +232,14 @@ class _Report:
 
     # ---- the model ----
     def tokens(self) -> str:
+        from fastbert.reporting.model_views import tokenization
+
         assert self.bert is not None
         return self.section("pieces", token_boxes(tokenization(self.bert, self.text), self.words["unknown"]))
 
     def embedding_map(self) -> str:
+        from fastbert.reporting.model_views import word_map
+
         assert self.bert is not None
         found = word_map(self.bert, self.first.path)
         if found is None:

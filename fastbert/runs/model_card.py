@@ -56,12 +56,12 @@ def run_card(name: str, description: Record, parameters: int) -> str:
         "next_sentence_accuracy": result.get("next_sentence_accuracy"),
     }
     front = _front(
-        name, "transformers", "fill-mask", [str(model.get("arch", "")), str(options.get("objective", ""))], measured,
+        name, "transformers", "fill-mask", [str(options.get("arch", "")), str(options.get("objective", ""))], measured,
         languages=sorted({LANGUAGES[source] for source in data if source in LANGUAGES}), task="fill-mask",
     )  # fmt: skip
     start = f", starting from the weights of {_name_of(options['init'])}" if options.get("init") else ""
     sizes = {
-        "architecture": model.get("arch"),
+        "architecture": options.get("arch"),
         "parameters": f"{parameters:,}",
         "layers": model.get("num_hidden_layers"),
         "width": model.get("hidden_size"),

@@ -4,15 +4,13 @@ Each view takes a body and gives HTML; texts come escaped.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastbert.inference.scoring import TextScore
 from fastbert.reporting.build import attention_data, attention_frame
 from fastbert.reporting.charts import bars
 from fastbert.reporting.drawings import token_boxes
-from fastbert.reporting.model_views import MAX_ATTENTION_TOKENS, shortened, tokenization
 from fastbert.reporting.numbers import Numbers
 from fastbert.serve.schemas import PlayBody
 from fastbert.serve.service import Service
@@ -20,6 +18,9 @@ from fastbert.serve.wording import WORDS
 from fastbert.system.errors import InputError
 from fastbert.system.html_page import escape
 from fastbert.text.detokenize import detokenize
+
+if TYPE_CHECKING:
+    from fastbert.inference.scoring import TextScore
 
 SURPRISE = 9.0  # nats whose colour is the strongest
 MOST_LABELS = 12
@@ -49,7 +50,7 @@ async def fill(service: Service, body: PlayBody) -> str:
     return f'<div class="probes">{"".join(parts)}</div>'
 
 
-def word_spans(scored: TextScore) -> list[tuple[int, int, float]]:
+def word_spans(scored: "TextScore") -> list[tuple[int, int, float]]:
     """(first character, end, log-probability) of the words of a text: tokens that nothing separates, letters only."""
     spans: list[tuple[int, int, float]] = []
     for (start, end), log_prob in zip(scored.offsets, scored.log_probs, strict=True):
@@ -105,6 +106,8 @@ async def similar(service: Service, body: PlayBody) -> str:
 
 async def attention(service: Service, body: PlayBody) -> str:
     """Tokens, and the frame and data of the report's attention maps."""
+    from fastbert.reporting.model_views import MAX_ATTENTION_TOKENS, shortened, tokenization
+
     words, _ = tools(body)
     _, bert = await service.bert(body.model)
     (maps,) = await service.ask(body.model, "attention", body.texts[:1])

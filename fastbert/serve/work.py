@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastbert.reporting.model_views import attention
-
 if TYPE_CHECKING:
     from fastbert.bert import Bert
 
@@ -73,6 +71,12 @@ def _answer(bert: "Bert", items: list[tuple[str, str]], options: Options) -> Seq
     return [best if isinstance(best, list) else [best] for best in found]
 
 
+def _attention(bert: "Bert", items: list[str], _options: Options) -> Sequence[Any]:
+    from fastbert.reporting.model_views import attention
+
+    return [attention(bert, text) for text in items]
+
+
 # ---- costs ----
 def _once(bert: "Bert", items: list[str], _options: Options) -> list[int]:
     return lengths(bert, items)
@@ -114,5 +118,5 @@ KINDS: dict[str, Work] = {
     "answer": Work(_answer, _pair_cost),
     "similarity": Work(lambda bert, items, _: bert.similarity(*map(list, zip(*items, strict=True))), _pair_cost),
     "generate": Work(lambda bert, items, options: [bert.generate(text, **options) for text in items], _generate_cost),
-    "attention": Work(lambda bert, items, _: [attention(bert, text) for text in items], _once),
+    "attention": Work(_attention, _once),
 }

@@ -11,9 +11,10 @@ DESCRIPTION = {
     "used_options": {
         "data": ["bundled:pt", "/home/someone/secret/livro.txt"],
         "objective": "mlm",
+        "arch": "modern",
         "heldout_fraction": 0.05,
     },
-    "model": {"arch": "modern", "num_hidden_layers": 4, "vocab_size": 8192, "max_position_embeddings": 512},
+    "model": {"num_hidden_layers": 4, "vocab_size": 8192, "max_position_embeddings": 512},
     "result": {"loss": 3.25, "perplexity": 25.79, "accuracy": 0.34, "steps": 100, "tokens": 200_000},
     "hardware": {"cpu": "a | b"},
     "versions": {"torch": "2"},
@@ -40,7 +41,13 @@ def test_a_card_of_a_run_is_read_by_huggingface_hub():
         "accuracy": 0.34,
     }
     assert data.model_name == 'a "quoted": name'
-    assert "livro.txt" in text and "someone" not in text and "5,000,000" in text and "## Limits" in text
+    assert (
+        "modern" in data.tags
+        and "livro.txt" in text
+        and "someone" not in text
+        and "5,000,000" in text
+        and "## Limits" in text
+    )
 
 
 def test_a_card_that_a_person_edited_is_left_alone(tmp_path):

@@ -104,6 +104,13 @@ def test_the_command(served_folder):
         assert process.returncode == 0 and time.monotonic() - began < 5 and not err, (out, err)
 
 
+def test_watching_needs_no_torch():
+    """The page of a run in training must not cost it seconds."""
+    code = "import sys, fastbert.serve.app; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
