@@ -62,8 +62,8 @@ def command_of(server: str, model: str, port: int, precision: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(server: str, model: str, precision: str) -> Iterator[int]:
-    """A server in its own process, ready to answer; yields its port."""
+def running_process(server: str, model: str, precision: str) -> Iterator[tuple[subprocess.Popen, int]]:
+    """A server in its own process, ready to answer; yields the process and its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -81,7 +81,7 @@ def running(server: str, model: str, precision: str) -> Iterator[int]:
             if process.poll() is not None:
                 sys.exit(f"{server}: ended with {process.returncode}")
             time.sleep(0.1)
-        yield port
+        yield process, port
     finally:
         process.terminate()
         process.wait(20)
@@ -148,7 +148,7 @@ def main() -> None:
     rows: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     for _ in range(options.repeats):
         for server in servers:
-            with running(server, options.model, options.precision) as port:
+            with running_process(server, options.model, options.precision) as (_, port):
                 measure(port, options.model, texts[:64], options.clients)  # warm
                 for clients in (options.clients, 1):
                     some = texts if clients > 1 else texts[: max(1, len(texts) // 8)]
