@@ -124,7 +124,10 @@ def serve(options: ServeOptions, models: Any, listening: socket.socket, host: st
     )
     service = Service(models, Limits(options.max_body, options.max_texts, options.max_tokens), sizes)
     key = options.api_key or os.environ.get(API_KEY) or None
-    app = make_app(service, api_key=key, local=is_loopback(host))
+    local = is_loopback(host)
+    if key is None and not local:
+        print("note: whoever reaches this address may use it. Try: --api-key", file=sys.stderr)
+    app = make_app(service, api_key=key, local=local)
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:

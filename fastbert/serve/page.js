@@ -19,7 +19,7 @@
     if (fields.second) body.second = fields.second.value;
     if (fields.joint) body.joint = fields.joint.checked;
     if (fields.candidates) body.candidates = fields.candidates.value;
-    if (fields.length instanceof HTMLInputElement) body.length = Number(fields.length.value);
+    if (fields.tokens) body.length = Number(fields.tokens.value);
     if (form.dataset.view === "generate") body.seed = draws++;
     const place = form.nextElementSibling;
     say(place, "soft", words.working);

@@ -53,7 +53,7 @@ def fields(name: str, words: Words, language: PageLanguage, bert: "Bert") -> str
     if name == "attention_play":
         return area("text", words["text"], DEFAULT_TEXTS[language])
     if name == "generate":
-        number = '<input name="length" type="number" min="1" max="64" value="16">'
+        number = '<input name="tokens" type="number" min="1" max="64" value="16">'
         prompt = area("text", words["text"], words["example_generate"])
         return f"{prompt}<p><label>{escape(words['length'])}{number}</label></p>"
     if name == "answer":

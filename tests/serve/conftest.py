@@ -47,7 +47,7 @@ def make_client(served_folder):
 
     def make_client(api_key=None, limits=None, sizes=None, folder=served_folder):
         served = sorted(find(folder), key=lambda each: each.name != "plain")
-        service = Service(Models(served), limits, sizes)
+        service = Service(Models(served, precision="fp32"), limits, sizes)
         client = TestClient(make_app(service, api_key=api_key), base_url="http://127.0.0.1:8000")
         client.__enter__()
         opened.append(client)

@@ -25,7 +25,7 @@ def ask(client, path, status=200, headers=None, **body):
 
 # ---- answers ----
 def test_embeddings(client, served_folder):
-    expected = fastbert.load(served_folder / "plain").embed(TEXTS)
+    expected = fastbert.load(served_folder / "plain", precision="fp32").embed(TEXTS)
     found = ask(client, "/v1/embeddings", input=TEXTS, model="plain")
     assert [row["index"] for row in found["data"]] == [0, 1, 2, 3] and found["model"] == "plain"
     np.testing.assert_allclose([row["embedding"] for row in found["data"]], expected, atol=1e-6)
@@ -78,7 +78,7 @@ def test_tasks(client, served_folder):
     found = ask(client, "/answer", question=["o gato"], context=TEXTS[1], model="answers", top_k=2)["results"]
     assert [a["answer"] for a in found[0]] == [a["answer"] for a in answers.answer("o gato", TEXTS[1], top_k=2)]
     found = ask(client, "/similarity", first=TEXTS[:2], second=TEXTS[1:3])["results"]
-    plain = fastbert.load(served_folder / "plain")
+    plain = fastbert.load(served_folder / "plain", precision="fp32")
     assert found == pytest.approx(plain.similarity(TEXTS[:2], TEXTS[1:3]), abs=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_many_clients_get_their_own_answers(client, served_folder):
 
     rng = np.random.default_rng(0)
     asked = [[" ".join(rng.choice(["gato", "rei", "pão", "azul"], n))] for n in rng.integers(1, 60, 40)]
-    expected = fastbert.load(served_folder / "plain").embed([texts[0] for texts in asked])
+    expected = fastbert.load(served_folder / "plain", precision="fp32").embed([texts[0] for texts in asked])
     before = client.app.state.service.queue.batches
     with ThreadPoolExecutor(16) as threads:
         found = [*threads.map(lambda texts: ask(client, "/v1/embeddings", input=texts)["data"][0]["embedding"], asked)]

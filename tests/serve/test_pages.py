@@ -36,7 +36,7 @@ def run_folder(tmp_path_factory):
 
 # ---- views ----
 def test_views_show_what_the_library_says(client, served_folder):
-    bert = fastbert.load(served_folder / "plain")
+    bert = fastbert.load(served_folder / "plain", precision="fp32")
     best = bert.fill_mask("o [MASK] dorme", top_k=1)[0]
     html = view(client, "fill", texts=["o [MASK] dorme"])
     assert f"<dt>{best['token_str']}</dt>" in html and f"{best['score']:.1%}" in html
@@ -198,6 +198,7 @@ def test_play_in_a_browser(address, browser, language, size, scheme):
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(f"{address}/?lang={language}")
+    page.locator("#generate input").fill("1")
     texts = {"fill": "o [MASK] dorme na [MASK]", "natural": "o gato dorme\nna gato azul", "generate": "o gato",
              "similar": "o gato\na menina\no rei", "attention_play": "o gato preto dorme na cama"}  # fmt: skip
     for name, text in texts.items():
@@ -206,6 +207,7 @@ def test_play_in_a_browser(address, browser, language, size, scheme):
         field.press("Control+Enter")
         page.wait_for_selector(f"#{name} .result :is(.bars, .words, .cosines, #matrix svg, .written)")
     assert page.locator("#fill .bars").count() == 2 and page.locator("#overview button").count() == 4
+    assert len(page.locator(".written").text_content().split()) <= 3  # two words and the one that was added
     page.locator("#fill textarea").fill("sem")
     page.locator("#fill button").click()
     page.wait_for_selector("#fill .problem")
