@@ -122,6 +122,8 @@ def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Opt
             return tyro.cli(options_type, prog=prog, args=argv, config=markers, **defaults)
     except SystemExit as stop:
         if not stop.code:
+            if {"-h", "--help"} & set(argv):
+                print("Every command also takes --config FILE, TOML with these options, and --version.")
             raise
         raise InputError(f"{_one_line(captured.getvalue(), prog)} (see `{prog} --help`)") from None
 
