@@ -12,7 +12,7 @@ References: van den Oord et al., Representation Learning with Contrastive Predic
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -211,6 +211,8 @@ def main(options: ContrastiveOptions) -> int:
     from fastbert.bert import Bert, load
     from fastbert.inference.embedding import EmbeddingSettings
     from fastbert.model import BertForPreTraining
+    from fastbert.runs.model_card import embedding_card, write_card
+    from fastbert.system.config_file import write_options
     from fastbert.text.truncation import num_truncated
 
     if options.threads:
@@ -239,6 +241,10 @@ def main(options: ContrastiveOptions) -> int:
     source.model.load_state_dict(model.state_dict())
     source.embedding = tuned.embedding
     source.save(options.output)
+    output = Path(options.output)
+    write_options(output, asdict(options), "contrastive")
+    name = output.resolve().name
+    write_card(output, embedding_card(name, options.model, options.train, asdict(options), config.hidden_size))
     print(f"saved in {options.output}: for fastbert.load(…).embed(texts) and for sentence-transformers")
     return 0
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from fastbert.system import cli
 from fastbert.system.cli import Positional, UseAppendAction, run, unset
 from fastbert.system.errors import InputError
 
@@ -325,7 +326,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {name or 'no command'}: expected text, human make, or human score", file=sys.stderr)
         return 2
     command, options = COMMANDS[name]
-    return run(command, options, argv[words:], prog=f"python -m fastbert.evaluate {name}")
+    return run(command, options, argv[words:], prog=f"{cli.LAUNCHER}evaluate {name}")
 
 
 if __name__ == "__main__":

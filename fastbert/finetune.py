@@ -95,7 +95,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
             break
     assert best is not None
     tokenizer.save(partial, token_type_ids=config.arch != "modern")
-    write_results(partial, options, data, recipe, outcomes, best)
+    write_results(partial, final, options, data, recipe, outcomes, best)
 
     def finish() -> int:
         print_summary(console, data, outcomes, best, final)
@@ -202,13 +202,16 @@ def _beats(measure: str, new: dict[str, Any], old: dict[str, Any]) -> bool:
 
 def write_results(
     partial: Path,
+    final: Path,
     options: FinetuneOptions,
     data: "TaskData",
     recipe: "Recipe",
     outcomes: list[dict[str, Any]],
     best: dict[str, Any],
 ) -> None:
-    """Write ``predictions.jsonl`` of the test (or evaluation) set, and ``finetune.json`` with everything else."""
+    """Write ``predictions.jsonl`` of the test (or evaluation) set, ``finetune.json`` with everything else, a card."""
+    from fastbert.runs.model_card import finetuned_card, write_card
+    from fastbert.system.config_file import write_options
     from fastbert.system.environment import describe
     from fastbert.tasks.report import summary
 
@@ -232,6 +235,8 @@ def write_results(
     }
     text = json.dumps(record, indent=2, ensure_ascii=False)
     (partial / "finetune.json").write_text(text + "\n", encoding="utf-8")
+    write_options(partial, asdict(options), "finetune")
+    write_card(partial, finetuned_card(final.resolve().name, json.loads(text)))
 
 
 if __name__ == "__main__":

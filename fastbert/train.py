@@ -5,6 +5,7 @@
 :mod:`fastbert.training.trainer` has the loop. Imports are local so that bad options are refused before torch loads.
 """
 
+import json
 import os
 import shlex
 import socket
@@ -27,9 +28,13 @@ if TYPE_CHECKING:
 
 
 def main(options: TrainOptions) -> int:
+    from fastbert.runs.trackers import names_of
+
     check(options)
+    names_of(options.log)
     from fastbert.distributed.world import World
     from fastbert.runs.directory import RunDirectory
+    from fastbert.training.live_page import live_page
 
     world = World.join(cuda=options.device is None or options.device.startswith("cuda"))
     if options.shard and not world.joined:
@@ -47,7 +52,7 @@ def main(options: TrainOptions) -> int:
     begun = world.run_on_main(begin)
     run = claimed[0] if claimed else RunDirectory.follow(Path(begun["path"]), begun["description"])
     try:
-        with run:
+        with run, live_page(run.path, options.watch and world.main):
             code = train(run, TrainOptions(**begun["options"]), world)
     except InputError as error:
         if world.main:
@@ -82,7 +87,7 @@ def claim(options: TrainOptions, restarted: bool = False) -> "tuple[RunDirectory
         run.release()
         raise
     run.description["resumed"] = run.description.get("resumed", 0) + 1
-    run.description["options"] = asdict(replace(options, resume=False, stop_after=None))
+    run.description["options"] = asdict(replace(options, resume=False, stop_after=None, watch=False))
     return run, in_folder(options, run.description.get("folder"))
 
 
@@ -108,6 +113,7 @@ def newest_checkpoint(run: "RunDirectory", world: "World") -> "Checkpoint | None
 def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
     """Prepare, train, evaluate, save, report."""
     from fastbert.runs.metrics_log import Monitor
+    from fastbert.runs.trackers import names_of
     from fastbert.system.devices import choose_device, set_threads
     from fastbert.training.evaluation_data import EvaluationText
     from fastbert.training.new_model import Architecture
@@ -117,7 +123,14 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
 
     saved = newest_checkpoint(run, world) if options.resume else None
     first_step, metrics_bytes = (saved.step, saved.state.get("metrics_bytes")) if saved else (0, None)
-    with Monitor(run.path, first_step=first_step, metrics_bytes=metrics_bytes, main=world.main) as monitor:
+    opened = Monitor(
+        run.path,
+        first_step=first_step,
+        metrics_bytes=metrics_bytes,
+        main=world.main,
+        trackers=names_of(options.log),
+    )
+    with opened as monitor:
         if options.resume and saved is None:
             monitor.log("the run has no checkpoint yet: starting at its first step")
         device = choose_device(options.device, world.local_rank if world.joined else None)
@@ -134,6 +147,8 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
             setup = set_up(run, plan, text, evaluation, monitor, world)
         trainer = setup.trainer
         trainer.store_check = check
+        if world.size == 1:
+            trainer.after_evaluation = lambda: record_samples(run, setup)
         if saved is not None:
             trainer.restore(saved)
             monitor.log(f"continuing at step {saved.step:,} from {saved.directory}")
@@ -161,6 +176,20 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
         return 0
 
 
+def record_samples(run: "RunDirectory", setup: "TrainingSetup") -> None:
+    """Append to samples.jsonl how the model fills masks now, for those who watch the run."""
+    from fastbert.bert import Bert
+    from fastbert.evaluation.examples import fill_examples
+
+    trainer = setup.trainer
+    training = trainer.model.training
+    examples = fill_examples(Bert(trainer.model, setup.text.tokenizer), setup.sentences)
+    trainer.model.train(training)
+    line = {"step": trainer.step, "tokens": trainer.tokens, "examples": [asdict(example) for example in examples]}
+    with (run.path / "samples.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
 def finish(run: "RunDirectory", setup: "TrainingSetup", monitor: "Monitor", result: "Evaluation") -> None:
     """Save the model, log the final metrics, draw the curves, and show what the model can do."""
     from fastbert.bert import Bert
@@ -168,6 +197,7 @@ def finish(run: "RunDirectory", setup: "TrainingSetup", monitor: "Monitor", resu
     from fastbert.evaluation import probes
     from fastbert.evaluation.examples import fill_examples
     from fastbert.runs.metrics_log import clock, draw_curves
+    from fastbert.runs.model_card import run_card, write_card
     from fastbert.text import Tokenizer
     from fastbert.text.detokenize import detokenize
     from fastbert.training.trainer import PERFECT_STREAK_TO_STOP
@@ -196,6 +226,8 @@ def finish(run: "RunDirectory", setup: "TrainingSetup", monitor: "Monitor", resu
     )
     monitor.record("probe", trainer.step, tokens=trainer.tokens, **found.scalars())
     run.write_description(probes=found.record(), examples=[asdict(example) for example in examples])
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    write_card(run.path, run_card(run.path.resolve().name, run.description, parameters))
     monitor.log(f"\n{found}" if str(found) else "")
     to_try = detokenize(examples[0].text) if examples else "[MASK]"
     monitor.log(

@@ -44,7 +44,7 @@ COMMANDS = {
     f"fastbert.{name}"
     for name in (
         *("train", "predict", "finetune", "evaluate", "generate", "embed", "report", "info", "tokenize", "contrastive"),
-        *("export", "tune", "roofline", "smoke_tests"),
+        *("export", "tune", "roofline", "serve", "smoke_tests"),
     )
 }
 FLOORS |= dict.fromkeys(COMMANDS, 9)

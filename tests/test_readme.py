@@ -18,8 +18,8 @@ from support import command
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "README.pt-BR.md")
 QUICK = "--steps 3 --preset tiny --max-length 64 --batch-tokens 256 --evaluations 1 --threads 1 --vocab-size 300"
-# not for a test to run: installing, the tests themselves, and an example for four devices
-NOT_HERE = ("pip install", "torchrun", "pytest")
+# not for a test to run: installing, the tests themselves, an example for four devices, a server
+NOT_HERE = ("pip install", "torchrun", "pytest", "python -m fastbert.serve")
 LINES = [f"Ela abriu a porta {i} e saiu. O gato dorme na casa azul." for i in range(40)]
 
 

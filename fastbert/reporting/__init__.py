@@ -1,6 +1,6 @@
 """The parts of ``report.html``: the records of a run, views of its model, and charts.
 
-:func:`build` assembles them; ``python -m fastbert.report`` is its command.
+:func:`build` assembles them; ``python -m fastbert.report`` is its command. Without a model nothing here needs torch.
 """
 
 from fastbert.reporting.build import build

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from fastbert import __version__
 from fastbert.reporting.charts import COLOURS, Series, bars, line_chart
 from fastbert.reporting.drawings import map_drawing, token_boxes
-from fastbert.reporting.model_views import attention, tokenization, word_map
 from fastbert.reporting.numbers import Numbers
 from fastbert.reporting.runs import RunRecord
 from fastbert.reporting.wording import WORDS
@@ -45,6 +44,30 @@ def build(
     return _Report(runs, bert, language, text, problem).html()
 
 
+def live_sections(runs: Sequence[RunRecord], language: html_page.PageLanguage) -> str:
+    """The sections about figures, curves and filled masks, for a page that shows runs as they go on."""
+    report = _Report(runs, None, language, None, "")
+    several = len(runs) > 1
+    sections = [report.key_figures(), report.comparison() if several else "", report.curves()]
+    sections += [report.probes(), report.examples()]
+    return "\n".join(filter(None, sections))
+
+
+def attention_frame(words: dict[str, str]) -> str:
+    """What the page's script draws attention maps into."""
+    return (
+        f'<div class="attention"><div id="overview" role="group" aria-label="{escape(words["attention"])}"></div>'
+        f'<div id="detail"><p id="which"></p><div id="matrix"></div>'
+        '<p id="reading" class="soft small" aria-live="polite"></p></div></div>'
+    )
+
+
+def attention_data(maps: dict[str, Any], language: html_page.PageLanguage) -> str:
+    """What it draws, as a data block; ``maps`` as :func:`.model_views.attention` gives them."""
+    words = {name: WORDS[language][name] for name in ("looks_at", "layer", "head", "average")}
+    return html_page.data_block("maps", maps | {"words": words, "language": html_page.LANGUAGE_TAGS[language]})
+
+
 class _Report:
     def __init__(
         self,
@@ -67,12 +90,11 @@ class _Report:
         sections += [self.examples()]
         data = ""
         if self.bert is not None:
+            from fastbert.reporting.model_views import attention
+
             maps = attention(self.bert, self.text)
-            sections += [self.tokens(), self.attention_section(maps), self.embedding_map()]
-            words = {name: self.words[name] for name in ("looks_at", "layer", "head", "average")}
-            data = html_page.data_block(
-                "maps", maps | {"words": words, "language": html_page.LANGUAGE_TAGS[self.language]}
-            )
+            sections += [self.tokens(), self.section("attention", attention_frame(self.words)), self.embedding_map()]
+            data = attention_data(maps, self.language)
         elif self.problem:
             sections.append(f'<p class="soft">{escape(self.words["no_model"].format(reason=self.problem))}</p>')
         sections.append(self.machine())
@@ -210,19 +232,14 @@ class _Report:
 
     # ---- the model ----
     def tokens(self) -> str:
+        from fastbert.reporting.model_views import tokenization
+
         assert self.bert is not None
         return self.section("pieces", token_boxes(tokenization(self.bert, self.text), self.words["unknown"]))
 
-    def attention_section(self, maps: dict[str, Any]) -> str:
-        label = escape(self.words["attention"])
-        content = (
-            f'<div class="attention"><div id="overview" role="group" aria-label="{label}"></div>'
-            f'<div id="detail"><p id="which"></p><div id="matrix"></div>'
-            '<p id="reading" class="soft small" aria-live="polite"></p></div></div>'
-        )
-        return self.section("attention", content)
-
     def embedding_map(self) -> str:
+        from fastbert.reporting.model_views import word_map
+
         assert self.bert is not None
         found = word_map(self.bert, self.first.path)
         if found is None:
@@ -253,8 +270,8 @@ class _Report:
             + "</tr>"
             for i, run in enumerate(self.runs)
         )
-        table = f'<div class="scroll"><table><tr><th>{escape(words["run"])}</th>{head}</tr>{rows}</table></div>'
-        return self.section("compare", table)
+        table = f"<table><tr><th>{escape(words['run'])}</th>{head}</tr>{rows}</table>"
+        return self.section("compare", f'<div class="scroll" tabindex="0">{table}</div>')
 
     def machine(self) -> str:
         words, description = self.words, self.first.description

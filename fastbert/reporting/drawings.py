@@ -1,14 +1,17 @@
 """Tokens as boxes, and the word map."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from fastbert.reporting.model_views import Piece, WordMap
 from fastbert.system.html_page import escape
+
+if TYPE_CHECKING:
+    from fastbert.reporting.model_views import Piece, WordMap
 
 LETTER = 0.56  # width of an average letter, in font sizes
 
 
-def token_boxes(pieces: Sequence[Piece], unknown: str) -> str:
+def token_boxes(pieces: "Sequence[Piece]", unknown: str) -> str:
     """Tokens in reading order, each with its id."""
     boxes = []
     for piece in pieces:
@@ -19,7 +22,7 @@ def token_boxes(pieces: Sequence[Piece], unknown: str) -> str:
     return f'<p class="pieces">{"".join(boxes)}</p>'
 
 
-def map_drawing(found: WordMap, *, wide: bool) -> str:
+def map_drawing(found: "WordMap", *, wide: bool) -> str:
     """Words at their positions, frequent ones larger; of two that overlap, the rarer becomes a dot."""
     width, height = (1000, 620) if wide else (360, 460)
     largest, smallest = (21.0, 12.5) if wide else (14.0, 10.5)

@@ -1,5 +1,6 @@
 "use strict";
-(() => {
+// Draws the attention maps of the page's data block "maps".
+function drawAttention() {
   const data = JSON.parse(document.getElementById("maps").textContent);
   const { tokens, layers, heads, words } = data;
   const raw = atob(data.weights);
@@ -130,4 +131,5 @@
 
   repaint();
   choose(layers - 1, 0);
-})();
+}
+if (document.getElementById("maps")) drawAttention();

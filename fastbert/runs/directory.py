@@ -15,6 +15,7 @@ from fastbert.runs import checkpoint
 from fastbert.runs.lock import NAME as LOCK
 from fastbert.runs.lock import RunLock
 from fastbert.system.atomic_write import written_whole
+from fastbert.system.config_file import write_options
 from fastbert.system.environment import describe
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import Fields, read_object
@@ -138,6 +139,7 @@ class RunDirectory:
         self.description["options_sha256"] = _digest(self.description["options"])
         with written_whole(self.path / "run.json") as temporary:
             temporary.write_text(json.dumps(self.description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_options(self.path, self.description["options"], "train")
 
     def release(self) -> None:
         if self._lock is not None:

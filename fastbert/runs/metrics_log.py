@@ -1,14 +1,17 @@
-"""Log and metrics of a run: progress bar, metrics.jsonl, TensorBoard, and curves at the end."""
+"""Log and metrics of a run: progress bar, metrics.jsonl, trackers, and curves at the end."""
 
 import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from fastbert.runs.trackers import Tracker, open_trackers
 
 PLAIN_INTERVAL_S = 15.0  # between progress lines without a terminal
 
@@ -28,6 +31,7 @@ class Monitor:
         first_step: of this session.
         metrics_bytes: size of metrics.jsonl at that step; None: unknown, and lines of later steps are dropped.
         main: False on ranks that neither write nor print.
+        trackers: where scalars go besides, as in :mod:`.trackers`.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Monitor:
         metrics_bytes: int | None = None,
         main: bool = True,
         console: Console | None = None,
+        trackers: Sequence[str] = ("tensorboard",),
     ):
         self.console = console or Console(highlight=False, soft_wrap=True, quiet=not main)
         self._metrics = run / "metrics.jsonl" if main else Path(os.devnull)
@@ -45,9 +50,9 @@ class Monitor:
         if main:
             self._truncate_after(first_step, metrics_bytes)
         self._file = self._metrics.open("a", encoding="utf-8")
-        self._events: Any = None
-        self._events_directory = run / "tensorboard"
-        self._first_step = first_step
+        self._run, self._first_step = run, first_step
+        self._tracker_names = trackers
+        self._trackers: list[Tracker] | None = None  # opened at the first record
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._last_line_s = time.monotonic()
@@ -58,25 +63,23 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self.stop_bar()
         self._file.close()
-        if self._events is not None:
-            self._events.close()
+        for tracker in self._trackers or ():
+            tracker.close()
 
     def log(self, line: str = "") -> None:
         self.console.print(line, markup=False)
 
     def record(self, kind: str, step: int, **values: float | int | None) -> None:
-        """Append one line to metrics.jsonl and the same scalars to TensorBoard."""
+        """Append one line to metrics.jsonl and the same scalars to the trackers."""
         if not self._main:
             return
         known = {name: value for name, value in values.items() if value is not None}
         self._file.write(json.dumps({"kind": kind, "step": step, **known}) + "\n")
         self._file.flush()
-        if self._events is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow import
-
-            self._events = SummaryWriter(str(self._events_directory), purge_step=self._first_step or None)
-        for name, value in known.items():
-            self._events.add_scalar(f"{kind}/{name}", value, step)
+        if self._trackers is None:
+            self._trackers = open_trackers(self._tracker_names, self._run, self._first_step)
+        for tracker in self._trackers:
+            tracker.add(step, {f"{kind}/{name}": value for name, value in known.items()})
 
     def update_bar(self, progress: float, step: int, loss: float, tokens_per_s: float, left_s: float) -> None:
         """Update the progress bar; without a terminal print a line every PLAIN_INTERVAL_S."""

@@ -35,6 +35,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
+from fastbert.system.config_file import read_config, take_config
 from fastbert.system.errors import InputError
 
 try:
@@ -50,6 +51,7 @@ except ImportError:  # images that come with torch have all our other needs: par
 
     UseAppendAction = Positional  # type: ignore[assignment,misc]
 
+LAUNCHER = "python -m fastbert."  # before a command's name, as the user types it
 Options = TypeVar("Options")
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -102,12 +104,17 @@ def in_sections(options_type: Any) -> Any:
 def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Options:
     """Read ``argv`` into ``options_type``; ``--help`` prints and raises SystemExit(0).
 
+    ``--config FILE`` gives the options that the command line does not.
+
     Raises:
         InputError: an invalid, missing or unknown option.
     """
     if arg is None:
         raise InputError("tyro, which reads command lines, is not installed. Try: pip install tyro")
     import tyro
+
+    argv, config = take_config(argv)
+    defaults: dict[str, Any] = {}
 
     markers = [tyro.conf.FlagCreatePairsOff]  # --resume, without its --no-resume
     if named := getattr(tyro.conf, "PositionalMetavarFromFieldName", None):
@@ -116,12 +123,18 @@ def parse(options_type: type[Options], argv: Sequence[str], *, prog: str) -> Opt
         _join_lines_of_help(options_type)  # type: ignore[arg-type]
         options_type = in_sections(options_type)
         markers.append(tyro.conf.OmitArgPrefixes)
+    elif config is not None:
+        values = read_config(config, options_type)
+        needed = [f for f in dataclasses.fields(options_type) if f.default is f.default_factory is dataclasses.MISSING]  # type: ignore[arg-type]
+        defaults["default"] = options_type(**{f.name: tyro.MISSING for f in needed} | values)
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(options_type, prog=prog, args=list(argv), config=markers)
+            return tyro.cli(options_type, prog=prog, args=argv, config=markers, **defaults)
     except SystemExit as stop:
         if not stop.code:
+            if {"-h", "--help"} & set(argv):
+                print("Every command also takes --config FILE, TOML with these options, and --version.")
             raise
         raise InputError(f"{_one_line(captured.getvalue(), prog)} (see `{prog} --help`)") from None
 
@@ -177,7 +190,9 @@ def _program(main: Callable) -> str:
         if spec is None:
             return os.path.basename(sys.argv[0])
         module = spec.name
-    return f"python -m {module}"
+    module = module.removesuffix(".__main__")
+    name = module.removeprefix("fastbert.")
+    return f"python -m {module}" if name == module else LAUNCHER + name
 
 
 def _say(message: str) -> None:

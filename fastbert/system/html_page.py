@@ -31,7 +31,15 @@ def data_block(name: str, data: Any) -> str:
     return f'<script type="application/json" id="{escape(name)}">{safe}</script>'
 
 
-def page(title: str, body: str, *, language: PageLanguage = "en", style: str = "", script: str = "") -> str:
+def page(
+    title: str,
+    body: str,
+    *,
+    language: PageLanguage = "en",
+    style: str = "",
+    script: str = "",
+    connects: bool = False,
+) -> str:
     """Return a complete page.
 
     Args:
@@ -39,12 +47,14 @@ def page(title: str, body: str, *, language: PageLanguage = "en", style: str = "
         body: HTML with escaped data.
         language: of the page.
         style, script: added to the common style; ``script`` runs after the body is parsed.
+        connects: the script may ask the server that the page comes from, and nobody else.
     """
     common = asset("fastbert.system", "html_page.css")
+    policy = POLICY + ("; connect-src 'self'" if connects else "")
     code = f"<script>\n{script}\n</script>" if script else ""
     return (
         f'<!doctype html>\n<html lang="{LANGUAGE_TAGS[language]}">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)}</title>\n<style>\n{common}\n{style}</style>\n</head>\n<body>\n{body}\n{code}\n"

@@ -27,7 +27,7 @@ class TrainOptions:
         "optimizer": "optimizer",
         "evaluation": "evaluations",
         "checkpoints": "resume",
-        "machine": "device",
+        "machine": "log",
     }
 
     data: list[str] = field(default_factory=lambda: ["bundled:pt"])
@@ -139,6 +139,11 @@ class TrainOptions:
     stop_after: Annotated[int | None, unset("N")] = None
     """Save and stop after this step, as Ctrl-C does; continue with --resume."""
 
+    log: str = "tensorboard"
+    """Where the curves go besides metrics.jsonl, separated by commas: tensorboard, trackio, wandb (offline unless
+    WANDB_MODE says otherwise), or none. The last two are installed with pip by these names."""
+    watch: bool = False
+    """Show the run live in a browser, at the address that is printed (needs: pip install 'fastbert[serve]')."""
     device: Annotated[str | None, unset("NAME")] = None
     """cpu, cuda, cuda:1 … (default: a GPU if there is one)."""
     threads: Annotated[int | None, unset("N")] = None
@@ -158,7 +163,7 @@ class TrainOptions:
 # options that may change when a run is resumed
 CHANGEABLE = (
     "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "keep_last", "keep_every", "stop_after",
-    "threads", "device", "impl", "shard", "micro_batch_tokens",
+    "log", "watch", "threads", "device", "impl", "shard", "micro_batch_tokens",
 )  # fmt: skip
 
 
@@ -256,4 +261,6 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
         changes["steps"] = None
     if changes.get("steps"):
         changes["minutes"] = None
-    return replace(stored, **{"stop_after": None, "shard": False, **changes, "resume": True, "output": path})
+    return replace(
+        stored, **{"stop_after": None, "watch": False, "shard": False, **changes, "resume": True, "output": path}
+    )

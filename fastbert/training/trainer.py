@@ -83,6 +83,7 @@ class Trainer:
         self.loss = float("nan")  # smoothed
         self.stopped = False  # by a signal or --stop-after, before the budget was spent
         self.stop_signal = 0  # its number
+        self.after_evaluation: Callable[[], None] = lambda: None
         self.perfect_streak = 0  # evaluations in a row without a wrong answer
         self.evaluation_s = 0.0  # total over all sessions of the run
         self.estimated_eval_s = 0.0  # of an evaluation during the run; 0: not known
@@ -234,6 +235,7 @@ class Trainer:
         result = self.evaluate(self.evaluation_batches())
         (now,) = self.world.broadcast(self.budget.progress(self.step))
         self.monitor.log(f"{now:6.1%}  step {self.step:,}  evaluation: {result}")
+        self.after_evaluation()
         self.evaluations.evaluated(progress, now, time.monotonic() - began_s)
         return self.plan.stop_when_memorized and self.perfect_streak >= PERFECT_STREAK_TO_STOP
 

@@ -36,7 +36,7 @@ def test_twenty_lines_are_memorized(tuned, task, measure, least):
     names = {path.name for path in tuned(task).iterdir()}
     assert names == {
         "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "finetune.json",
-        "predictions.jsonl",
+        "predictions.jsonl", "options.toml", "README.md",
     }  # fmt: skip
 
 

@@ -1,0 +1,145 @@
+"""The server over a real socket: clients that leave, a full queue, and how it ends."""
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from fastbert.serve.models import Models, find
+from fastbert.serve.queue import QueueSizes
+from fastbert.serve.service import Service
+from support import command
+
+
+@contextlib.contextmanager
+def running(folder, **sizes):
+    """A uvicorn in a thread, with a queue whose thread waits for a gate: (port, service, gate, server)."""
+    import uvicorn
+
+    from fastbert.serve.app import make_app
+
+    gate = threading.Event()
+
+    class Gated(Service):
+        def _compute(self, key, items):
+            assert gate.wait(20)
+            return super()._compute(key, items)
+
+    service = Gated(Models(find(folder)), sizes=QueueSizes(**sizes))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="error", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()[1], service, gate, server
+        finally:
+            gate.set()
+            server.should_exit = True
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def send(port, text):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", "/v1/embeddings", json.dumps({"input": text}), {"Content-Type": "application/json"})
+    return connection
+
+
+def until(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_client_that_leaves_and_a_full_queue(served_folder):
+    with running(served_folder / "plain", waiting_requests=2, batch_ms=0) as (port, service, gate, _):
+        first = send(port, "o gato")
+        until(lambda: service.models.is_loaded("plain"))
+        time.sleep(0.1)  # the thread has taken it and stands at the gate
+        second, third = send(port, "a"), send(port, "o rei")
+        until(lambda: service.queue.waiting[0] == 2)
+        refused = send(port, "azul").getresponse()
+        assert refused.status == 503 and int(refused.headers["Retry-After"]) >= 1
+        assert "\n" not in json.loads(refused.read())["error"]["message"]
+        second.close()
+        until(lambda: service.queue.waiting[0] == 1)
+        gate.set()
+        for connection in (first, third):
+            assert connection.getresponse().status == 200
+        assert service.queue.cancelled == 1
+
+
+def test_stop_answers_what_was_begun(served_folder):
+    with running(served_folder / "plain", batch_ms=0) as (port, service, gate, server):
+        first = send(port, "o gato")
+        until(lambda: service.models.is_loaded("plain"))
+        time.sleep(0.1)
+        server.should_exit = True
+        time.sleep(0.15)
+        gate.set()
+        assert first.getresponse().status == 200
+
+
+def test_the_command(served_folder):
+    """Address at once, an answer, and a clean end within five seconds."""
+    arguments = [sys.executable, "-m", "fastbert.serve", str(served_folder / "plain"), "--port", "0"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline()
+        port = int(address.partition("127.0.0.1:")[2].partition("/")[0])
+        answer = send(port, "o gato").getresponse()
+        assert answer.status == 200 and len(json.loads(answer.read())["data"]) == 1
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 0 and time.monotonic() - began < 5 and not err, (out, err)
+
+
+def test_watching_needs_no_torch():
+    """The page of a run in training must not cost it seconds."""
+    code = "import sys, fastbert.serve.app; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nowhere"], "nowhere"),
+        (["."], "python -m fastbert.train"),
+        (["plain", "--port", "99999"], "--port"),
+        (["plain", "--queue", "0"], "--queue"),
+        (["plain", "--batch-ms", "-1"], "--batch-ms"),
+        (["plain", "--host", "256.1.1.1"], "--host"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(served_folder, tmp_path, arguments, named):
+    (tmp_path / "plain").symlink_to(served_folder / "plain")
+    if arguments == ["."]:
+        (tmp_path / "plain").unlink()
+    done = command("fastbert.serve", *arguments, cwd=tmp_path)
+    assert done.returncode == 2 and named in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken(served_folder):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = command("fastbert.serve", str(served_folder / "plain"), "--port", port, cwd=served_folder)
+    assert done.returncode == 2 and str(port) in done.stderr
+
+
+def test_a_missing_package_is_named(served_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    done = command("fastbert.serve", str(served_folder / "plain"), cwd=served_folder)
+    assert done.returncode == 2 and "uvicorn" in done.stderr and "fastbert[serve]" in done.stderr
