@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -95,13 +95,17 @@ class Tokenizer:
         return cls(read_vocab(path), options, impl=impl)
 
     @classmethod
-    def load(cls, directory: str | os.PathLike, impl: str = "auto") -> Tokenizer:
-        """Read a directory: a run, a Hugging Face model, or just a vocab.txt.
+    def load(
+        cls, directory: str | os.PathLike, impl: str = "auto", max_input_chars_per_word: int | None = None
+    ) -> Tokenizer:
+        """Read a directory: a run, a Hugging Face model, or just a vocab.txt; a limit of word lengths replaces its own.
 
         Raises:
             InputError: no tokenizer, or not WordPiece.
         """
         files = read_directory(directory)
+        if max_input_chars_per_word is not None:
+            files.options = replace(files.options, max_input_chars_per_word=max_input_chars_per_word)
         return cls(files.vocab, files.options, added_tokens=files.added_tokens, impl=impl)
 
     def save(self, directory: str | os.PathLike, *, token_type_ids: bool = True) -> None:
@@ -171,8 +175,8 @@ class Tokenizer:
         )
         if not result.num_words:
             raise InputError(
-                f"the text has no words of at most {max_input_chars_per_word} characters. "
-                "Try: a larger max_input_chars_per_word"
+                f"the text has no words of at most {max_input_chars_per_word} characters. Try: a larger limit "
+                "(max_input_chars_per_word, in commands --max-word-chars), or text with letters"
             )
         tokens = result.tokens if limit_alphabet else complete_alphabet(result, vocab_size, lowercase)
         return cls(tokens, options, impl=impl)

@@ -1,11 +1,13 @@
 """The options of ``python -m fastbert.train`` and their validation, before any data is read."""
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastbert.optim.schedules import BatchRamp, RateSchedule
 from fastbert.system.cli import unset
 from fastbert.system.errors import InputError
+from fastbert.training.source_files import absolute
 
 Preset = Literal["tiny", "mini", "small", "base", "large"]
 
@@ -36,6 +38,12 @@ class TrainOptions:
     """Run directory (default: the next free of runs/001, runs/002 …)."""
     text_field: Annotated[str | None, unset("NAME")] = None
     """Text field of .jsonl, .csv, .tsv and .parquet (default: "text")."""
+    documents: str = "blank"
+    """What ends a document of plain text: a blank line, every line (line), only the file (file), or a separator, such
+    as "<|endoftext|>". Records are always documents."""
+    normalize: Literal["nfc", "none"] = "nfc"
+    """nfc composes letters and their accents to one character, as most texts have them; none keeps the text as it
+    is."""
     max_length: int = 128
     """Maximum sequence length in tokens, special tokens included."""
     tokenizer: Annotated[str | None, unset("DIR")] = None
@@ -46,6 +54,10 @@ class TrainOptions:
     """Train an uncased vocabulary; accents are kept unless --strip-accents is given."""
     strip_accents: bool = False
     """Strip accents: "é" becomes "e". Not for Portuguese, where accents distinguish words."""
+    max_word_chars: Annotated[int | None, unset("N")] = None
+    """Longer words become one [UNK], such as sequences of DNA without spaces (default: 100, or that of --tokenizer)."""
+    allow_unknown: bool = False
+    """Train although half of the tokens or more are [UNK]."""
     min_frequency: Annotated[int | None, unset("N")] = None
     """Minimum count of a pair of pieces to be merged (default: 2; 1 for a text under 100 kB)."""
     mask_rate: str = "0.3"
@@ -170,6 +182,7 @@ def check(options: TrainOptions) -> None:
         "window",
         "vocab_size",
         "min_frequency",
+        "max_word_chars",
         "eval_tokens",
         "threads",
         "stop_after",
@@ -207,6 +220,17 @@ def check(options: TrainOptions) -> None:
     RateSchedule.parse(options.mask_rate)
     if options.batch_tokens is not None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
+
+
+def in_folder(options: TrainOptions, folder: str | None) -> TrainOptions:
+    """The options of a run that was started in ``folder``, with paths that are right in the current one."""
+    if not folder or folder == os.getcwd():
+        return options
+    changes: dict[str, Any] = {
+        name: [absolute(item, folder) for item in getattr(options, name)] for name in ("data", "eval_data")
+    }
+    changes |= {name: absolute(value, folder) for name in ("tokenizer", "init") if (value := getattr(options, name))}
+    return replace(options, **changes)
 
 
 def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions) -> TrainOptions:

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastbert.data import Corpus, TokenStore, write_store
-from fastbert.data.store.unknown import report_unknown
+from fastbert.data.corpus.reading import Normalization
+from fastbert.data.store.token_store import MANIFEST
+from fastbert.data.store.unknown import check_unknown, refuse_unknown
 from fastbert.distributed.world import World
 from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
+from fastbert.text.word_counts import MAX_WORD_CHARS
+from fastbert.training import source_files
 from fastbert.training.options import TrainOptions
 
 SMALL_CORPUS_BYTES = 100_000  # below: a word seen once may become a piece
@@ -23,13 +27,20 @@ class DataOptions:
     data: list[str]
     eval_data: list[str]
     text_field: str | None
+    documents: str
+    normalize: Normalization
+    allow_unknown: bool
     vocabulary: str | Path | None  # directory; None: train one
     vocab_size: int
+    max_word_chars: int | None
     min_frequency: int | None
     lowercase: bool
     strip_accents: bool
     token_type_ids: bool  # transformers' ModernBERT takes none
     threads: int | None
+
+    def corpus(self, data: list[str]) -> Corpus:
+        return Corpus(data, self.text_field, self.documents, self.normalize)
 
     @classmethod
     def of(cls, options: TrainOptions, *, token_type_ids: bool) -> "DataOptions":
@@ -37,7 +48,11 @@ class DataOptions:
             "data",
             "eval_data",
             "text_field",
+            "documents",
+            "normalize",
+            "allow_unknown",
             "vocab_size",
+            "max_word_chars",
             "min_frequency",
             "lowercase",
             "strip_accents",
@@ -64,7 +79,8 @@ class TrainingText:
 
 def prepare(run: Path, options: DataOptions, monitor: Monitor) -> TrainingText:
     """Vocabulary and tokens, found in the run or written there."""
-    corpus = None if token_store(options.data) else Corpus(options.data, text_field=options.text_field)
+    complete = (run / "vocab.txt").is_file() and (run / "tokens" / MANIFEST).is_file()
+    corpus = None if complete or token_store(options.data) else options.corpus(options.data)
     tokenizer = get_tokenizer(run, options, corpus, monitor)
     store = get_store(run, options, corpus, tokenizer, monitor)
     return TrainingText(tokenizer, store, get_heldout_store(run, options, tokenizer, monitor))
@@ -73,7 +89,7 @@ def prepare(run: Path, options: DataOptions, monitor: Monitor) -> TrainingText:
 def token_store(data: list[str]) -> Path | None:
     """The directory written by ``python -m fastbert.tokenize``, if ``--data`` is one."""
     path = Path(data[0])
-    return path if len(data) == 1 and (path / "manifest.json").is_file() else None
+    return path if len(data) == 1 and (path / MANIFEST).is_file() else None
 
 
 def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
@@ -87,7 +103,7 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             )
         return tokenizer
     if options.vocabulary:
-        tokenizer = Tokenizer.load(options.vocabulary)
+        tokenizer = Tokenizer.load(options.vocabulary, max_input_chars_per_word=options.max_word_chars)
         monitor.log(f"vocabulary: {len(tokenizer):,} pieces from {options.vocabulary}")
     else:
         assert corpus is not None
@@ -97,6 +113,7 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             min_frequency=options.min_frequency or (1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2),
             lowercase=options.lowercase,
             strip_accents=options.strip_accents,
+            max_input_chars_per_word=options.max_word_chars or MAX_WORD_CHARS,
             threads=options.threads,
         )
         smaller = f" (of {options.vocab_size:,} requested; the text has no more)"
@@ -122,18 +139,25 @@ def get_store(
     run: Path, options: DataOptions, corpus: Corpus | None, tokenizer: Tokenizer, monitor: Monitor
 ) -> TokenStore:
     """The token store given by ``--data``, or that of the run in ``tokens/``, written if it is not there."""
-    directory = token_store(options.data) or run / "tokens"
-    if corpus is None or (directory / "manifest.json").is_file():
+    given = token_store(options.data)
+    directory = given or run / "tokens"
+    if given or (directory / MANIFEST).is_file():
         store = TokenStore.open(directory)
         if store.fingerprint != tokenizer.fingerprint():
             used, remedy = f"{run}/vocab.txt", "a new run"
-            if corpus is None:
+            if given:
                 used, remedy = str(options.vocabulary), "--tokenizer with the vocabulary of these tokens"
             raise InputError(f"{directory}: was made with another vocabulary than {used}. Try: {remedy}")
+        if given:
+            refuse_unknown(store, options.allow_unknown)
+        elif changes := source_files.describe_changes(directory, options.data):
+            monitor.log(f"continuing with the tokens in {directory}, although text has changed ({changes})")
     else:
+        assert corpus is not None
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
-        if unknown := report_unknown(store, corpus, tokenizer):
+        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
             monitor.log(f"warning: {unknown}")
+        source_files.write(directory, corpus)
     monitor.log(
         f"text: {store.num_tokens:,} tokens in {store.num_sentences:,} lines of {store.num_documents:,} documents"
     )
@@ -145,11 +169,13 @@ def get_heldout_store(run: Path, options: DataOptions, tokenizer: Tokenizer, mon
     if not options.eval_data:
         return None
     directory = run / "eval_tokens"
-    if (directory / "manifest.json").is_file():
+    if (directory / MANIFEST).is_file():
         store = TokenStore.open(directory, verify=True)
     else:
-        corpus = Corpus(options.eval_data, text_field=options.text_field)
+        corpus = options.corpus(options.eval_data)
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
+        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
+            monitor.log(f"warning: --eval-data: {unknown}")
     monitor.log(f"held-out text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
     return store
 
