@@ -218,6 +218,7 @@ class Bert(TaskMethods):
         pooling: "Pooling | None" = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
+        windows: bool = False,
     ) -> "NDArray[np.float32]":
         """Turn texts into vectors.
 
@@ -227,6 +228,7 @@ class Bert(TaskMethods):
             pooling: "mean" over all tokens, [CLS] and [SEP] included; "cls"; "max". None: as in the directory, or
                 "mean".
             normalize: to length 1, so that products are cosines. None: as in the directory, or True.
+            windows: pool texts that are too long over windows of them instead of truncating them.
             dimensions: keep only the first so many of D, which some models are trained for (Matryoshka).
 
         Returns:
@@ -251,7 +253,7 @@ class Bert(TaskMethods):
         if dimensions is not None:
             settings = dataclasses.replace(settings, dimensions=dimensions)
         listed = listed_texts(texts)
-        vectors = embed_texts(self.model, self.tokenizer, listed, settings, frozen=self._frozen)
+        vectors = embed_texts(self.model, self.tokenizer, listed, settings, frozen=self._frozen, windows=windows)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def attention(self, text: str, layer: int | None = None, head: int | None = None) -> "AttentionMaps":

@@ -41,6 +41,8 @@ class PredictOptions:
     """The question; the texts are its contexts (models fine-tuned on questions)."""
     max_answer_tokens: Annotated[int | None, unset("N")] = None
     """The longest answer to a question (default: as fine-tuned, 60)."""
+    windows: bool = False
+    """Split single texts that are too long into windows, whose logits are averaged, instead of truncating them."""
     output: Annotated[str | None, unset("FILE")] = None
     """Write JSON lines to this file, complete or not at all."""
     json: bool = False
@@ -83,8 +85,8 @@ def write(path: Path, records: Iterator[Record]) -> None:
 
 
 def reject_extras(options: PredictOptions, what: str, *allowed: str) -> None:
-    for name in ("pair", "question", "max_answer_tokens"):
-        if getattr(options, name) is not None and name not in allowed:
+    for name in ("pair", "question", "max_answer_tokens", "windows"):
+        if getattr(options, name) not in (None, False) and name not in allowed:
             raise InputError(f"--{name.replace('_', '-')}: this model {what}. Try: a model fine-tuned for it")
 
 
@@ -118,7 +120,7 @@ def predict(bert: "Bert", options: PredictOptions) -> Iterator[Record]:
 
     assert bert.task_model is not None
     task = bert.task_model.settings.task
-    allowed = {"qa": ["question", "max_answer_tokens"], "tagging": []}.get(task, ["pair"])
+    allowed = {"qa": ["question", "max_answer_tokens"], "tagging": []}.get(task, ["pair", "windows"])
     reject_extras(options, f"was fine-tuned for {task}", *allowed)
     examples: list[Any]
     if (path := file_of(options)) and not (task == "qa" and options.question is not None):
@@ -136,7 +138,7 @@ def predict(bert: "Bert", options: PredictOptions) -> Iterator[Record]:
     elif task == "tagging":
         yield from tag(bert, examples)
     else:
-        yield from classify(bert, examples)
+        yield from classify(bert, examples, options.windows)
 
 
 def contexts(options: PredictOptions) -> Iterator[str]:
@@ -172,14 +174,14 @@ def follow(bert: "Bert", text: str, sentence: str) -> Record:
     return {"text": text, "next": sentence, "follows": bert.next_sentence(text, sentence)}
 
 
-def classify(bert: "Bert", examples: list[Any]) -> Iterator[Record]:
+def classify(bert: "Bert", examples: list[Any], windows: bool) -> Iterator[Record]:
     pairs = [example.pair for example in examples]
     for example in examples:
         if (example.pair is None) != (pairs[0] is None):
             where = f"{example.where}: " if example.where else ""
             raise InputError(f"{where}single texts and pairs are mixed. Try: only one kind")
     listed = None if not pairs or pairs[0] is None else pairs
-    answers = bert.classify([example.text for example in examples], listed)
+    answers = bert.classify([example.text for example in examples], listed, windows)
     for example, given in zip(examples, answers, strict=True):
         record = {"text": example.text} if example.pair is None else {"text_a": example.text, "text_b": example.pair}
         yield record | (given if isinstance(given, dict) else {"predicted": given})

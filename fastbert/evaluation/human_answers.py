@@ -152,6 +152,8 @@ def _json(path: Path) -> Any:
         return json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: is not valid JSON ({error.msg}). Try: save it again") from None
+    except RecursionError:
+        raise InputError(f"{path}: nests too deeply. Try: a file saved by the page of the sheet") from None
 
 
 def _text(path: Path) -> str:

@@ -8,7 +8,7 @@ Reference: Reimers & Gurevych, Sentence-BERT, 2019.
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,7 +25,7 @@ from fastbert.system.atomic_write import written_whole
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import Fields, read_object
 from fastbert.text import Tokenizer
-from fastbert.text.truncation import TruncatedTexts, num_truncated
+from fastbert.text.truncation import TruncatedTexts, in_windows, num_truncated
 
 Pooling = Literal["mean", "cls", "max"]
 REMEDY = "copy the file again from its source"
@@ -56,28 +56,63 @@ def embed_texts(
     settings: EmbeddingSettings,
     batch_tokens: int | None = None,
     frozen: FrozenModel | None = None,
+    windows: bool = False,
 ) -> NDArray[np.float32]:
-    """(B, D) float32, in the order of the texts; longer texts are cut at ``settings.max_length``.
+    """(B, D) float32, in the order of the texts.
 
-    Texts of similar length are packed together. ``frozen``: runs in the model's place if given.
+    Texts of similar length are packed together. Longer ones are truncated to ``settings.max_length``; with ``windows``
+    their vector is pooled over windows of that length (for "cls" the mean of the windows' vectors). ``frozen``: runs in
+    the model's place if given.
     """
     limit = model.config.max_position_embeddings
     limit = min(limit, settings.max_length or limit)
     width = model.config.hidden_size
     if settings.dimensions is not None and not 1 <= settings.dimensions <= width:
         raise InputError(f"dimensions={settings.dimensions}: expected 1 to {width}, the model's width")
-    vectors = np.empty((len(texts), settings.dimensions or width), np.float32)
     if not len(texts):
-        return vectors
+        return np.empty((0, settings.dimensions or width), np.float32)
+    if windows:
+        rows, owners = in_windows(texts, tokenizer, limit)
+        parts = _embed_rows(model, rows, replace(settings, normalize=False), batch_tokens, frozen)
+        return _joined(parts, owners, np.array([len(row) for row in rows]), settings)
     encoded = tokenizer.encode_batch(list(texts), truncation=True, max_length=limit)
     lengths = np.diff(encoded.offsets)
     if truncated := num_truncated(texts, lengths, tokenizer, limit):
         warnings.warn(TruncatedTexts(truncated, len(texts), limit), stacklevel=3)
+    return _embed_rows(model, [encoded[i] for i in range(len(texts))], settings, batch_tokens, frozen)
+
+
+def _embed_rows(
+    model: BertForPreTraining,
+    rows: Sequence[NDArray[np.integer]],
+    settings: EmbeddingSettings,
+    batch_tokens: int | None,
+    frozen: FrozenModel | None,
+) -> NDArray[np.float32]:
+    """(B, D) of rows of ids, each of which fits the model."""
+    lengths = np.array([len(row) for row in rows])
+    vectors = np.empty((len(rows), settings.dimensions or model.config.hidden_size), np.float32)
     order = np.argsort(-lengths, kind="stable")
     with torch.inference_mode():
         for part in by_token_budget(lengths[order].tolist(), batch_tokens or inference_tokens(model.device)):
-            batch = pack_rows([encoded[i] for i in order[part]]).to(model.device)
+            batch = pack_rows([rows[i] for i in order[part]]).to(model.device)
             vectors[order[part]] = pooled(frozen or model, batch, settings).float().cpu().numpy()
+    return vectors
+
+
+def _joined(
+    parts: NDArray[np.float32], owners: NDArray[np.int64], lengths: NDArray[np.int64], settings: EmbeddingSettings
+) -> NDArray[np.float32]:
+    """The vectors of texts from those of their windows: as pooled over all of their tokens."""
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    if settings.pooling == "max":
+        vectors = np.maximum.reduceat(parts, starts)
+    else:
+        weights = lengths[:, None] if settings.pooling == "mean" else np.ones((len(parts), 1))
+        sums = np.add.reduceat(parts * weights, starts)
+        vectors = (sums / np.add.reduceat(weights, starts)).astype(np.float32)
+    if settings.normalize:
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
     return vectors
 
 

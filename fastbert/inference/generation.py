@@ -131,7 +131,13 @@ class _Sampler:
         return found
 
     def _draw(self, log_probs: Tensor) -> Tensor:
-        """One token a row of (M, V)."""
+        """One token a row of (M, V).
+
+        Raises:
+            InputError: probabilities that are not numbers.
+        """
+        if log_probs.isnan().any():
+            raise InputError("the model's probabilities are NaN: its weights are damaged. Try: another checkpoint")
         if self.how.temperature == 0:
             return log_probs.argmax(-1)
         scaled = (log_probs / self.how.temperature).softmax(-1)

@@ -28,6 +28,7 @@ PAIR_NAMES = (
 TEXT_NAMES = ("text", "text_a", "sentence", "sentence1", "premise", "tweet", "review", "content")
 LABEL_NAMES = ("label", "labels", "score", "class", "target", "gold_label")
 TAGS_NAMES = ("tags", "ner_tags", "labels", "pos_tags")
+SPANS_NAMES = ("entities", "spans", "label", "labels")  # of entities given by their characters
 MISSING_LABELS = ("-1", "-")  # how GLUE and SNLI write "no label"
 MAX_MISSING_SHARE = 0.05  # of the examples; above, these are classes
 
@@ -136,6 +137,34 @@ def plain_example(text: str, where: str, task: Task) -> TextExample | TaggedExam
 def tagged_text(text: str, where: str = "") -> TaggedExample:
     """The words of running text, without tags."""
     return TaggedExample(where, [text[a:b] for a, b in word_spans(text)], None, text)
+
+
+def tagged_spans(text: str, entities: Any, where: str, notes: Notes) -> TaggedExample:
+    """The words of running text, with BIO tags from entities given by their characters.
+
+    Args:
+        text: the text.
+        entities: a list of ``{"start", "end", "label"}`` or ``[start, end, label]``.
+
+    Raises:
+        InputError: an entity outside of the text, without a word, or overlapping another.
+    """
+    example = tagged_text(text, where)
+    words, tags = word_spans(text), [OUTSIDE] * len(example.tokens)
+    for entity in entities if isinstance(entities, list) else [entities]:
+        parts = [entity.get(n) for n in ("start", "end", "label")] if isinstance(entity, dict) else entity
+        match parts:
+            case [int(start), int(end), str(kind)] if 0 <= start < end <= len(text) and kind.strip():
+                inside = [i for i, (a, b) in enumerate(words) if a < end and start < b]
+            case _:
+                raise InputError(f'{where}: entity {shown(entity)}: expected {{"start", "end", "label"}} in the text')
+        if not inside or any(tags[i] != OUTSIDE for i in inside):
+            raise InputError(f"{where}: entity {shown(entity)} {'overlaps another' if inside else 'has no word'}")
+        if words[inside[0]][0] < start or words[inside[-1]][1] > end:
+            notes.add("an entity that begins or ends within a word: the whole word is taken", where)
+        for i in inside:
+            tags[i] = ("B-" if i == inside[0] else "I-") + kind.strip()
+    return TaggedExample(where, example.tokens, tags, text)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -253,6 +282,10 @@ def _words(value: Any, where: str, name: str) -> list[str]:
 def _tagged_example(where: str, record: Record, fields: FieldNames, labelled: bool, notes: Notes) -> TaggedExample:
     if not labelled and "tokens" not in record and isinstance(record.get("text"), str):
         return tagged_text(record["text"], where)
+    if labelled and (text := record.get(fields.text or "text")) and isinstance(text, str) and "tokens" not in record:
+        name, value = value_of(record, where, fields.label, SPANS_NAMES, "label")
+        note_unused(record, (fields.text or "text", name), where, notes)
+        return tagged_spans(text, value, where, notes)
     tokens_name, value = value_of(record, where, fields.text, ("tokens", "words"), "text")
     tokens = _words(value, where, "tokens")
     if not tokens:

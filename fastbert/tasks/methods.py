@@ -23,12 +23,13 @@ class TaskMethods:
     task_model: "TaskModel | None" = None
     embed: Any  # (texts, pooling, normalize) → vectors
 
-    def classify(self, texts: Texts, pairs: Texts | None = None) -> Any:
+    def classify(self, texts: Texts, pairs: Texts | None = None, windows: bool = False) -> Any:
         """Classify each text, or each pair of texts.
 
         Args:
             texts: one text or several.
             pairs: the second texts of pairs, one for each.
+            windows: split texts that are too long into windows, whose logits are averaged, instead of truncating them.
 
         Returns:
             For one text ``{"label", "score" (its probability), "scores" (of every label)}``, for several a list of
@@ -50,7 +51,7 @@ class TaskMethods:
         if seconds is not None and len(seconds) != len(listed):
             raise InputError(f"{len(listed)} first and {len(seconds)} second texts. Try: the same number of each")
         examples = [TextExample("", text, None if seconds is None else seconds[i]) for i, text in enumerate(listed)]
-        found = prediction.classify(model, self.tokenizer, examples)
+        found = prediction.classify(model, self.tokenizer, examples, windows)
         return found[0] if isinstance(texts, str) else found
 
     def tag(self, texts: Texts) -> Any:
@@ -74,7 +75,7 @@ class TaskMethods:
         Args:
             question: one question or several.
             context: one text for all questions, or one for each.
-            top_k: answers to each question.
+            top_k: answers to each question, none overlapping a better one; there may be fewer.
             max_answer_tokens: the longest answer; None: as fine-tuned.
 
         Returns:

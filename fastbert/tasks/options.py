@@ -70,7 +70,7 @@ class FinetuneOptions:
     """balanced (rare classes count more), or LABEL=WEIGHT for some labels."""
     label_smoothing: float = 0.0
     """Share of the target that all classes get, against overconfidence."""
-    freeze: str = ""
+    freeze: Annotated[str, unset("embeddings|N|all")] = ""
     """Weights to keep as they are: embeddings, or N of the lowest layers with them, or all (only the head learns)."""
     pooling: Literal["auto", "cls", "mean"] = "auto"
     """Modern models only: what a sequence head reads, the first token or the mean of all (auto: as in config.json, or

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 
 from fastbert.system.errors import InputError
 from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample, tagged_text, word_spans
-from fastbert.tasks.features import Rows, SpanRows, TokenRows, span_rows, text_rows, token_rows
+from fastbert.tasks.features import Rows, SpanRows, TextRows, TokenRows, span_rows, text_rows, token_rows
 from fastbert.tasks.model import TaskModel, TaskSettings, require_token_types
 from fastbert.tasks.tag_schemes import find_scheme
 from fastbert.text import Tokenizer
+from fastbert.text.truncation import in_windows
 
 BATCH_TOKENS = 8192
 DEFAULT_THRESHOLD = 0.5
 NUM_BEST = 20  # first tokens, last tokens and answers that are considered
+NUM_BEST_OF_SEVERAL = 100  # where several answers are asked for, which must not overlap
 
 
 def batches(rows: Rows, batch_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
@@ -65,20 +67,34 @@ def softmax(logits: NDArray) -> NDArray:
 
 
 def classify(
-    model: TaskModel, tokenizer: Tokenizer, examples: Sequence[TextExample]
+    model: TaskModel, tokenizer: Tokenizer, examples: Sequence[TextExample], windows: bool = False
 ) -> list[dict[str, Any]] | list[float]:
-    """``{"label", "score", "scores": {label: probability}}`` of each text or pair; numbers from a regression model."""
+    """``{"label", "score", "scores": {label: probability}}`` of each text or pair; numbers from a regression model.
+
+    Texts that are too long are truncated, which is said; or split into ``windows``, whose logits are averaged.
+
+    Raises:
+        InputError: windows of pairs.
+    """
     if not examples:
         return []
+    if windows and examples[0].pair is not None:
+        raise InputError("windows: only for single texts, not for pairs. Try: without")
     if examples[0].pair is not None:
         require_token_types(model.backbone.config)
-    rows = text_rows(examples, tokenizer, _length(model))
+    owners = np.arange(len(examples))
+    if windows:
+        ids, owners = in_windows([example.text for example in examples], tokenizer, _length(model))
+        rows = TextRows([*ids], [np.zeros_like(row) for row in ids])
+    else:
+        rows = text_rows(examples, tokenizer, _length(model))
     if rows.truncated:
         warnings.warn(
             f"{rows.truncated:,} of {len(examples):,} texts are longer than {_length(model)} tokens: truncated",
             stacklevel=2,
         )
     logits = np.stack(outputs(model, rows))
+    logits = np.stack([logits[owners == number].mean(0) for number in range(len(examples))]) if windows else logits
     if model.settings.task == "regression":
         return [float(number) for number in logits[:, 0]]
     labels = model.settings.labels
@@ -176,6 +192,8 @@ def answer(
 ) -> list[list[dict[str, Any]]]:
     """The best answers to each question: ``{"answer", "score", "start", "end"}``, with characters of the context.
 
+    No two of them overlap, so there may be fewer than ``top_k``.
+
     "" with start = end = 0 means that there is none (only from models trained with unanswerable questions).
     """
     if not examples:
@@ -195,36 +213,50 @@ def answers_of_rows(
 ) -> list[list[dict[str, Any]]]:
     """As :func:`answer`, from windows."""
     max_tokens = max_answer_tokens or model.settings.max_answer_tokens
+    pool = NUM_BEST if top_k == 1 else NUM_BEST_OF_SEVERAL
     candidates: list[list[tuple[float, int, int]]] = [[] for _ in examples]
     nothing = [float("inf")] * len(examples)  # the lowest score of "not in this window"
     for number, offsets, logits in zip(rows.examples, rows.offsets, outputs(model, rows), strict=True):
         nothing[number] = min(nothing[number], float(logits[0, 0] + logits[0, 1]))
-        candidates[number] += best_spans(logits, offsets, max_tokens)
+        candidates[number] += best_spans(logits, offsets, max_tokens, pool)
     found = []
     for example, listed, none in zip(examples, candidates, nothing, strict=True):
         if model.settings.unanswerable or not listed:
             listed = [*listed, (none, 0, 0)]
         listed.sort(key=lambda c: -c[0])
-        probabilities = softmax(np.array([score for score, _, _ in listed[:NUM_BEST]], np.float64))
+        probabilities = softmax(np.array([score for score, _, _ in listed[:pool]], np.float64))
         chosen: dict[tuple[int, int], float] = {}
-        for (_, start, end), p in zip(listed[:NUM_BEST], probabilities, strict=True):
+        for (_, start, end), p in zip(listed[:pool], probabilities, strict=True):
             chosen[start, end] = chosen.get((start, end), 0.0) + float(p)  # windows overlap
-        ranked = sorted(chosen.items(), key=lambda item: -item[1])[:top_k]
+        ranked = apart(sorted(chosen.items(), key=lambda item: -item[1]), top_k)
         found.append([{"answer": example.context[a:b], "score": p, "start": a, "end": b} for (a, b), p in ranked])
     return found
 
 
-def best_spans(logits: NDArray, offsets: NDArray, max_tokens: int = 60) -> list[tuple[float, int, int]]:
+def apart(ranked: Sequence[tuple[tuple[int, int], float]], count: int) -> list[tuple[tuple[int, int], float]]:
+    """The first ``count`` spans that share no character with a better one."""
+    kept: list[tuple[tuple[int, int], float]] = []
+    for (start, end), score in ranked:
+        if len(kept) == count:
+            break
+        if all(end <= a or b <= start for (a, b), _ in kept):
+            kept.append(((start, end), score))
+    return kept
+
+
+def best_spans(
+    logits: NDArray, offsets: NDArray, max_tokens: int = 60, count: int = NUM_BEST
+) -> list[tuple[float, int, int]]:
     """(score, first character, end) of the most probable spans of a window, none longer than ``max_tokens``."""
     inside = np.flatnonzero(offsets[:, 0] >= 0)
     if not len(inside):
         return []
-    first = inside[np.argsort(-logits[inside, 0], kind="stable")[:NUM_BEST]]
-    last = inside[np.argsort(-logits[inside, 1], kind="stable")[:NUM_BEST]]
+    first = inside[np.argsort(-logits[inside, 0], kind="stable")[:count]]
+    last = inside[np.argsort(-logits[inside, 1], kind="stable")[:count]]
     scores = logits[first, 0][:, None] + logits[last, 1][None]
     length = last[None] - first[:, None]
     scores = np.where((length >= 0) & (length < max_tokens), scores, -np.inf)
-    best = np.argsort(-scores, axis=None, kind="stable")[:NUM_BEST]
+    best = np.argsort(-scores, axis=None, kind="stable")[:count]
     pairs = zip(*np.unravel_index(best, scores.shape), strict=True)
     return [
         (float(scores[i, j]), int(offsets[first[i], 0]), int(offsets[last[j], 1]))

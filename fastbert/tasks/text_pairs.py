@@ -1,6 +1,7 @@
 """Texts that belong together, read for contrastive training: pairs, triplets, graded pairs, or plain texts."""
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fastbert.tasks.record_fields import Notes, note_unused
 
 # fields of texts that do not belong to the first; each holds one text, or a list
 _NEGATIVE = re.compile(r"(hard_)?negatives?(_\d+)?")
+MAX_POSTPONED = 1000  # pairs of equal texts that a batch looks past
 Pair = tuple[str, ...]  # two texts that belong together, and perhaps hard negatives
 GradedPair = tuple[str, str, float]
 
@@ -100,11 +102,26 @@ def _number(label: Any, where: str) -> float:
 
 
 def batches(pairs: Sequence[Any], size: int, seed: int) -> Iterator[list[Any]]:
-    """One epoch in an order that the seed decides; a last batch of one pair, without negatives, is left out."""
+    """One epoch in an order that the seed decides; a last batch of one pair, without negatives, is left out.
+
+    A pair waits for a later batch where one of its texts is in the batch already, since it would be its own negative;
+    the end of an epoch may have no other place for it.
+    """
     import numpy as np
 
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    for begin in range(0, len(order), size):
-        batch = [pairs[i] for i in order[begin : begin + size]]
-        if len(batch) > 1:
-            yield batch
+    waiting = deque(np.random.default_rng(seed).permutation(len(pairs)).tolist())
+    while waiting:
+        chosen: list[int] = []
+        postponed: list[int] = []
+        seen: set[str] = set()
+        while waiting and len(chosen) < size and len(postponed) < MAX_POSTPONED:
+            number = waiting.popleft()
+            texts = {text for text in pairs[number] if isinstance(text, str)}
+            (postponed if texts & seen else chosen).append(number)
+            if chosen and chosen[-1] == number:
+                seen |= texts
+        free = size - len(chosen)
+        chosen += postponed[:free]
+        waiting.extendleft(reversed(postponed[free:]))
+        if len(chosen) > 1:
+            yield [pairs[i] for i in chosen]

@@ -1,4 +1,4 @@
-"""How many texts did not fit."""
+"""Texts that do not fit: how many were truncated, and windows in their place."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,3 +22,20 @@ def num_truncated(texts: Sequence[Any], lengths: NDArray[np.integer], tokenizer:
     """How many texts (or pairs) were truncated to ``max_length``; only rows of just that length are encoded again."""
     full = [text for text, length in zip(texts, lengths, strict=True) if length == max_length]
     return int((np.diff(tokenizer.encode_batch(full).offsets) > max_length).sum()) if full else 0
+
+
+def in_windows(
+    texts: Sequence[str], tokenizer: "Tokenizer", max_length: int
+) -> tuple[list[NDArray[np.integer]], NDArray[np.int64]]:
+    """Rows of ids that hold every token of the texts once, [CLS] and [SEP] around each; and the text of each row.
+
+    A text that fits has one row, its usual one; a longer one as few rows as possible, of about the same length.
+    """
+    encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    room = max_length - 2
+    rows, owners = [], []
+    for number in range(len(texts)):
+        for part in np.array_split(encoded[number], max(1, -(-len(encoded[number]) // room))):
+            rows.append(np.concatenate([[tokenizer.cls_id], part, [tokenizer.sep_id]]))
+            owners.append(number)
+    return rows, np.array(owners, np.int64)

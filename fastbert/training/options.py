@@ -196,7 +196,7 @@ def check(options: TrainOptions) -> None:
         "stop_after",
     ):
         value = getattr(options, option)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < float("inf"):
             refuse(option, "a positive number")
     for option in (
         "evaluations",
@@ -208,7 +208,7 @@ def check(options: TrainOptions) -> None:
         "weight_decay",
         "clip_norm",
     ):
-        if (getattr(options, option) or 0) < 0:
+        if not 0 <= (getattr(options, option) or 0) < float("inf"):
             refuse(option, "0 or more")
     for option in ("dropout", "warmup", "decay", "heldout_fraction"):
         if not 0.0 <= getattr(options, option) <= 1.0:

@@ -111,6 +111,15 @@ def test_every_pair_comes_once_and_none_alone():
     assert seen == [pair for batch in contrastive.batches(pairs[:6], 3, 0) for pair in batch]
 
 
+def test_equal_texts_are_in_different_batches_where_that_is_possible():
+    pairs = [(f"q{i % 6}", f"p{i % 4}") for i in range(24)]
+    found = list(contrastive.batches(pairs, 3, 0))
+    assert sorted(pair for batch in found for pair in batch) == sorted(pairs)
+    doubled = [batch for batch in found if len({text for pair in batch for text in pair}) < 2 * len(batch)]
+    assert [len(batch) for batch in found] == [3] * 8 and len(doubled) <= 2
+    assert [len(batch) for batch in contrastive.batches([("q", "p")] * 7, 4, 0)] == [4, 3]
+
+
 # ---- what a file may hold ----
 def rows(*records):
     return "".join(json.dumps(record) + "\n" for record in records)

@@ -1,5 +1,6 @@
 """Fine-tuning and prediction as a person uses them: every task memorizes twenty lines, and what the output holds."""
 
+import itertools
 import json
 import shutil
 
@@ -132,6 +133,8 @@ def test_answers_with_their_characters(tuned, tmp_path, capsys):
     three = bert.answer(["Quando a ponte foi inaugurada?"] * 2, context, top_k=3)
     assert len(three) == 2 and three[0][0]["answer"] == "1932"
     assert three[0][0]["score"] >= three[0][1]["score"] >= three[0][2]["score"]
+    spans = sorted((answer["start"], answer["end"]) for answer in three[0])
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans)), "answers do not overlap"
     (tmp_path / "context.txt").write_text(context, encoding="utf-8")
     predict(
         PredictOptions(str(tuned("qa")), [str(tmp_path / "context.txt")], question="Quando a ponte foi inaugurada?")

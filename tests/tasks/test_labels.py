@@ -11,7 +11,7 @@ import fastbert
 from fastbert.finetune import main
 from fastbert.system.errors import InputError
 from fastbert.tasks import scores
-from fastbert.tasks.examples import FieldNames, QuestionExample, TaggedExample, TextExample, read_examples
+from fastbert.tasks.examples import FieldNames, Notes, QuestionExample, TaggedExample, TextExample, read_examples
 from fastbert.tasks.held_out import stratified
 from fastbert.tasks.model import TaskModel
 
@@ -116,6 +116,32 @@ def test_integer_tags_have_names(tmp_path):
         read_examples(path, "tagging")
     with pytest.raises(InputError, match="1 label names"):
         read_examples(path, "tagging", fields=FieldNames(label_names=("O",)))
+
+
+# ---- entities by their characters ----
+@pytest.mark.parametrize("as_list", [False, True])
+def test_entities_by_characters_become_tags(tmp_path, as_list):
+    text = "Clara Nunes mora em São Paulo-SP."
+    spans = [(0, 11, "PER"), (20, 29, "LOC")]
+    given = [[*span] if as_list else dict(zip(("start", "end", "label"), span, strict=True)) for span in spans]
+    path = write(tmp_path / "x.jsonl", {"text": text, "label" if as_list else "entities": given, "id": 3})
+    notes = Notes()
+    (example,) = read_examples(path, "tagging", notes=notes)
+    assert example.tokens == ["Clara", "Nunes", "mora", "em", "São", "Paulo-SP", "."]
+    assert example.tags == ["B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC", "O"]
+    assert len(notes.lines()) == 2  # a field that is not used, and an entity that ends within a word
+
+
+@pytest.mark.parametrize(
+    "entity", [[0, 99, "X"], [3, 3, "X"], ["0", 2, "X"], [1, 2], 7, [0, 3, ""], [0, 1, "X"]], ids=str
+)
+def test_entities_that_are_not_in_the_text(tmp_path, entity):
+    path = write(tmp_path / "x.jsonl", {"text": " ab", "entities": [entity]})
+    with pytest.raises(InputError, match="line 1: entity"):
+        read_examples(path, "tagging")
+    twice = write(tmp_path / "y.jsonl", {"text": "ab", "entities": [[0, 2, "X"], [1, 2, "Y"]]})
+    with pytest.raises(InputError, match="overlaps"):
+        read_examples(twice, "tagging")
 
 
 # ---- what training has not seen ----

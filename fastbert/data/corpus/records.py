@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from fastbert.data.corpus.arrow_records import folder_records, is_datasets_folder, parquet_records
 from fastbert.data.corpus.compression import ByteStream
 from fastbert.data.corpus.sources import Source, find_sources
 from fastbert.data.corpus.text_blocks import MAX_RECORD_BYTES, text_blocks
 from fastbert.system.errors import InputError
 
 Record = dict[str, Any]
-KINDS = "JSON lines (.jsonl), CSV (.csv, .tsv)"
+KINDS = "JSON lines (.jsonl), CSV (.csv, .tsv), Parquet (.parquet)"
 # of one CSV field: an open quote would otherwise swallow the rest of the file
 MAX_FIELD_CHARS = 64 << 20
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -30,11 +31,20 @@ def read_records(path: str) -> Iterator[tuple[str, Record]]:
         InputError: no such file, not UTF-8, malformed JSON or CSV (with the line), or a file without records.
     """
     found = False
+    if is_datasets_folder(path):
+        for where, record in folder_records(path):
+            found = True
+            yield where, record
+        return _require(found, path)
     for source in find_sources([path]):
         with ByteStream(source.open, source.name, source.compression) as stream:
             for where, record in _records(source, stream):
                 found = True
                 yield where, record
+    _require(found, path)
+
+
+def _require(found: bool, path: str) -> None:
     if not found:
         raise InputError(f"{path}: no records found. Try: one record per line, as {KINDS}")
 
@@ -49,7 +59,7 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
 
 def is_table(path: str) -> bool:
     """Whether the file name ends like a table of records and not like plain text."""
-    return all(source.format in ("jsonl", "csv", "tsv") for source in find_sources([path]))
+    return is_datasets_folder(path) or all(source.format != "text" for source in find_sources([path]))
 
 
 def _records(source: Source, stream: ByteStream) -> Iterator[tuple[str, Record]]:
@@ -60,6 +70,8 @@ def _records(source: Source, stream: ByteStream) -> Iterator[tuple[str, Record]]
             yield f"{stream.name}: line {line}", dict(zip(header, values, strict=True))
     elif source.format == "jsonl":
         yield from json_records(stream)
+    elif source.format == "parquet":
+        yield from parquet_records(stream)
     else:
         raise InputError(f"{source.name}: the file name does not end like a table. Try: {KINDS}")
 
