@@ -95,13 +95,19 @@ class Tokenizer:
         return cls(read_vocab(path), options, impl=impl)
 
     @classmethod
-    def load(cls, directory: str | os.PathLike, impl: str = "auto") -> Tokenizer:
+    def load(cls, directory: str | os.PathLike, impl: str = "auto", lowercase: bool | None = None) -> Tokenizer:
         """Read a directory: a run, a Hugging Face model, or just a vocab.txt.
 
+        Args:
+            directory: of the files.
+            impl: "auto", "cpp" or "reference".
+            lowercase: whether a vocab.txt without a configuration is uncased; None: inferred from its entries, with a
+                warning. Accents are stripped from uncased text unless entries have some.
+
         Raises:
-            InputError: no tokenizer, or not WordPiece.
+            InputError: no tokenizer, or not WordPiece; its files say otherwise than ``lowercase``.
         """
-        files = read_directory(directory)
+        files = read_directory(directory, lowercase)
         return cls(files.vocab, files.options, added_tokens=files.added_tokens, impl=impl)
 
     def save(self, directory: str | os.PathLike, *, token_type_ids: bool = True) -> None:

@@ -8,6 +8,7 @@ from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 from fastbert.training.options import TrainOptions
 from fastbert.weights.huggingface import read_config
+from fastbert.weights.vocabulary_transfer import VocabularyTransfer
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,38 @@ def config_of(options: TrainOptions, architecture: Architecture, preset: str, to
             f"--max-length {options.max_length}: {options.init} has only {config.max_position_embeddings} positions. "
             f"Try: --max-length {config.max_position_embeddings}"
         )
-    elif len(tokenizer) != config.vocab_size:
-        raise InputError(
-            f"--init {options.init}: has {config.vocab_size:,} pieces, and the vocabulary {len(tokenizer):,}. "
-            "Try: without --tokenizer, to use the vocabulary it was trained with"
-        )
     elif config.arch != "classic" and options.next_sentence:
         raise InputError(
             f"--objective mlm+nsp: {options.init} is a {config.arch} model without a next-sentence head. "
             "Try: --objective mlm"
         )
+    else:
+        config = config.replace(vocab_size=len(tokenizer), pad_token_id=max(tokenizer.pad_id, 0))
     return config.replace(hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=options.dropout)
+
+
+def transfer_of(options: TrainOptions, architecture: Architecture, tokenizer: Tokenizer) -> VocabularyTransfer | None:
+    """How the rows of ``--init`` go to another vocabulary; None: they stay where they are.
+
+    Raises:
+        InputError: the weights of ``--init`` do not belong to its own vocabulary, or come without one and have another
+            number of rows.
+    """
+    if options.init is None or architecture.init is None:
+        return None
+    root, rows = Path(options.init), architecture.init.vocab_size
+    if not any((root / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        if len(tokenizer) != rows:
+            raise InputError(
+                f"--init {root}: has {rows:,} rows and no vocabulary of its own, and --tokenizer {len(tokenizer):,} "
+                f"pieces. Try: the vocab.txt of the weights in {root}"
+            )
+        return None
+    old = Tokenizer.load(root, lowercase=None if options.tokenizer else options.case)
+    if len(old) > rows:
+        raise InputError(
+            f"--init {root}: its vocabulary has {len(old):,} pieces and its weights {rows:,} rows. "
+            "Try: the vocabulary that the weights were trained with"
+        )
+    transfer = VocabularyTransfer.between(old, tokenizer)
+    return None if transfer.identity and len(old) == rows else transfer

@@ -42,8 +42,15 @@ class TrainOptions:
     """Directory with a vocab.txt, used instead of training a vocabulary."""
     vocab_size: int = 8192
     """Size of the vocabulary to train; a small text yields a smaller one."""
+    add_words: Annotated[str | None, unset("FILE")] = None
+    """Add the words of this file, one a line, to the vocabulary of --init or --tokenizer, as one piece each."""
+    extend_vocab: Annotated[int | None, unset("N")] = None
+    """Add the N pieces to the vocabulary of --init or --tokenizer that shorten the text of --data most."""
     lowercase: bool = False
-    """Train an uncased vocabulary; accents are kept unless --strip-accents is given."""
+    """Train an uncased vocabulary; accents are kept unless --strip-accents is given. Or read a vocab.txt as uncased
+    whose directory does not say it."""
+    no_lowercase: bool = False
+    """Read such a vocab.txt as cased (default: as its entries are)."""
     strip_accents: bool = False
     """Strip accents: "é" becomes "e". Not for Portuguese, where accents distinguish words."""
     min_frequency: Annotated[int | None, unset("N")] = None
@@ -64,7 +71,8 @@ class TrainOptions:
     """Masked language modeling; with next-sentence prediction (classic only); or diffusion, for text generation: each
     sequence has its own masking rate, from nearly 0 to 1."""
     init: Annotated[str | None, unset("DIR")] = None
-    """Start from the weights of this run or Hugging Face directory, with its vocabulary unless --tokenizer is given."""
+    """Start from the weights of this run or Hugging Face directory, with its vocabulary unless --tokenizer is given;
+    each row then goes with its piece, and that of a new piece begins as the mean of its old pieces."""
     window: Annotated[int | None, unset("N")] = None
     """modern: local attention to N tokens on each side in two of three layers, as in ModernBERT (64 there; default:
     full attention in all layers)."""
@@ -142,6 +150,11 @@ class TrainOptions:
     def next_sentence(self) -> bool:
         return self.objective == "mlm+nsp"
 
+    @property
+    def case(self) -> bool | None:
+        """Whether a given vocabulary is uncased, as far as the options say."""
+        return False if self.no_lowercase else True if self.lowercase else None
+
 
 # options that may change when a run is resumed
 CHANGEABLE = (
@@ -165,9 +178,17 @@ def check(options: TrainOptions) -> None:
         raise InputError(
             "--mask-unit span: has one rate for all sequences, unlike --objective diffusion. Try: token or word"
         )
+    if options.lowercase and options.no_lowercase:
+        raise InputError("--lowercase and --no-lowercase exclude each other. Try: one of them")
+    if options.no_lowercase and not (options.tokenizer or options.init):
+        raise InputError("--no-lowercase: a new vocabulary is cased without it. Try: leave it out")
+    for option in ("add_words", "extend_vocab"):
+        if getattr(options, option) is not None and not (options.tokenizer or options.init):
+            refuse(option, "--init or --tokenizer, whose vocabulary is extended")
     for option in (
         "minutes",
         "steps",
+        "extend_vocab",
         "batch_tokens",
         "micro_batch_tokens",
         "window",

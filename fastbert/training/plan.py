@@ -23,9 +23,10 @@ from fastbert.optim.schedules import (
 from fastbert.runs.checkpoint import RetentionPolicy
 from fastbert.system.devices import quick_at_bf16
 from fastbert.training.evaluation_data import EvaluationText
-from fastbert.training.new_model import Architecture, config_of
+from fastbert.training.new_model import Architecture, config_of, transfer_of
 from fastbert.training.options import TrainOptions
 from fastbert.training.prepare_data import TrainingText
+from fastbert.weights.vocabulary_transfer import VocabularyTransfer
 
 TINY_CORPUS_TOKENS = 50_000  # below: preset tiny, one thread
 DEFAULT_MINUTES = 5.0
@@ -42,6 +43,7 @@ class TrainingPlan:
     preset: str
     config: BertConfig  # with dropout
     init: Path | None  # weights to start from
+    transfer: VocabularyTransfer | None  # of those weights to another vocabulary
     impl: str
     # machine
     device: torch.device
@@ -121,6 +123,7 @@ def make_plan(
         preset=preset,
         config=config_of(options, architecture, preset, text.tokenizer),
         init=Path(options.init) if options.init else None,
+        transfer=transfer_of(options, architecture, text.tokenizer),
         impl=options.impl,
         device=device,
         dtype=torch.bfloat16 if bf16 else torch.float32,

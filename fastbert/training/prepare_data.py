@@ -10,6 +10,7 @@ from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
+from fastbert.text.vocabulary_extension import WordList, count_words, extended, most_useful_pieces
 from fastbert.training.options import TrainOptions
 
 SMALL_CORPUS_BYTES = 100_000  # below: a word seen once may become a piece
@@ -28,6 +29,9 @@ class DataOptions:
     min_frequency: int | None
     lowercase: bool
     strip_accents: bool
+    case: bool | None  # of a given vocabulary without configuration: uncased, cased, or as its entries are
+    add_words: str | None  # file
+    extend_vocab: int | None
     token_type_ids: bool  # transformers' ModernBERT takes none
     threads: int | None
 
@@ -41,6 +45,9 @@ class DataOptions:
             "min_frequency",
             "lowercase",
             "strip_accents",
+            "case",
+            "add_words",
+            "extend_vocab",
             "threads",
         )
         vocabulary = options.tokenizer or options.init or token_store(options.data)
@@ -87,14 +94,16 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             )
         return tokenizer
     if options.vocabulary:
-        tokenizer = Tokenizer.load(options.vocabulary)
+        tokenizer = Tokenizer.load(options.vocabulary, lowercase=options.case)
         monitor.log(f"vocabulary: {len(tokenizer):,} pieces from {options.vocabulary}")
+        if options.add_words or options.extend_vocab:
+            tokenizer = extend(tokenizer, options, corpus, monitor)
     else:
         assert corpus is not None
         tokenizer = Tokenizer.train(
             corpus.text_chunks(),
             vocab_size=options.vocab_size,
-            min_frequency=options.min_frequency or (1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2),
+            min_frequency=options.min_frequency or min_frequency_of(corpus),
             lowercase=options.lowercase,
             strip_accents=options.strip_accents,
             threads=options.threads,
@@ -106,6 +115,32 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
         )
     tokenizer.save(run, token_type_ids=options.token_type_ids)
     return tokenizer
+
+
+def extend(tokenizer: Tokenizer, options: DataOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
+    """The tokenizer with the pieces of ``--add-words`` and ``--extend-vocab``."""
+    if corpus is None:
+        option = "--add-words" if options.add_words else "--extend-vocab"
+        raise InputError(f"{option}: --data {options.data[0]} is tokens already. Try: --data with the text itself")
+    if options.add_words:
+        listed = WordList.read(options.add_words, tokenizer)
+        tokenizer = extended(tokenizer, listed.words)
+        monitor.log(f"--add-words {options.add_words}: {listed}")
+    if options.extend_vocab:
+        counts = count_words(corpus.text_chunks(), tokenizer, threads=options.threads)
+        frequency = options.min_frequency or min_frequency_of(corpus)
+        pieces = most_useful_pieces(counts, tokenizer, options.extend_vocab, frequency)
+        tokenizer = extended(tokenizer, pieces)
+        fewer = "; the text has no more" if len(pieces) < options.extend_vocab else ""
+        monitor.log(
+            f"--extend-vocab {options.extend_vocab}: {len(pieces):,} pieces added{fewer}: {' '.join(pieces[:8])}"
+        )
+    return tokenizer
+
+
+def min_frequency_of(corpus: Corpus) -> int:
+    """Minimum count of a pair to be merged, by default."""
+    return 1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2
 
 
 def corpus_bytes(corpus: Corpus) -> int:

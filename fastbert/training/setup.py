@@ -19,6 +19,7 @@ from fastbert.training.loaders import EVALUATION_RATE, evaluation_batches, train
 from fastbert.training.plan import FINAL_EVAL_SCALE, TrainingPlan
 from fastbert.training.prepare_data import TrainingText
 from fastbert.training.trainer import Trainer
+from fastbert.weights.huggingface import VOCABULARY_ROWS
 
 MIN_FINISH_S = 2.0  # for one evaluation and the model
 # cost of an evaluation relative to a training step: it has no backward pass
@@ -52,6 +53,8 @@ def set_up(
         monitor.log(f"evaluation: on the training text itself ({evaluation.reason})")
     memory = estimate.check_memory(plan, world)
     model = build_model(plan).to(plan.device)
+    if plan.transfer is not None:
+        monitor.log(f"vocabulary of {plan.init}: {plan.transfer}")
     parallelism = parallelize(model, plan.mode, world, plan.device, plan.unused_parameters, plan.optimizer_settings)
     if world.rank:
         torch.manual_seed(plan.seed + (world.rank << 40))  # each rank has its own dropout
@@ -84,7 +87,10 @@ def build_model(plan: TrainingPlan) -> BertForPreTraining:
     source = BertForPreTraining.from_pretrained(plan.init, impl=plan.impl) if plan.init else None
     model = BertForPreTraining(plan.config, impl=plan.impl)
     if source is not None:
-        model.load_state_dict(source.state_dict())
+        state = source.state_dict()
+        if plan.transfer is not None:
+            state = plan.transfer.state_dict(state, VOCABULARY_ROWS, plan.config.padded_vocab_size)
+        model.load_state_dict(state)
     return model
 
 
