@@ -121,7 +121,7 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
         if options.resume and saved is None:
             monitor.log("the run has no checkpoint yet: starting at its first step")
         device = choose_device(options.device, world.local_rank if world.joined else None)
-        architecture = Architecture.of(options)
+        architecture = Architecture.of(options, saved.config if saved else None)
         data = DataOptions.of(options, token_type_ids=architecture.arch != "modern")
         text = world.run_on_main_first(lambda: prepare(run.path, data, monitor))
         check = verify_in_background(text.store, world)
@@ -145,6 +145,7 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
                 if not trainer.stopped:
                     (share,) = world.broadcast(trainer.evaluations.final_share)
                     result = trainer.evaluate(setup.final_batches(share))
+                    trainer.evaluate_replay()
         except BaseException:
             trainer.close_after_failure()
             raise

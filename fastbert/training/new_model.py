@@ -13,14 +13,20 @@ from fastbert.weights.vocabulary_transfer import VocabularyTransfer
 
 @dataclass(frozen=True)
 class Architecture:
-    """The architecture of a run, and the configuration of the weights it starts from, if any."""
+    """The architecture of a run, and the configuration of the weights it starts from, if any.
+
+    A resumed run takes them from its checkpoint, and the directory of ``--init`` may be gone.
+    """
 
     arch: Arch
     init: BertConfig | None = None
+    resumed: bool = False
 
     @classmethod
-    def of(cls, options: TrainOptions) -> "Architecture":
-        """That of ``--init``, of ``--arch``, or the default of the objective."""
+    def of(cls, options: TrainOptions, checkpoint: BertConfig | None = None) -> "Architecture":
+        """That of ``--init`` or of a checkpoint begun with it, of ``--arch``, or the default of the objective."""
+        if options.init and checkpoint is not None:
+            return cls(checkpoint.arch, checkpoint, resumed=True)
         if not options.init:
             return cls(options.arch or ("classic" if options.next_sentence else "modern"))
         config = read_config(Path(options.init))
@@ -69,7 +75,7 @@ def transfer_of(options: TrainOptions, architecture: Architecture, tokenizer: To
         InputError: the weights of ``--init`` do not belong to its own vocabulary, or come without one and have another
             number of rows.
     """
-    if options.init is None or architecture.init is None:
+    if options.init is None or architecture.init is None or architecture.resumed:
         return None
     root, rows = Path(options.init), architecture.init.vocab_size
     if not any((root / name).is_file() for name in ("vocab.txt", "tokenizer.json")):

@@ -36,6 +36,9 @@ class TrainOptions:
     """Run directory (default: the next free of runs/001, runs/002 …)."""
     text_field: Annotated[str | None, unset("NAME")] = None
     """Text field of .jsonl, .csv, .tsv and .parquet (default: "text")."""
+    replay: Annotated[str | None, unset("DATA:SHARE")] = None
+    """With --init: mix in the old text, so that it is not forgotten: that SHARE of each batch's tokens, such as
+    old.txt:0.2. A part of it is held out, and the loss there printed."""
     max_length: int = 128
     """Maximum sequence length in tokens, special tokens included."""
     tokenizer: Annotated[str | None, unset("DIR")] = None
@@ -98,16 +101,16 @@ class TrainOptions:
     """Muon for the matrices of encoder layers and AdamW for the rest, or AdamW for everything."""
     learning_rate: Annotated[float | None, unset("X")] = None
     """Peak learning rate of AdamW (default: 0.002 at 2,000 steps, scaled by the cube root of 2,000 / steps; fixed with
-    --init, --optimizer adamw and texts small enough to memorize)."""
+    --optimizer adamw and for texts small enough to memorize; 5e-5 with --init)."""
     muon_learning_rate: Annotated[float | None, unset("X")] = None
-    """Peak learning rate of Muon (default: 0.02, scaled likewise)."""
+    """Peak learning rate of Muon (default: 0.02, scaled likewise; 0.0005 with --init)."""
     weight_decay: Annotated[float | None, unset("X")] = None
     """Decoupled weight decay of matrices and embeddings (default: set so that 1/(learning rate × decay) of Muon is a
     tenth of the run; 0.01 with --init, --optimizer adamw and texts small enough to memorize)."""
-    warmup: float = 0.02
-    """Share of the run, at its start, in which the learning rates rise."""
-    decay: float = 0.6
-    """Share of the run, at its end, in which they fall to zero."""
+    warmup: Annotated[float | None, unset("SHARE")] = None
+    """Share of the run, at its start, in which the learning rates rise (default: 0.02; 0.1 with --init)."""
+    decay: Annotated[float | None, unset("SHARE")] = None
+    """Share of the run, at its end, in which they fall to zero (default: 0.6; 0.9 with --init)."""
     clip_norm: float = 1.0
     """Maximum gradient norm (0: no limit)."""
 
@@ -214,8 +217,14 @@ def check(options: TrainOptions) -> None:
         if (getattr(options, option) or 0) < 0:
             refuse(option, "0 or more")
     for option in ("dropout", "warmup", "decay", "heldout_fraction"):
-        if not 0.0 <= getattr(options, option) <= 1.0:
+        if not 0.0 <= (getattr(options, option) or 0.0) <= 1.0:
             refuse(option, "a share between 0 and 1")
+    if options.replay is not None:
+        _, share = parse_replay(options.replay)
+        if not options.init:
+            raise InputError(f"--replay {options.replay}: mixes in the text of --init. Try: without it, or --init DIR")
+        if options.batch_tokens is not None:
+            replay_tokens(options.batch_tokens, share, options.max_length)
     if not 0 <= options.seed < 2**63:
         refuse("seed", "0 or more, below 2^63")
     if options.max_length < 8:
@@ -233,6 +242,38 @@ def check(options: TrainOptions) -> None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
 
 
+def parse_replay(text: str) -> tuple[str, float]:
+    """Read "DATA:SHARE", such as "old.txt:0.2".
+
+    Raises:
+        InputError: anything else, or a share that is not between 0 and 1.
+    """
+    data, colon, share = text.rpartition(":")
+    try:
+        value = float(share) if colon and data else 0.0
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1.0:
+        raise InputError(f"--replay {text}: expected DATA:SHARE with a share between 0 and 1. Try: {data or text}:0.2")
+    return data, value
+
+
+def replay_tokens(batch_tokens: int, share: float, max_length: int) -> int:
+    """Tokens of a batch that come from ``--replay``.
+
+    Raises:
+        InputError: one of the two parts is too small for a whole sequence.
+    """
+    tokens = round(share * batch_tokens)
+    if min(tokens, batch_tokens - tokens) < max_length:
+        least = max_length / batch_tokens
+        raise InputError(
+            f"--replay: a share of {share:g} of {batch_tokens} tokens leaves no room for a sequence of --max-length "
+            f"({max_length}) in one part. Try: a share from {least:.2g} to {1 - least:.2g}, or a larger --batch-tokens"
+        )
+    return tokens
+
+
 def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions) -> TrainOptions:
     """The options a run began with, updated by the given ones that may change.
 
@@ -241,6 +282,9 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
     """
     known = {f.name for f in fields(TrainOptions)}
     stored = TrainOptions(**{k: v for k, v in stored_values.items() if k in known})
+    if stored.init and "replay" not in stored_values:  # begun before --init had rates of its own
+        earlier: dict[str, Any] = {"learning_rate": 2e-3, "muon_learning_rate": 0.02, "weight_decay": 0.01}
+        stored = replace(stored, **{name: v for name, v in earlier.items() if getattr(stored, name) is None})
     default = TrainOptions()
     changes = {name: getattr(given, name) for name in known if getattr(given, name) != getattr(default, name)}
     for name, value in changes.items():

@@ -11,7 +11,7 @@ from fastbert.system.background import Background
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 from fastbert.text.vocabulary_extension import WordList, count_words, extended, most_useful_pieces
-from fastbert.training.options import TrainOptions
+from fastbert.training.options import TrainOptions, parse_replay
 
 SMALL_CORPUS_BYTES = 100_000  # below: a word seen once may become a piece
 VERIFY_AT_ONCE_BYTES = 256 << 20  # takes a fraction of a second
@@ -23,6 +23,7 @@ class DataOptions:
 
     data: list[str]
     eval_data: list[str]
+    replay: str | None  # text
     text_field: str | None
     vocabulary: str | Path | None  # directory; None: train one
     vocab_size: int
@@ -52,21 +53,25 @@ class DataOptions:
         )
         vocabulary = options.tokenizer or options.init or token_store(options.data)
         given = {name: getattr(options, name) for name in names}
-        return cls(vocabulary=vocabulary, token_type_ids=token_type_ids, **given)
+        replay = parse_replay(options.replay)[0] if options.replay else None
+        return cls(vocabulary=vocabulary, replay=replay, token_type_ids=token_type_ids, **given)
 
 
 @dataclass(frozen=True)
 class TrainingText:
-    """A vocabulary, the text in its tokens, and the text of ``--eval-data``."""
+    """A vocabulary, the text in its tokens, and the texts of ``--eval-data`` and ``--replay``."""
 
     tokenizer: Tokenizer
     store: TokenStore
     heldout_store: TokenStore | None = None
+    replay_store: TokenStore | None = None
 
     @property
     def identity(self) -> str:
         """Changes with the vocabulary and the text."""
-        return " ".join([self.tokenizer.fingerprint(), *(file.crc32 for file in self.store.manifest.files)][:100])
+        stores = [self.store] if self.replay_store is None else [self.store, self.replay_store]
+        files = [file.crc32 for store in stores for file in store.manifest.files[:99]]
+        return " ".join([self.tokenizer.fingerprint(), *files])
 
 
 def prepare(run: Path, options: DataOptions, monitor: Monitor) -> TrainingText:
@@ -74,7 +79,12 @@ def prepare(run: Path, options: DataOptions, monitor: Monitor) -> TrainingText:
     corpus = None if token_store(options.data) else Corpus(options.data, text_field=options.text_field)
     tokenizer = get_tokenizer(run, options, corpus, monitor)
     store = get_store(run, options, corpus, tokenizer, monitor)
-    return TrainingText(tokenizer, store, get_heldout_store(run, options, tokenizer, monitor))
+    return TrainingText(
+        tokenizer,
+        store,
+        get_heldout_store(run, options, tokenizer, monitor),
+        get_replay_store(run, options, tokenizer, monitor),
+    )
 
 
 def token_store(data: list[str]) -> Path | None:
@@ -186,6 +196,27 @@ def get_heldout_store(run: Path, options: DataOptions, tokenizer: Tokenizer, mon
         corpus = Corpus(options.eval_data, text_field=options.text_field)
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
     monitor.log(f"held-out text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
+    return store
+
+
+def get_replay_store(run: Path, options: DataOptions, tokenizer: Tokenizer, monitor: Monitor) -> TokenStore | None:
+    """The text of ``--replay``: a token store, or text in ``replay_tokens/`` of the run; None without the option."""
+    if options.replay is None:
+        return None
+    given = token_store([options.replay])
+    directory = given or run / "replay_tokens"
+    if (directory / "manifest.json").is_file():
+        store = TokenStore.open(directory, verify=True)
+        if store.fingerprint != tokenizer.fingerprint():
+            raise InputError(
+                f"--replay {options.replay}: has another vocabulary than {run}/vocab.txt. Try: the text itself"
+            )
+    else:
+        corpus = Corpus([options.replay], text_field=options.text_field)
+        store = write_store(directory, corpus, tokenizer, threads=options.threads)
+        if unknown := report_unknown(store, corpus, tokenizer):
+            monitor.log(f"warning: {unknown}")
+    monitor.log(f"replayed text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
     return store
 
 

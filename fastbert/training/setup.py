@@ -58,12 +58,14 @@ def set_up(
     parallelism = parallelize(model, plan.mode, world, plan.device, plan.unused_parameters, plan.optimizer_settings)
     if world.rank:
         torch.manual_seed(plan.seed + (world.rank << 40))  # each rank has its own dropout
-    loader = training_loader(plan, text.store, evaluation.train, text.tokenizer)
+    loader = training_loader(plan, evaluation, text)
 
-    def batches(max_tokens: int) -> Iterable[PackedBatch]:
-        return evaluation_batches(plan, evaluation, text.tokenizer, max_tokens)
+    def batches(max_tokens: int, of: EvaluationText = evaluation) -> Iterable[PackedBatch]:
+        return evaluation_batches(plan, of, text.tokenizer, max_tokens)
 
     trainer = Trainer(plan, run, model, parallelism, loader, lambda: batches(plan.eval_tokens), monitor, world)
+    if (replay := evaluation.replay) is not None:
+        trainer.replay_batches = lambda: batches(plan.eval_tokens, replay)
     parameters = sum(p.numel() for p in model.parameters())
     monitor.log(
         f"model: {plan.arch} {plan.preset}, {parameters / 1e6:.1f} million parameters; {length_of(plan)} on "

@@ -1,12 +1,13 @@
 """``train --init``: another vocabulary, added words, a vocabulary grown by the text."""
 
 import json
+import shutil
 
 import pytest
 
 from fastbert.model import BertForPreTraining
 from fastbert.text import Tokenizer
-from support import SMALL, train, write_corpus
+from support import SMALL, records, train, write_corpus
 
 STEPS = (*SMALL, "--steps", 2, "--evaluations", 0)
 
@@ -29,15 +30,17 @@ def refused(cwd, *arguments, expected):
 
 def test_words_are_added(tmp_path, old):
     run, corpus = old
+    shutil.copytree(run, tmp_path / "weights")
     (tmp_path / "words.txt").write_text("gatinho\nmenininha\ngato\n", encoding="utf-8")
-    arguments = ("--data", corpus, "--init", run, "--add-words", "words.txt", "--output", "new", *STEPS)
+    arguments = ("--data", corpus, "--init", "weights", "--add-words", "words.txt", "--output", "new", *STEPS)
     done = train(*arguments, "--steps", 4, "--stop-after", 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     before, after = Tokenizer.load(run), Tokenizer.load(tmp_path / "new")
     added = [word for word in ("gatinho", "menininha", "gato") if before.token_to_id(word) is None]
     assert after.vocab == [*before.vocab, *added] and "gatinho" in added
     assert f"{len(before)} rows kept, {len(added)} new, 0 dropped" in done.stdout
-    (tmp_path / "words.txt").unlink()  # not needed again
+    (tmp_path / "words.txt").unlink()  # neither is needed again
+    shutil.rmtree(tmp_path / "weights")
     assert train("--resume", "--output", "new", cwd=tmp_path).returncode == 0
     assert BertForPreTraining.from_pretrained(tmp_path / "new").config.vocab_size == len(after)
 
@@ -98,3 +101,41 @@ def test_what_cannot_be_transferred_is_refused(tmp_path, old):
         (weights / name).write_bytes((run / name).read_bytes())
     Tokenizer([*Tokenizer.load(run).vocab, "gatinho"]).save(tmp_path / "other")
     refused(tmp_path, *data, "--init", weights, "--tokenizer", "other", expected="no vocabulary of its own")
+
+
+def test_the_loss_before_the_first_step_is_that_of_the_weights(tmp_path, old):
+    run, corpus = old
+    done = train("--data", corpus, "--init", run, "--output", "new", *STEPS, "--learning-rate", 0.01, cwd=tmp_path)
+    first, last = records(tmp_path / "new", "heldout")
+    assert (first["step"], last["step"]) == (0, 2) and f"before the first step: loss {first['loss']:.3f}" in done.stdout
+    assert first["loss"] == pytest.approx(records(run, "heldout")[-1]["loss"], abs=1e-5) and first != last
+
+
+def test_replay_resumes_bit_for_bit(tmp_path, old):
+    run, corpus = old
+    (tmp_path / "new.txt").write_text("\n\n".join(["a menina dorme na cama azul", "o rei come"] * 40))
+    arguments = ("--data", "new.txt", "--init", run, "--replay", f"{corpus}:0.25", *STEPS, "--steps", 6)
+    done = train(*arguments, "--output", "whole", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    begun, ended = records(tmp_path / "whole", "replay")  # its own documents are held out
+    assert (begun["step"], ended["step"]) == (0, 6) and begun["loss"] != ended["loss"]
+    assert f"{ended['loss']:.3f}" in done.stdout
+    assert train(*arguments, "--output", "parts", "--stop-after", 3, cwd=tmp_path).returncode == 0
+    assert train("--resume", "--output", "parts", cwd=tmp_path).returncode == 0
+    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+    alone = ("--data", "new.txt", "--init", run, *STEPS, "--steps", 6, "--output", "alone")
+    assert train(*alone, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "alone" / "model.safetensors").read_bytes() != whole
+
+
+def test_a_replay_that_cannot_be_is_refused(tmp_path, old):
+    run, corpus = old
+    data = ("--data", corpus, "--init", run)
+    for value in ("old.txt", ":0.5", f"{corpus}:1.5", f"{corpus}:x", f"{corpus}:0"):
+        refused(tmp_path, *data, "--replay", value, expected=f"--replay {value}")
+    refused(tmp_path, *data, "--replay", f"{corpus}:0.01", expected="--max-length (32)")
+    refused(tmp_path, *data, "--replay", "none.txt:0.5", expected="none.txt")
+    refused(tmp_path, "--data", corpus, "--replay", f"{corpus}:0.5", expected="--init")
+    Tokenizer([*Tokenizer.load(run).vocab, "gatinho"]).save(tmp_path / "other")
+    refused(tmp_path, *data, "--tokenizer", "other", "--replay", f"{run / 'tokens'}:0.5", expected="another vocabulary")
