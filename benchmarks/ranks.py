@@ -1,4 +1,4 @@
-"""Tokens a second of two ranks with one thread each, beside one rank, and beside what two cores can give at all.
+"""Tokens a second of two DDP ranks of one thread, of one process with two threads, and of one with one thread.
 
     python benchmarks/ranks.py                      # mini, modern, the default batch and twice that
     python benchmarks/ranks.py --arch classic --optimizer adamw --rounds 5
@@ -6,9 +6,8 @@
 Every contestant is ``fastbert.train`` itself with its loop replaced by windows of steps that this program asks for, so
 that all take turns and meet the same machine. First all must have the same loss. The ceiling is two separate runs at
 once against one: what the cores, their memory and their caches allow to two processes that never speak. Ratios are of
-medians, [low, high] over rounds. ``gradients`` holds ``exchange`` and a ``sum``; ``exchange`` and ``updated`` hold a
-``barrier`` each: waiting for the other rank. ``reduce`` is a sum over the ranks of one float32 buffer as large as all
-gradients, alone.
+medians, [low, high] over rounds. ``reduce`` is a sum over the ranks of one float32 buffer as large as all gradients,
+alone.
 """
 
 import argparse
@@ -60,10 +59,7 @@ def answer_windows(trainer) -> None:
     trainer.budget.start()
     trainer.loader.next_batch = timed(parts, "batch", trainer.loader.next_batch)
     trainer.forward_backward = timed(parts, "gradients", trainer.forward_backward)
-    world.barrier, world.sum = timed(parts, "barrier", world.barrier), timed(parts, "sum", world.sum)
-    parallelism = trainer.parallelism
-    parallelism.after_backward = timed(parts, "exchange", parallelism.after_backward)
-    parallelism.after_update = timed(parts, "updated", parallelism.after_update)
+    world.sum = timed(parts, "sum", world.sum)
     trainer.optimizers.clip = timed(parts, "clip", trainer.optimizers.clip)
     for name, optimizer in trainer.optimizers.parts.items():
         optimizer.step = timed(parts, name, optimizer.step)
@@ -96,9 +92,9 @@ def answer_windows(trainer) -> None:
 
 # ---- the program that asks ----
 class Contestant:
-    """``ranks`` processes of one run."""
+    """``ranks`` processes of one run, each with ``threads``."""
 
-    def __init__(self, name: str, ranks: int, folder: Path, arguments: list[str]):
+    def __init__(self, name: str, ranks: int, threads: int, folder: Path, arguments: list[str]):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -106,8 +102,10 @@ class Contestant:
         log = (folder / f"{name}.log").open("w+")
         self.ranks = []
         for rank in range(ranks):
-            place = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks}
-            own = {"OMP_NUM_THREADS": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | (place if ranks > 1 else {})
+            own = {"OMP_NUM_THREADS": threads}
+            if ranks > 1:
+                own |= {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks,
+                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
             self.ranks.append(Worker(name, command, own, stderr=log, stdout=log if rank else subprocess.PIPE))
         self.send, self.read, self.ask = self.ranks[0].send, self.ranks[0].read, self.ranks[0].ask
 
@@ -125,7 +123,6 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--factors", type=int, nargs="+", default=[1, 2], help="multiples of the batch to try")
-    parser.add_argument("--parallel", nargs="+", default=["memory", "ddp"], help="ways to work together to try")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -133,11 +130,11 @@ def main() -> None:
         contestants: dict[str, Contestant] = {}
         losses: dict[int, float] = {}  # of one rank, by the tokens of a batch
 
-        def start(name: str, ranks: int, tokens: int, *arguments: str) -> None:
-            contestants[name] = Contestant(name, ranks, folder, [
+        def start(name: str, ranks: int, threads: int, tokens: int) -> None:
+            contestants[name] = Contestant(name, ranks, threads, folder, [
                 "--preset", asked.preset, "--arch", asked.arch, "--optimizer", asked.optimizer, "--steps", "1000000",
-                "--precision", asked.precision, "--batch-tokens", str(tokens), "--threads", "1", "--evaluations", "0",
-                "--checkpoint-every", "0", *arguments,
+                "--precision", asked.precision, "--batch-tokens", str(tokens), "--threads", str(threads),
+                "--evaluations", "0", "--checkpoint-every", "0",
             ])  # fmt: skip
             own = contestants[name].ask(-WARM_STEPS)["loss"]
             loss = losses.setdefault(tokens, own)
@@ -147,11 +144,11 @@ def main() -> None:
 
         base = asked.batch_tokens
         try:
-            start("beside", 1, base)
+            start("beside", 1, 1, base)
             for factor in asked.factors:
-                start(f"1 rank {factor * base}", 1, factor * base)
-                for parallel in asked.parallel:
-                    start(f"2 ranks {parallel} {factor * base}", 2, factor * base, "--parallel", parallel)
+                start(f"1 rank {factor * base}", 1, 1, factor * base)
+                start(f"2 threads {factor * base}", 1, 2, factor * base)
+                start(f"2 ranks {factor * base}", 2, 1, factor * base)
             compare(contestants, f"1 rank {base}", asked.rounds)
         finally:
             for contestant in contestants.values():
@@ -181,7 +178,7 @@ def compare(contestants: dict[str, Contestant], first: str, rounds: int) -> None
 
     print(f"ceiling: two runs at once / one: {ratio('two runs at once', first)}")
     for name in rates:
-        if name.startswith("2 ranks"):
+        if name.startswith("2"):
             alone = f"1 rank {name.split()[-1]}"
             print(f"{name} / {alone}: {ratio(name, alone)}; / {first}: {ratio(name, first)}")
 

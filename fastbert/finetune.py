@@ -206,8 +206,9 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
 
 
 def recipe_of(options: FinetuneOptions, data: "TaskData", hidden_size: int) -> "Recipe":
+    from fastbert.runs.directory import pretraining_optimizer
     from fastbert.tasks.scores import check_measure
-    from fastbert.tasks.training import Recipe, default_learning_rate, pretraining_optimizer
+    from fastbert.tasks.training import Recipe, default_learning_rate
 
     optimizer = options.optimizer if options.optimizer != "auto" else pretraining_optimizer(options.model)
     return Recipe(

@@ -54,6 +54,9 @@ def attention(
     scale: float | None = None,
     dropout_p: float = 0.0,
     seed: int | None = None,
+    is_causal: bool = False,
+    cu_seqlens_k: Tensor | None = None,
+    max_seqlen_k: int | None = None,
 ) -> Tensor:
     """Multi-head attention, packed (T, N, H) with ``cu_seqlens`` or padded (B, L, N, H); see :func:`ops.attention`."""
     if seed is not None and dropout_p:
@@ -62,40 +65,59 @@ def attention(
             return attention(
                 q, k, v, cu_seqlens, max_seqlen,
                 attention_mask=attention_mask, window=window, bias=bias, scale=scale, dropout_p=dropout_p,
+                is_causal=is_causal, cu_seqlens_k=cu_seqlens_k, max_seqlen_k=max_seqlen_k,
             )  # fmt: skip
-    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    options = window, bias, 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale, dropout_p, is_causal
     if cu_seqlens is None:
-        return _padded_attention(q, k, v, attention_mask, window, bias, scale, dropout_p)
+        return _padded_attention(q, k, v, attention_mask, *options)
 
     assert max_seqlen is not None
-    total, num_heads, head_dim = q.shape
+    if cu_seqlens_k is None:
+        cu_seqlens_k, max_seqlen_k = cu_seqlens, max_seqlen
+    assert max_seqlen_k is not None
     num_sequences = cu_seqlens.shape[0] - 1
-    shape = (num_sequences, max_seqlen, num_heads, head_dim)
-    if total == num_sequences * max_seqlen:  # all of one length: packed is padded
-        q, k, v = (x.reshape(shape) for x in (q, k, v))
-        return _padded_attention(q, k, v, None, window, bias, scale, dropout_p).reshape(total, num_heads, head_dim)
-    lengths = cu_seqlens.diff()
-    real = torch.arange(max_seqlen, device=q.device) < lengths[:, None]  # (B, L)
-    rows = real.flatten().nonzero().squeeze(1)  # (T,)
-    q, k, v = (
-        x.new_zeros((num_sequences * max_seqlen, num_heads, head_dim)).index_copy(0, rows, x).view(shape)
-        for x in (q, k, v)
-    )
-    out = _padded_attention(q, k, v, real, window, bias, scale, dropout_p)
-    return out.reshape(-1, num_heads, head_dim).index_select(0, rows)
+    if q.shape[0] == num_sequences * max_seqlen and k.shape[0] == num_sequences * max_seqlen_k:
+        # all of one length: packed is padded
+        lengths = max_seqlen, max_seqlen_k, max_seqlen_k
+        padded_q, padded_k, padded_v = (
+            x.unflatten(0, (num_sequences, length)) for x, length in zip((q, k, v), lengths, strict=True)
+        )
+        return _padded_attention(padded_q, padded_k, padded_v, None, *options).reshape(q.shape)
+    rows = _padded_rows(cu_seqlens, max_seqlen, q.shape[0])
+    rows_k = rows if cu_seqlens_k is cu_seqlens else _padded_rows(cu_seqlens_k, max_seqlen_k, k.shape[0])
+    q = _padded(q, rows, num_sequences, max_seqlen)
+    k, v = (_padded(x, rows_k, num_sequences, max_seqlen_k) for x in (k, v))
+    real = torch.arange(max_seqlen_k, device=q.device) < cu_seqlens_k.diff()[:, None]  # (B, L)
+    return _padded_attention(q, k, v, real, *options).flatten(0, 1).index_select(0, rows)
 
 
-def _padded_attention(q, k, v, attention_mask, window, bias, scale, dropout_p) -> Tensor:
-    length = q.shape[1]
+def _padded_rows(cu_seqlens: Tensor, max_seqlen: int, total: int) -> Tensor:
+    """Row b · L + i of each packed token (T,), in shapes that do not depend on numbers."""
+    token = torch.arange(total, device=cu_seqlens.device)
+    sequence = torch.searchsorted(cu_seqlens[1:].long(), token, right=True).clamp(max=max(cu_seqlens.shape[0] - 2, 0))
+    rows = token - cu_seqlens.long()[sequence] + sequence * max_seqlen
+    return rows.clamp(max=max((cu_seqlens.shape[0] - 1) * max_seqlen - 1, 0))
+
+
+def _padded(x: Tensor, rows: Tensor, num_sequences: int, length: int) -> Tensor:
+    flat = x.new_zeros((num_sequences * length, *x.shape[1:])).index_copy(0, rows, x)
+    return flat.unflatten(0, (num_sequences, length))
+
+
+def _padded_attention(q, k, v, attention_mask, window, bias, scale, dropout_p, is_causal) -> Tensor:
+    length, keys = q.shape[1], k.shape[1]
     allowed = None
     if attention_mask is not None:
         allowed = (attention_mask != 0)[:, None, None, :]  # (B, 1, 1, L): padding is not attended to
-    if window is not None:
-        position = torch.arange(length, device=q.device)
-        near = (position[:, None] - position[None, :]).abs() <= window  # (L, L)
+    if window is not None or is_causal:
+        ahead = torch.arange(keys, device=q.device) - torch.arange(length, device=q.device)[:, None]  # (L, L)
+        near = ahead <= (0 if is_causal else window)
+        near = near if window is None else near & (ahead >= -window)
         allowed = near if allowed is None else allowed & near
-    if bias is not None and bias.shape[-1] != length:
-        bias = bias[..., :length, :length]
+    if bias is not None:
+        bias = bias[..., :length, :keys]
+    if (groups := q.shape[2] // max(k.shape[2], 1)) > 1:  # query heads that share a key and value head
+        k, v = (x.repeat_interleave(groups, 2) for x in (k, v))
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, N, L, H)
     return scaled_dot_product_attention(q, k, v, allowed, bias, scale, dropout_p).transpose(1, 2)
 

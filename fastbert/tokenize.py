@@ -3,16 +3,15 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastbert.data import Corpus, TokenStore, merge_stores, write_store
-from fastbert.data.store.unknown import report_unknown
+from fastbert.data.store.unknown import check_unknown
 from fastbert.system.cli import run, unset
 from fastbert.system.errors import InputError
+from fastbert.system.progress import shown_progress
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,16 @@ class TokenizeOptions:
     text_field: Annotated[str | None, unset("NAME")] = None
     """Field with the text in .json, .jsonl, .csv, .tsv and .parquet; default "text". "a.b" is field b of the object in
     field a; "a,b" joins two fields."""
+    documents: str = "blank"
+    """What ends a document of plain text: a blank line, every line (line), only the file (file), or a separator, such
+    as "<|endoftext|>". Records are always documents."""
+    normalize: Literal["nfc", "none"] = "nfc"
+    """nfc composes letters and their accents to one character, as most texts have them; none keeps the text as it
+    is."""
+    max_word_chars: Annotated[int | None, unset("N")] = None
+    """Longer words become one [UNK]; default: that of the tokenizer, as a rule 100."""
+    allow_unknown: bool = False
+    """Store the text although half of its tokens or more are [UNK]."""
     shard: str = "1/1"
     """Create the i-th of n parts, 1/n to n/n: every n-th file if there are enough, otherwise every n-th document."""
     threads: Annotated[int | None, unset("N")] = None
@@ -73,19 +82,24 @@ def tokenize(options: TokenizeOptions) -> TokenStore:
     """Create the store, or the part of it given by --shard."""
     if options.tokenizer is None:
         raise InputError("--tokenizer: missing. Try: a directory with a vocab.txt, for example a run")
-    if options.threads is not None and options.threads < 1:
-        raise InputError(f"--threads {options.threads}: expected at least 1")
+    for name in ("threads", "max_word_chars"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected at least 1")
     index, count = parse_shard(options.shard)
     from fastbert.text import Tokenizer
 
     if options.lowercase and options.no_lowercase:
         raise InputError("--lowercase and --no-lowercase exclude each other. Try: one of them")
     case = False if options.no_lowercase else True if options.lowercase else None
-    tokenizer = Tokenizer.load(options.tokenizer, lowercase=case)
+    tokenizer = Tokenizer.load(options.tokenizer, "auto", options.max_word_chars, case)
     output = options.output if count == 1 else options.output / f"part-{index + 1}-of-{count}"
-    with Corpus(options.data, options.text_field) as corpus, shown_progress() as progress:
-        store = write_store(output, corpus, tokenizer, threads=options.threads, progress=progress, shard=(index, count))
-        if unknown := report_unknown(store, corpus, tokenizer):
+    corpus = Corpus(options.data, options.text_field, options.documents, options.normalize)
+    with corpus, shown_progress() as show:
+        store = write_store(
+            output, corpus, tokenizer, threads=options.threads, shard=(index, count),
+            progress=lambda tokens, documents: show(f"{tokens:,} tokens, {documents:,} documents"),
+        )  # fmt: skip
+        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
             print(f"warning: {unknown}", file=sys.stderr)
     tokenizer.save(output)  # makes the store self-contained
     return store
@@ -97,21 +111,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise InputError(f"--shard {text}: expected i/n with i from 1 to n. Try: 1/4, 2/4, 3/4 and 4/4")
     return int(found[1]) - 1, int(found[2])
-
-
-@contextmanager
-def shown_progress() -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress line while the store grows; nothing if standard error is not a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda tokens, documents: bar.update(task, description=f"{tokens:,} tokens, {documents:,} documents")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastbert.system.cli import run as run_command
 from fastbert.system.errors import AllRanksFail, InputError
-from fastbert.training.options import TrainOptions, check, stored_options
+from fastbert.training.options import TrainOptions, check, in_folder, stored_options
 
 if TYPE_CHECKING:
     from fastbert.distributed.world import World
@@ -67,6 +67,7 @@ def claim(options: TrainOptions, restarted: bool = False) -> "tuple[RunDirectory
         restarted: torchrun has restarted this job after a failure: resume its run.
     """
     from fastbert.runs.directory import RunDirectory
+    from fastbert.training.new_model import default_optimizer
 
     job = os.environ.get("TORCHELASTIC_RUN_ID")
     # a host that joins or returns is no restart to torchrun: the job's name in run.json shows that the run is ours
@@ -74,6 +75,7 @@ def claim(options: TrainOptions, restarted: bool = False) -> "tuple[RunDirectory
     if (restarted or named) and not options.resume and (path := RunDirectory.of_job(options.output, job, restarted)):
         options = replace(options, resume=True, output=str(path))
     if not options.resume:
+        options = replace(options, optimizer=options.optimizer or default_optimizer(options))
         return RunDirectory.claim(options.output, options, job=job), options
     run = RunDirectory.reopen(options.output)
     try:
@@ -83,7 +85,7 @@ def claim(options: TrainOptions, restarted: bool = False) -> "tuple[RunDirectory
         raise
     run.description["resumed"] = run.description.get("resumed", 0) + 1
     run.description["options"] = asdict(replace(options, resume=False, stop_after=None))
-    return run, options
+    return run, in_folder(options, run.description.get("folder"))
 
 
 def newest_checkpoint(run: "RunDirectory", world: "World") -> "Checkpoint | None":
@@ -153,7 +155,7 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
         if trainer.stopped:
             monitor.log(
                 f"stopped after step {trainer.step:,}; everything is saved. Resume with:\n"
-                f"  python -m fastbert.train --resume --output {run.path}"
+                f"  python -m fastbert.train --resume --output {shlex.quote(str(run.path.absolute()))}"
             )
             return 128 + trainer.stop_signal if trainer.stop_signal else 0
         trainer.gather_model()

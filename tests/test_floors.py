@@ -42,7 +42,7 @@ FLOORS = {
 COMMANDS = {
     f"fastbert.{name}"
     for name in (
-        *("train", "predict", "finetune", "evaluate", "generate", "report", "info", "tokenize", "contrastive"),
+        *("train", "predict", "finetune", "evaluate", "generate", "embed", "report", "info", "tokenize", "contrastive"),
         *("export", "tune", "roofline", "smoke_tests"),
     )
 }

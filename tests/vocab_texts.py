@@ -27,7 +27,7 @@ TEXTS = st.lists(PIECES.map("".join), max_size=5)
 
 
 def bundled(language: str, num_chars: int) -> str:
-    data = (resources.files("fastbert.data.bundled") / f"{language}.txt.xz").read_bytes()
+    data = (resources.files("fastbert.data") / "bundled" / f"{language}.txt.xz").read_bytes()
     return lzma.decompress(data).decode()[:num_chars]
 
 

@@ -29,8 +29,8 @@ def divided_words(bench: Bench, number: int) -> list[str]:
     """The most frequent words of the training part that have several pieces."""
     found: Counter[str] = Counter()
     store, tokenizer = bench.stores["new"], bench.tokenizer
-    for first, last in bench.spans["new"].train.tolist():
-        bounds = store.sentence_offsets[first : last + 1].tolist()
+    for first, last in bench.spans["new"].train:
+        bounds = store.sentence_offsets[int(first) : int(last) + 1].tolist()
         for start, stop in itertools.pairwise(bounds):
             for word in tokenizer.decode(store.gather([start], [stop - start]).tolist(), clean_up=False).split():
                 found[word] += 1
@@ -65,19 +65,16 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=40)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument(
-        "--setting", type=json.loads, default=None, help="as in continued.jsonl; default: the command's"
-    )
+    parser.add_argument("--setting", type=json.loads, default={"optimizer": "muon"}, help="as in continued.jsonl")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     pieces = Bench("mini", options.model, options.work)
     words = divided_words(pieces, options.words)
     print(f"{len(words)} words: {' '.join(words)}", flush=True)
-    held = pieces.spans["new"].heldout.tolist()
     store = pieces.stores["new"]
     lines = []
-    for first, last in held:
-        bounds = store.sentence_offsets[first : last + 1].tolist()
+    for first, last in pieces.spans["new"].heldout:
+        bounds = store.sentence_offsets[int(first) : int(last) + 1].tolist()
         lines += [
             pieces.tokenizer.decode(store.gather([a], [b - a]).tolist(), clean_up=False)
             for a, b in itertools.pairwise(bounds)

@@ -1,12 +1,13 @@
 """Rates for `--init`: what is learned of a new text, and what is forgotten of the old one.
 
-    python benchmarks/recipe/continued.py mini RUN              # RUN: trained on bundled:en
+    python benchmarks/recipe/continued.py mini RUN --new wealth.txt      # RUN: trained on bundled:en
     python benchmarks/recipe/continued.py rxnfp MODEL_DIR       # bert_pretrained of the package rxnfp 0.1.0
     python benchmarks/recipe/continued.py report
 
 Two models, each with a text of the kind it was trained on, never trained on here, and a new one:
 
-- mini: held-out documents of bundled:en; the Markdown pages of this repository.
+- mini: held-out documents of bundled:en; Adam Smith's Wealth of Nations (Standard Ebooks), or without --new the
+  Markdown pages of this repository.
 - rxnfp (a BERT of 12 layers for chemical reactions, Schwaller et al. 2021): amide couplings and esterifications made up
   from common building blocks; peptides written backwards. Its tokens are written as words, "t17", so that an ordinary
   vocabulary reads them with the ids of its own tokenizer.
@@ -27,11 +28,13 @@ from pathlib import Path
 import torch
 
 from fastbert.data import BatchLoader, Corpus, TokenStore, split_documents, write_store
+from fastbert.data.batches.mixed_loader import MixedLoader
 from fastbert.model import BertForPreTraining
 from fastbert.optim.optimizers import Optimizers
 from fastbert.optim.schedules import CONTINUED_HYPERPARAMETERS, CONTINUED_SCHEDULE, Schedule
 from fastbert.text import Tokenizer
 from fastbert.training.loaders import EVALUATION_RATE, EVALUATION_SEED
+from fastbert.training.options import replay_tokens
 from fastbert.training.validation import evaluate
 
 HERE = Path(__file__).parent
@@ -92,8 +95,10 @@ def chemistry(model: Path, work: Path) -> dict[str, Path]:
     return {"model": home, "old": work / "old.txt", "new": work / "new.txt"}
 
 
-def english(model: Path, work: Path) -> dict[str, Path]:
-    """The run, the held-out documents of its text, and this repository's pages."""
+def english(model: Path, work: Path, new: Path | None) -> dict[str, Path]:
+    """The run, the held-out documents of its text, and a book or this repository's pages."""
+    if new is not None:
+        return {"model": model, "old": model / "tokens", "new": new}
     pages = [
         page for page in sorted(HERE.parents[1].glob("**/*.md")) if not page.name.endswith((".pt-BR.md", "LEIAME.md"))
     ]
@@ -108,25 +113,31 @@ def english(model: Path, work: Path) -> dict[str, Path]:
 class Bench:
     """A model and its two texts in tokens."""
 
-    def __init__(self, name: str, model: Path, work: Path):
-        self.name = name
-        paths = (chemistry if name == "rxnfp" else english)(model, work)
+    def __init__(self, name: str, model: Path, work: Path, new: Path | None = None):
+        self.name = name if new is None else f"{name} {new.stem}"
+        paths = chemistry(model, work) if name == "rxnfp" else english(model, work, new)
         self.path, self.tokenizer = paths["model"], Tokenizer.load(paths["model"])
         self.stores, self.spans = {}, {}
-        for kind in ("old", "new"):
-            made = paths[kind] / "manifest.json"
-            self.stores[kind] = (
-                TokenStore.open(paths[kind])
-                if made.is_file()
-                else write_store(work / f"{kind}_tokens", Corpus([str(paths[kind])]), self.tokenizer)
-            )
-            split = split_documents(self.stores[kind], fraction=0.05 if made.is_file() or kind == "new" else 0.99)
-            self.spans[kind] = split
+        for kind, fraction in (("old", 0.05 if name == "mini" else 0.99), ("new", 0.05)):
+            written = paths[kind] if paths[kind].is_dir() else work / f"{kind}_tokens"
+            if not (written / "manifest.json").is_file():
+                write_store(written, Corpus([str(paths[kind])]), self.tokenizer)
+            self.stores[kind] = TokenStore.open(written)
+            self.spans[kind] = split_documents(self.stores[kind], fraction=fraction)
 
-    def loader(self, kind: str, part: str, seed: int) -> BatchLoader:
+    def mixed_loader(self, share: float, seed: int) -> BatchLoader | MixedLoader:
+        """New text, with a share of the old one."""
+        if not share:
+            return self.loader("new", "train", seed)
+        replay = replay_tokens(BATCH_TOKENS, share, MAX_LENGTH)
+        return MixedLoader(
+            self.loader("new", "train", seed, BATCH_TOKENS - replay), self.loader("old", "train", seed, replay)
+        )
+
+    def loader(self, kind: str, part: str, seed: int, batch_tokens: int = BATCH_TOKENS) -> BatchLoader:
         spans = getattr(self.spans[kind], part)
         return BatchLoader(
-            self.stores[kind], spans, self.tokenizer, batch_tokens=BATCH_TOKENS, max_length=MAX_LENGTH, seed=seed,
+            self.stores[kind], spans, self.tokenizer, batch_tokens=batch_tokens, max_length=MAX_LENGTH, seed=seed,
             shuffle=part == "train",
         )  # fmt: skip
 
@@ -143,16 +154,17 @@ class Bench:
         model = BertForPreTraining.from_pretrained(self.path).train()
         schedule = Schedule(setting.get("warmup", warmup), setting.get("decay", falling))
         optimizers = Optimizers(
-            model, optimizer=setting.get("optimizer", "muon"), learning_rate=setting.get("learning_rate", rate),
+            model, optimizer=setting.get("optimizer", "adamw"), learning_rate=setting.get("learning_rate", rate),
             muon_learning_rate=setting.get("muon_learning_rate", muon_rate), weight_decay=decay,
         )  # fmt: skip
         optimizers.keep_bf16_gradients(True)
-        with self.loader("new", "train", seed) as loader:
-            for step in range(steps):
-                with torch.autocast("cpu", torch.bfloat16):
-                    loss = model(loader.next_batch(MASK_RATE)).loss
-                loss.backward()
-                optimizers.step(schedule(step / steps), 1 / steps)
+        loader = self.mixed_loader(setting.get("replay", 0.0), seed)
+        for step in range(steps):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = model(loader.next_batch(MASK_RATE)).loss
+            loss.backward()
+            optimizers.step(schedule(step / steps), 1 / steps)
+        loader.close()
         return model
 
     def run(self, setting: dict, steps: int, seed: int) -> dict:
@@ -184,6 +196,7 @@ def main() -> None:
     parser.add_argument("name", choices=("mini", "rxnfp", "report"))
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--work", type=Path, default=Path("continued_work"))
+    parser.add_argument("--new", type=Path, default=None, help="new text for mini, instead of the repository's pages")
     parser.add_argument("--steps", type=int, nargs="*", default=[60, 200])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--settings", default=None, help="JSON list, instead of the grid")
@@ -192,13 +205,13 @@ def main() -> None:
         report()
         return
     options.work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options.name, options.model, options.work)
+    bench = Bench(options.name, options.model, options.work, options.new)
     model = BertForPreTraining.from_pretrained(bench.path)
     print("before:", {kind: round(bench.loss(model, kind), 4) for kind in ("old", "new")}, flush=True)
     chosen = json.loads(options.settings) if options.settings else settings()
     keys = ("model", "setting", "steps", "seed")
     for seed, steps, setting in itertools.product(options.seeds, options.steps, chosen):
-        job = {"model": options.name, "setting": setting, "steps": steps, "seed": seed}
+        job = {"model": bench.name, "setting": setting, "steps": steps, "seed": seed}
         if any(all(row[key] == job[key] for key in keys) for row in done()):
             continue
         row = bench.run(setting, steps, seed)

@@ -30,4 +30,5 @@ PYBIND11_MODULE(_C, m) {
   bind_loss(m);
   bind_rows(m);
   bind_muon(m);
+  bind_identity(m);
 }

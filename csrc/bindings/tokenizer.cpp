@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "system/input_error.h"
+#include "text/nfc.h"
 #include "text/normalizer.h"
 #include "system/parallel.h"
 #include "text/tokenizer_batch.h"
@@ -195,6 +196,14 @@ static py::tuple encode_aligned(fastbert::BatchEncoder& encoder, const py::str& 
   return py::make_tuple(tokens.ids, tokens.begins, tokens.ends, tokens.word_ids);
 }
 
+static bool may_change_in_nfc(const py::str& text) {
+  const fastbert::TextView view = text_view(text, 0);
+  py::gil_scoped_release release;
+  using Kind = fastbert::TextView::Kind;
+  if (view.kind == Kind::kUcs2) return fastbert::may_change_in_nfc(static_cast<const uint16_t*>(view.data), view.length);
+  return view.kind == Kind::kUcs4 && fastbert::may_change_in_nfc(static_cast<const uint32_t*>(view.data), view.length);
+}
+
 static std::unique_ptr<fastbert::BatchEncoder> make_tokenizer(const std::vector<std::string>& vocab, int32_t unk_id,
                                                               const py::dict& special_tokens,
                                                               const fastbert::NormalizerOptions& options,
@@ -226,6 +235,7 @@ void bind_tokenizer(py::module_& m) {
     for (const auto level : fastbert::available_simd_levels()) names.emplace_back(fastbert::simd_name(level));
     return names;
   });
+  m.def("may_change_in_nfc", &may_change_in_nfc, py::arg("text"));
   m.def("normalized_words", &normalized_words, py::arg("text"), py::arg("options"));
   m.def("aligned_words", &aligned_words, py::arg("text"), py::arg("options"));
 }

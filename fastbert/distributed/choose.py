@@ -6,23 +6,17 @@ import torch
 from torch import nn
 
 from fastbert.distributed.parallelism import DataParallel, Parallelism
-from fastbert.distributed.shared_memory import SharedMemoryParallel, can_share
 from fastbert.distributed.world import World
 from fastbert.optim.optimizers import Optimizers
-from fastbert.system.errors import AllRanksFail
 
-Mode = Literal["single", "ddp", "fsdp", "memory"]
+Mode = Literal["single", "ddp", "fsdp"]
 
 
-def choose_mode(shard: bool, parallel: Literal["auto", "memory", "ddp"], device: torch.device, world: World) -> Mode:
-    """The mode for ``--shard`` and ``--parallel``; without them shared memory if possible, else DDP."""
-    if parallel == "memory" and not can_share(world, device):
-        raise AllRanksFail("--parallel memory: needs CPU ranks of one Linux machine under torchrun. Try: leave it out")
+def choose_mode(shard: bool, world: World) -> Mode:
+    """FSDP2 if requested (``--shard``), else DDP for several ranks."""
     if shard:
         return "fsdp"
-    if world.size == 1:
-        return "single"
-    return "memory" if parallel != "ddp" and can_share(world, device) else "ddp"
+    return "single" if world.size == 1 else "ddp"
 
 
 def parallelize(
@@ -42,8 +36,6 @@ def parallelize(
         from fastbert.distributed.fsdp import FullyShardedParallel  # imports much of torch.distributed
 
         return FullyShardedParallel(model, world, device, settings)
-    if mode == "memory":
-        return SharedMemoryParallel(model, world, unused, settings)
     if mode == "ddp":
         return DataParallel(model, world, unused, settings)
     return Parallelism(model, Optimizers(model, **settings))

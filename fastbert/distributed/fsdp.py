@@ -32,7 +32,7 @@ from fastbert.system.background import HostCopy
 class FullyShardedParallel(Parallelism):
     """FSDP2: every rank holds a part of the weights and of the optimizer state."""
 
-    replicated, sharded = False, True
+    sharded = True
 
     def __init__(self, model: nn.Module, world: World, device: torch.device, settings: dict[str, Any]):
         shard(model, world, device)

@@ -1,7 +1,7 @@
-"""How the ranks of a run share one model: a single process, DDP, FSDP2, or shared memory.
+"""How the ranks of a run share one model: a single process, DDP, or FSDP2.
 
 The trainer sees one object with one interface: what runs the forward pass, how a loss is scaled before ``backward``,
-what happens after the backward pass and after the update, and what a checkpoint holds.
+and what a checkpoint holds.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,12 +33,11 @@ class Parallelism:
     Attributes:
         forward: called in place of the model.
         backward_scale: factor of the loss before ``backward``, where gradients are averaged over the ranks afterwards.
-        replicated: the main rank has the whole state between steps, so it can save even when another rank has died.
-        sharded: no rank has the whole state.
+        sharded: no rank has the whole state. Otherwise the main rank can save even when another rank has died.
     """
 
     backward_scale = 1.0
-    replicated, sharded = True, False
+    sharded = False
 
     def __init__(self, model: nn.Module, optimizers: Optimizers):
         self.model, self.optimizers = model, optimizers
@@ -47,12 +46,6 @@ class Parallelism:
     def no_sync(self) -> AbstractContextManager:
         """Around the forward and backward passes of all micro-batches but the last: gradients are only accumulated."""
         return nullcontext()
-
-    def after_backward(self) -> None:
-        """Gradients are complete on this rank."""
-
-    def after_update(self) -> None:
-        """This rank has updated its parameters."""
 
     def snapshot(self) -> Snapshot:
         """The state of model and optimizers; all ranks call it."""

@@ -22,7 +22,6 @@ from fastbert.ops.optimizer_steps import disable_malloc_trim as disable_malloc_t
 from fastbert.ops.optimizer_steps import fused_adamw as fused_adamw
 from fastbert.ops.optimizer_steps import fused_muon as fused_muon
 from fastbert.ops.optimizer_steps import gradient_norm as gradient_norm
-from fastbert.ops.optimizer_steps import refresh_bf16_copies as refresh_bf16_copies
 from fastbert.system.processor import bf16_is_fast as bf16_is_fast
 from fastbert.system.processor import supports_onednn_matmul
 

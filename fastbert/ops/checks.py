@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 _TRY_REFERENCE = "Try: impl='reference'"
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = (Tensor, torch.nn.Parameter)
 _CHOICES = {"approximate": ("none", "tanh"), "norm": ("pre", "post"), "mlp": ("gelu", "geglu")}
 # arguments of integers or booleans; every other tensor holds floating-point numbers
 _INDICES = ("attention_mask", "labels", "input_ids", "position_ids", "token_type_ids", "rows", "unique_index")
@@ -191,7 +191,7 @@ def kernel_mismatch(op: str, tensors: Tensors, options: Mapping[str, object]) ->
         if x is None:
             continue
         # the compiler cannot trace is_neg(), and resolves such views itself
-        if type(x) not in _PLAIN or x.layout is not torch.strided or (not compiling and x.is_neg()):
+        if type(x) not in PLAIN or x.layout is not torch.strided or (not compiling and x.is_neg()):
             return f"{name} is a {type(x).__name__}, {x.layout}: kernels read plain strided tensors. {_TRY_REFERENCE}"
         if name in _INDICES:
             if name != "attention_mask" and x.dtype is not torch.int64:

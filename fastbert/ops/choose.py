@@ -11,6 +11,7 @@ from fastbert import reference
 from fastbert.kernels import dispatch as triton_dispatch
 from fastbert.ops import checks
 from fastbert.ops.cpu import dispatch as cpu_dispatch
+from fastbert.system import native
 
 Impl = Literal["auto", "reference", "triton", "cpp"]
 OPS = (
@@ -18,6 +19,8 @@ OPS = (
     "embed_layer_norm", "masked_lm_loss",
 )  # fmt: skip
 _IMPLS = get_args(Impl)
+_MOST_REASONS = 4096
+_reasons: dict[bytes, str | None] = {}  # what _cpp_reason found out about arguments of this kind
 
 
 def requested_impl() -> str:
@@ -50,12 +53,12 @@ def choose(
         raise ValueError(f"{source}={impl!r}: expected one of {', '.join(_IMPLS)}")
     if impl == "reference":
         return "reference", f"requested by {source}"
-    on_cuda = (
+    key = None if tensors is None or impl == "triton" else _arguments_key(op, tensors, options)
+    on_cuda = key is None and (
         torch.cuda.is_available() if tensors is None else any(x is not None and x.is_cuda for x in tensors.values())
     )
-    why = None if tensors is None else checks.kernel_mismatch(op, tensors, options)
     if impl == "cpp" or (impl == "auto" and not on_cuda):
-        why = why or cpu_dispatch.unsupported_reason(op, tensors or {}, **options)
+        why = _cpp_reason(op, tensors, options, key)
         if why is None and impl == "auto":
             why = cpu_dispatch.slower_reason(op)
         if why is None:
@@ -64,12 +67,37 @@ def choose(
             raise RuntimeError(f"{source}='cpp': {op}: {why}")
         return "reference", why
     missing = triton_dispatch.no_kernel(op, tensors or {})
+    why = None if tensors is None else checks.kernel_mismatch(op, tensors, options)
     why = missing or why or (None if tensors is None else triton_dispatch.refusal(op, tensors, **options))
     if why is None:
         return "triton", f"requested by {source}" if impl == "triton" else "the Triton kernel supports these tensors"
     if impl == "triton" and not (missing and source == "FASTBERT_IMPL"):
         raise RuntimeError(f"{source}='triton': {op}: {why}")
     return "reference", why
+
+
+def _arguments_key(op: str, tensors: checks.Tensors, options: Mapping[str, object]) -> bytes | None:
+    """All that a reason depends on but the numbers in the tensors; None: not plain CPU tensors in plain eager mode."""
+    if torch.compiler.is_compiling() or not native.status()[0] or checks.transform_reason():
+        return None
+    autocast = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
+    return native.compute().arguments_key(checks.PLAIN, tensors, {"op": op, "autocast": autocast, **options})
+
+
+def _cpp_reason(
+    op: str, tensors: checks.Tensors | None, options: Mapping[str, object], key: bytes | None
+) -> str | None:
+    """Why no C++ kernel can run; looked into once for arguments of one kind, since a small op takes microseconds."""
+    if tensors is None:
+        return cpu_dispatch.unsupported_reason(op, {}, **options)
+    if key is None or (why := _reasons.get(key, "")) == "":
+        why = checks.kernel_mismatch(op, tensors, options)
+        why = why or cpu_dispatch.unsupported_reason(op, tensors, **options)
+        if key is not None:
+            if len(_reasons) >= _MOST_REASONS:
+                _reasons.clear()
+            _reasons[key] = why
+    return why or cpu_dispatch.mask_reason(tensors.get("attention_mask"))
 
 
 def implementation(op: str, impl: str, tensors: Mapping[str, Tensor | None], **options: object) -> Callable[..., Any]:

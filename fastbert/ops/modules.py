@@ -8,7 +8,8 @@ from torch.nn.modules import module as torch_module
 
 from fastbert import ops
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# as PyTorch wrote them; other packages replace them for all modules of a class
+_FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.LayerNorm, nn.Embedding)}
 
 
 def is_stock(module: Any, kind: type[nn.Module]) -> bool:
@@ -16,13 +17,26 @@ def is_stock(module: Any, kind: type[nn.Module]) -> bool:
 
     LoRA, quantisation, pruning, offloading and parametrizations replace the class, the forward or add hooks.
     """
-    values = vars(module)
-    return type(module) is kind and "forward" not in values and not any(values[name] for name in HOOKS)
+    values = module.__dict__
+    return (
+        type(module) is kind
+        and "forward" not in values
+        and not values["_forward_hooks"]
+        and not values["_forward_pre_hooks"]
+        and not values["_backward_hooks"]
+        and not values["_backward_pre_hooks"]
+        and _FORWARDS.get(kind, kind.forward) is kind.forward
+    )
 
 
 def all_stock(*pairs: tuple[Any, type[nn.Module]]) -> bool:
     """Whether every (module, class) is stock and no hook is registered for all modules."""
-    return not torch_module._has_any_global_hook() and all(is_stock(module, kind) for module, kind in pairs)
+    if torch_module._has_any_global_hook():
+        return False
+    for module, kind in pairs:  # noqa: SIM110  a generator costs as much as all the rest
+        if not is_stock(module, kind):
+            return False
+    return True
 
 
 def add_norm(
@@ -61,8 +75,8 @@ def fused_layer(
     attention, feed_forward = layer.attention, layer.feed_forward
     qkv, out, up, down = attention.qkv, attention.out, feed_forward.up, feed_forward.down
     first, second = layer.attention_norm, layer.feed_forward_norm
-    linears = ((linear, nn.Linear) for linear in (qkv, out, up, down))
-    norms = ((norm, nn.LayerNorm) for norm in (first, second) if norm is not None)
+    linears = (qkv, nn.Linear), (out, nn.Linear), (up, nn.Linear), (down, nn.Linear)
+    norms = (second if first is None else first, nn.LayerNorm), (second, nn.LayerNorm)
     if not all_stock(*layer._parts(), *linears, *norms):
         return None
     if ops.choose("bias_gelu", layer.impl, {"x": hidden})[0] != "cpp":  # triton, requested by name, has no such op

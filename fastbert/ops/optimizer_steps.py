@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from fastbert.ops.choose import choose
@@ -27,16 +26,6 @@ def _fused(op: str, parameters: Sequence[Tensor]) -> Callable[..., None] | None:
     if not adamw.supports(parameters):
         return None
     return adamw.step if op == "adamw" else muon.step
-
-
-def refresh_bf16_copies(parameters: Sequence[Tensor], owner: object) -> None:
-    """Update the bfloat16 copies of weights that another process has changed; they are valid while ``owner`` lives."""
-    from fastbert.ops.cpu import bf16_copies
-
-    with torch.no_grad():
-        for parameter in parameters:
-            if (copy := bf16_copies.cached_copy(parameter)) is not None:
-                bf16_copies.publish(parameter, copy.copy_(parameter), owner)
 
 
 def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ The state is PyTorch's (``step``, ``exp_avg``, ``exp_avg_sq``), so checkpoints d
 Reference: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,26 +55,18 @@ class AdamW(torch.optim.AdamW):
         return None
 
 
-def clip(
-    optimizer: AdamW,
-    parameters: Sequence[Tensor],
-    max_norm: float,
-    over_ranks: Callable[[Tensor], Tensor] = lambda norm: norm,
-) -> Tensor:
+def clip(optimizer: AdamW, parameters: Sequence[Tensor], max_norm: float) -> Tensor:
     """Clip the gradient norm of ``parameters``, all of ``optimizer``; returns the norm before.
 
     Where the core supports them, the gradients stay unchanged and the optimizer's next step scales them.
-
-    Args:
-        over_ranks: the norm over all ranks, given that of these parameters.
     """
     updated = [p for p in parameters if p.grad is not None]
     gradients = [p.grad for p in updated if p.grad is not None]
     if ops.fused_adamw(updated) is None:
-        norm = over_ranks(nn.utils.get_total_norm(gradients))
+        norm = nn.utils.get_total_norm(gradients)
         nn.utils.clip_grads_with_norm_(updated, max_norm or float("inf"), norm)
         return norm
-    norm = over_ranks(ops.gradient_norm(gradients))
+    norm = ops.gradient_norm(gradients)
     if max_norm:
         optimizer.gradient_factor = min(1.0, max_norm / (norm.item() + 1e-6))
     return norm

@@ -38,7 +38,8 @@ class Schedule:
 
 
 # for weights that are trained already, at any length of the run: learning rates of AdamW and Muon, weight decay
-CONTINUED_HYPERPARAMETERS = (5e-5, 5e-4, DEFAULT_WEIGHT_DECAY)
+# (docs/recipe.md)
+CONTINUED_HYPERPARAMETERS = (2e-4, 2e-3, DEFAULT_WEIGHT_DECAY)
 CONTINUED_SCHEDULE = Schedule(warmup=0.1, decay=0.9)
 
 

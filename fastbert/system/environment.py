@@ -1,5 +1,6 @@
 """Command, versions, commit and hardware of a run, for its description."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -16,6 +17,7 @@ def describe(options: Any) -> dict[str, Any]:
     """Everything needed to repeat a run: command, options, versions, commit, hardware."""
     return {
         "command": [Path(sys.executable).name, "-m", "fastbert.train", *sys.argv[1:]],
+        "folder": os.getcwd(),
         "options": asdict(options),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version()} | _versions(),

@@ -95,19 +95,23 @@ class Tokenizer:
         return cls(read_vocab(path), options, impl=impl)
 
     @classmethod
-    def load(cls, directory: str | os.PathLike, impl: str = "auto", lowercase: bool | None = None) -> Tokenizer:
-        """Read a directory: a run, a Hugging Face model, or just a vocab.txt.
+    def load(
+        cls,
+        directory: str | os.PathLike,
+        impl: str = "auto",
+        max_input_chars_per_word: int | None = None,
+        lowercase: bool | None = None,
+    ) -> Tokenizer:
+        """Read a directory: a run, a Hugging Face model, or just a vocab.txt; a limit of word lengths replaces its own.
 
         Args:
-            directory: of the files.
-            impl: "auto", "cpp" or "reference".
             lowercase: whether a vocab.txt without a configuration is uncased; None: inferred from its entries, with a
                 warning. Accents are stripped from uncased text unless entries have some.
 
         Raises:
             InputError: no tokenizer, or not WordPiece; its files say otherwise than ``lowercase``.
         """
-        files = read_directory(directory, lowercase)
+        files = read_directory(directory, max_input_chars_per_word, lowercase)
         return cls(files.vocab, files.options, added_tokens=files.added_tokens, impl=impl)
 
     def save(self, directory: str | os.PathLike, *, token_type_ids: bool = True) -> None:
@@ -177,8 +181,8 @@ class Tokenizer:
         )
         if not result.num_words:
             raise InputError(
-                f"the text has no words of at most {max_input_chars_per_word} characters. "
-                "Try: a larger max_input_chars_per_word"
+                f"the text has no words of at most {max_input_chars_per_word} characters. Try: a larger limit "
+                "(max_input_chars_per_word, in commands --max-word-chars), or text with letters"
             )
         tokens = result.tokens if limit_alphabet else complete_alphabet(result, vocab_size, lowercase)
         return cls(tokens, options, impl=impl)

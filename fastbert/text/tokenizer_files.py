@@ -93,7 +93,9 @@ def read_vocab(path: str | os.PathLike) -> list[str]:
     return vocab
 
 
-def read_directory(directory: str | os.PathLike, lowercase: bool | None = None) -> TokenizerFiles:
+def read_directory(
+    directory: str | os.PathLike, max_input_chars_per_word: int | None = None, lowercase: bool | None = None
+) -> TokenizerFiles:
     """Read a tokenizer directory: a run, a Hugging Face model, or just a vocab.txt.
 
     tokenizer.json has priority over vocab.txt. Options in tokenizer_config.json override those of tokenizer.json, as in
@@ -101,6 +103,7 @@ def read_directory(directory: str | os.PathLike, lowercase: bool | None = None) 
 
     Args:
         directory: of the files.
+        max_input_chars_per_word: replaces that of the files.
         lowercase: decides where no file says it.
 
     Raises:
@@ -124,6 +127,8 @@ def read_directory(directory: str | os.PathLike, lowercase: bool | None = None) 
             overrides[name] = config[key]
     if "lowercase" not in overrides and not (root / "tokenizer.json").is_file():
         overrides = _options_of_entries(root / "vocab.txt", files.vocab, lowercase) | overrides
+    if max_input_chars_per_word is not None:
+        overrides["max_input_chars_per_word"] = max_input_chars_per_word
     files.options = replace(files.options, **overrides)
     if lowercase not in (None, files.options.lowercase):
         case = "lowercase" if files.options.lowercase else "keep the case"

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from fastbert.system.errors import InputError
 from fastbert.text.detokenize import CONTINUATION
@@ -42,8 +43,8 @@ class WordList:
     divided: list[str]
 
     @classmethod
-    def read(cls, path: str | Path, tokenizer: Tokenizer) -> "WordList":
-        """Read one word a line; blank lines are skipped.
+    def read(cls, path: str | Path, tokenizer: Tokenizer, compose: bool = True) -> "WordList":
+        """Read one word a line; blank lines are skipped, letters and their accents composed as in the text.
 
         Raises:
             InputError: no such file, not UTF-8, no words, or a line that is no word: with a blank inside, of nothing
@@ -54,7 +55,7 @@ class WordList:
         present, divided = 0, []
         lines = _lines(Path(path))
         for number, line in enumerate(lines, 1):
-            if not (word := line.strip()):
+            if not (word := (normalize("NFC", line) if compose else line).strip()):
                 continue
             if len(word.split()) > 1:
                 raise InputError(

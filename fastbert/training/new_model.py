@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fastbert.config import Arch, BertConfig
+from fastbert.runs.directory import pretraining_optimizer
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 from fastbert.training.options import TrainOptions
@@ -35,6 +37,11 @@ class Architecture:
                 f"--arch {options.arch}: the weights of --init {options.init} are {config.arch}. Try: without --arch"
             )
         return cls(config.arch, config)
+
+
+def default_optimizer(options: TrainOptions) -> Literal["muon", "adamw"]:
+    """Muon; for ``--init`` the optimizer that trained its weights (docs/recipe.md)."""
+    return "adamw" if options.init and pretraining_optimizer(options.init) == "adamw" else "muon"
 
 
 def config_of(options: TrainOptions, architecture: Architecture, preset: str, tokenizer: Tokenizer) -> BertConfig:

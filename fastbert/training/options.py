@@ -1,11 +1,13 @@
 """The options of ``python -m fastbert.train`` and their validation, before any data is read."""
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastbert.optim.schedules import BatchRamp, RateSchedule
 from fastbert.system.cli import unset
 from fastbert.system.errors import InputError
+from fastbert.training.source_files import absolute
 
 Preset = Literal["tiny", "mini", "small", "base", "large"]
 
@@ -39,6 +41,12 @@ class TrainOptions:
     replay: Annotated[str | None, unset("DATA:SHARE")] = None
     """With --init: mix in the old text, so that it is not forgotten: that SHARE of each batch's tokens, such as
     old.txt:0.2. A part of it is held out, and the loss there printed."""
+    documents: str = "blank"
+    """What ends a document of plain text: a blank line, every line (line), only the file (file), or a separator, such
+    as "<|endoftext|>". Records are always documents."""
+    normalize: Literal["nfc", "none"] = "nfc"
+    """nfc composes letters and their accents to one character, as most texts have them; none keeps the text as it
+    is."""
     max_length: int = 128
     """Maximum sequence length in tokens, special tokens included."""
     tokenizer: Annotated[str | None, unset("DIR")] = None
@@ -56,6 +64,10 @@ class TrainOptions:
     """Read such a vocab.txt as cased (default: as its entries are)."""
     strip_accents: bool = False
     """Strip accents: "é" becomes "e". Not for Portuguese, where accents distinguish words."""
+    max_word_chars: Annotated[int | None, unset("N")] = None
+    """Longer words become one [UNK], such as sequences of DNA without spaces (default: 100, or that of --tokenizer)."""
+    allow_unknown: bool = False
+    """Train although half of the tokens or more are [UNK]."""
     min_frequency: Annotated[int | None, unset("N")] = None
     """Minimum count of a pair of pieces to be merged (default: 2; 1 for a text under 100 kB)."""
     mask_rate: str = "0.3"
@@ -97,13 +109,14 @@ class TrainOptions:
     """Approximate tokens per forward pass on a device; gradients of larger batches are accumulated over several passes
     (default: the whole batch of a rank)."""
 
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """Muon for the matrices of encoder layers and AdamW for the rest, or AdamW for everything."""
+    optimizer: Annotated[Literal["muon", "adamw"] | None, unset("muon|adamw")] = None
+    """Muon for the matrices of encoder layers and AdamW for the rest, or AdamW for everything (default: muon; with
+    --init the one that trained its weights, adamw for those of others)."""
     learning_rate: Annotated[float | None, unset("X")] = None
     """Peak learning rate of AdamW (default: 0.002 at 2,000 steps, scaled by the cube root of 2,000 / steps; fixed with
-    --optimizer adamw and for texts small enough to memorize; 5e-5 with --init)."""
+    --optimizer adamw and for texts small enough to memorize; 0.0002 with --init)."""
     muon_learning_rate: Annotated[float | None, unset("X")] = None
-    """Peak learning rate of Muon (default: 0.02, scaled likewise; 0.0005 with --init)."""
+    """Peak learning rate of Muon (default: 0.02, scaled likewise; 0.002 with --init)."""
     weight_decay: Annotated[float | None, unset("X")] = None
     """Decoupled weight decay of matrices and embeddings (default: set so that 1/(learning rate × decay) of Muon is a
     tenth of the run; 0.01 with --init, --optimizer adamw and texts small enough to memorize)."""
@@ -145,9 +158,6 @@ class TrainOptions:
     """Implementation of the ops; see `python -m fastbert.info`."""
     shard: bool = False
     """Shard weights and optimizer state over the ranks of torchrun (FSDP2), for models too large for one device."""
-    parallel: Literal["auto", "memory", "ddp"] = "auto"
-    """How the ranks of torchrun work together without --shard: with one set of weights in shared memory (CPU ranks of
-    one machine), or by DDP (auto: shared memory if possible)."""
 
     @property
     def next_sentence(self) -> bool:
@@ -162,7 +172,7 @@ class TrainOptions:
 # options that may change when a run is resumed
 CHANGEABLE = (
     "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "keep_last", "keep_every", "stop_after",
-    "threads", "device", "impl", "shard", "parallel", "micro_batch_tokens",
+    "threads", "device", "impl", "shard", "micro_batch_tokens",
 )  # fmt: skip
 
 
@@ -181,13 +191,8 @@ def check(options: TrainOptions) -> None:
         raise InputError(
             "--mask-unit span: has one rate for all sequences, unlike --objective diffusion. Try: token or word"
         )
-    if options.lowercase and options.no_lowercase:
-        raise InputError("--lowercase and --no-lowercase exclude each other. Try: one of them")
-    if options.no_lowercase and not (options.tokenizer or options.init):
-        raise InputError("--no-lowercase: a new vocabulary is cased without it. Try: leave it out")
-    for option in ("add_words", "extend_vocab"):
-        if getattr(options, option) is not None and not (options.tokenizer or options.init):
-            refuse(option, "--init or --tokenizer, whose vocabulary is extended")
+    _check_vocabulary(options)
+    _check_replay(options)
     for option in (
         "minutes",
         "steps",
@@ -197,6 +202,7 @@ def check(options: TrainOptions) -> None:
         "window",
         "vocab_size",
         "min_frequency",
+        "max_word_chars",
         "eval_tokens",
         "threads",
         "stop_after",
@@ -219,12 +225,6 @@ def check(options: TrainOptions) -> None:
     for option in ("dropout", "warmup", "decay", "heldout_fraction"):
         if not 0.0 <= (getattr(options, option) or 0.0) <= 1.0:
             refuse(option, "a share between 0 and 1")
-    if options.replay is not None:
-        _, share = parse_replay(options.replay)
-        if not options.init:
-            raise InputError(f"--replay {options.replay}: mixes in the text of --init. Try: without it, or --init DIR")
-        if options.batch_tokens is not None:
-            replay_tokens(options.batch_tokens, share, options.max_length)
     if not 0 <= options.seed < 2**63:
         refuse("seed", "0 or more, below 2^63")
     if options.max_length < 8:
@@ -240,6 +240,26 @@ def check(options: TrainOptions) -> None:
     RateSchedule.parse(options.mask_rate)
     if options.batch_tokens is not None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
+
+
+def _check_vocabulary(options: TrainOptions) -> None:
+    if options.lowercase and options.no_lowercase:
+        raise InputError("--lowercase and --no-lowercase exclude each other. Try: one of them")
+    if options.no_lowercase and not (options.tokenizer or options.init):
+        raise InputError("--no-lowercase: a new vocabulary is cased without it. Try: leave it out")
+    for option in ("add_words", "extend_vocab"):
+        if getattr(options, option) is not None and not (options.tokenizer or options.init):
+            name = f"--{option.replace('_', '-')} {getattr(options, option)}"
+            raise InputError(f"{name}: extends a vocabulary that is there. Try: with --init DIR or --tokenizer DIR")
+
+
+def _check_replay(options: TrainOptions) -> None:
+    if options.replay is not None:
+        _, share = parse_replay(options.replay)
+        if not options.init:
+            raise InputError(f"--replay {options.replay}: mixes in the text of --init. Try: without it, or --init DIR")
+        if options.batch_tokens is not None:
+            replay_tokens(options.batch_tokens, share, options.max_length)
 
 
 def parse_replay(text: str) -> tuple[str, float]:
@@ -274,6 +294,19 @@ def replay_tokens(batch_tokens: int, share: float, max_length: int) -> int:
     return tokens
 
 
+def in_folder(options: TrainOptions, folder: str | None) -> TrainOptions:
+    """The options of a run that was started in ``folder``, with paths that are right in the current one."""
+    if not folder or folder == os.getcwd():
+        return options
+    changes: dict[str, Any] = {
+        name: [absolute(item, folder) for item in getattr(options, name)] for name in ("data", "eval_data")
+    }
+    changes |= {name: absolute(value, folder) for name in ("tokenizer", "init") if (value := getattr(options, name))}
+    if options.replay:
+        changes["replay"] = absolute(options.replay, folder)
+    return replace(options, **changes)
+
+
 def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions) -> TrainOptions:
     """The options a run began with, updated by the given ones that may change.
 
@@ -283,7 +316,12 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
     known = {f.name for f in fields(TrainOptions)}
     stored = TrainOptions(**{k: v for k, v in stored_values.items() if k in known})
     if stored.init and "replay" not in stored_values:  # begun before --init had rates of its own
-        earlier: dict[str, Any] = {"learning_rate": 2e-3, "muon_learning_rate": 0.02, "weight_decay": 0.01}
+        earlier: dict[str, Any] = {
+            "optimizer": "muon",
+            "learning_rate": 2e-3,
+            "muon_learning_rate": 0.02,
+            "weight_decay": 0.01,
+        }
         stored = replace(stored, **{name: v for name, v in earlier.items() if getattr(stored, name) is None})
     default = TrainOptions()
     changes = {name: getattr(given, name) for name in known if getattr(given, name) != getattr(default, name)}
@@ -297,6 +335,4 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
         changes["steps"] = None
     if changes.get("steps"):
         changes["minutes"] = None
-    return replace(
-        stored, **{"stop_after": None, "shard": False, "parallel": "auto", **changes, "resume": True, "output": path}
-    )
+    return replace(stored, **{"stop_after": None, "shard": False, **changes, "resume": True, "output": path})

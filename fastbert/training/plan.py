@@ -26,7 +26,7 @@ from fastbert.optim.schedules import (
 from fastbert.runs.checkpoint import RetentionPolicy
 from fastbert.system.devices import quick_at_bf16
 from fastbert.training.evaluation_data import EvaluationText
-from fastbert.training.new_model import Architecture, config_of, transfer_of
+from fastbert.training.new_model import Architecture, config_of, default_optimizer, transfer_of
 from fastbert.training.options import TrainOptions, parse_replay
 from fastbert.training.prepare_data import TrainingText
 from fastbert.weights.vocabulary_transfer import VocabularyTransfer
@@ -119,12 +119,7 @@ def make_plan(
     memorize = evaluation.memorization is not None
     open_ended = options.minutes is None and options.steps is None
     bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
-    rates: tuple[float | None, ...] = (options.learning_rate, options.muon_learning_rate, options.weight_decay)
-    schedule = Schedule()
-    if options.init:  # the weights should not be forgotten
-        rates, schedule = given_or(rates, CONTINUED_HYPERPARAMETERS), CONTINUED_SCHEDULE
-    elif not evaluation.unseen:  # nor the text
-        rates = given_or(rates, (DEFAULT_LEARNING_RATE, DEFAULT_MUON_LEARNING_RATE, DEFAULT_WEIGHT_DECAY))
+    rates, schedule = hyperparameters(options, evaluation)
     return TrainingPlan(
         arch=architecture.arch,
         preset=preset,
@@ -136,7 +131,7 @@ def make_plan(
         dtype=torch.bfloat16 if bf16 else torch.float32,
         # a second core has nothing to do with a few thousand tokens
         threads=options.threads or (1 if tiny and not gpu else None),
-        mode=choose_mode(options.shard, options.parallel, device, world),
+        mode=choose_mode(options.shard, world),
         ranks=world.size,
         objective=options.objective,
         mask_rate=RateSchedule.parse(options.mask_rate),
@@ -152,16 +147,13 @@ def make_plan(
         steps=MEMORIZATION_STEPS if open_ended and memorize else options.steps,
         stop_after=options.stop_after,
         stop_when_memorized=open_ended and memorize,
-        optimizer=options.optimizer,
+        optimizer=options.optimizer or default_optimizer(options),
         learning_rate=rates[0],
         muon_learning_rate=rates[1],
         weight_decay=rates[2],
         clip_norm=options.clip_norm,
         muon_dtype=torch.float32 if options.precision == "fp32" else torch.bfloat16,
-        schedule=Schedule(
-            schedule.warmup if options.warmup is None else options.warmup,
-            schedule.decay if options.decay is None else options.decay,
-        ),
+        schedule=schedule,
         evaluations=options.evaluations * (2 if memorize else 1),
         eval_tokens=options.eval_tokens,
         final_eval_scale=1.0 if memorize else FINAL_EVAL_SCALE,
@@ -170,7 +162,19 @@ def make_plan(
     )
 
 
-def given_or(given: Sequence[float | None], default: Sequence[float]) -> tuple[float | None, ...]:
+def hyperparameters(options: TrainOptions, evaluation: EvaluationText) -> tuple[tuple[float | None, ...], Schedule]:
+    """Learning rates of AdamW and Muon and weight decay, None: by the length of the run; and their schedule."""
+    rates: tuple[float | None, ...] = (options.learning_rate, options.muon_learning_rate, options.weight_decay)
+    schedule = CONTINUED_SCHEDULE if options.init else Schedule()
+    if options.init:  # the weights should not be forgotten
+        rates = given_or(rates, CONTINUED_HYPERPARAMETERS)
+    elif not evaluation.unseen:  # nor the text
+        rates = given_or(rates, (DEFAULT_LEARNING_RATE, DEFAULT_MUON_LEARNING_RATE, DEFAULT_WEIGHT_DECAY))
+    warmup, decay = given_or((options.warmup, options.decay), (schedule.warmup, schedule.decay))
+    return rates, Schedule(warmup, decay)
+
+
+def given_or(given: Sequence[float | None], default: Sequence[float]) -> tuple[float, ...]:
     """Each value that is given, else its default."""
     return tuple(fallback if value is None else value for value, fallback in zip(given, default, strict=True))
 

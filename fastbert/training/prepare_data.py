@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastbert.data import Corpus, TokenStore, write_store
-from fastbert.data.store.unknown import report_unknown
+from fastbert.data.corpus.reading import Normalization
+from fastbert.data.store.token_store import MANIFEST
+from fastbert.data.store.unknown import check_unknown, refuse_unknown
 from fastbert.distributed.world import World
 from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 from fastbert.text.vocabulary_extension import WordList, count_words, extended, most_useful_pieces
+from fastbert.text.word_counts import MAX_WORD_CHARS
+from fastbert.training import source_files
 from fastbert.training.options import TrainOptions, parse_replay
 
 SMALL_CORPUS_BYTES = 100_000  # below: a word seen once may become a piece
@@ -25,8 +29,12 @@ class DataOptions:
     eval_data: list[str]
     replay: str | None  # text
     text_field: str | None
+    documents: str
+    normalize: Normalization
+    allow_unknown: bool
     vocabulary: str | Path | None  # directory; None: train one
     vocab_size: int
+    max_word_chars: int | None
     min_frequency: int | None
     lowercase: bool
     strip_accents: bool
@@ -36,13 +44,20 @@ class DataOptions:
     token_type_ids: bool  # transformers' ModernBERT takes none
     threads: int | None
 
+    def corpus(self, data: list[str]) -> Corpus:
+        return Corpus(data, self.text_field, self.documents, self.normalize)
+
     @classmethod
     def of(cls, options: TrainOptions, *, token_type_ids: bool) -> "DataOptions":
         names = (
             "data",
             "eval_data",
             "text_field",
+            "documents",
+            "normalize",
+            "allow_unknown",
             "vocab_size",
+            "max_word_chars",
             "min_frequency",
             "lowercase",
             "strip_accents",
@@ -76,7 +91,8 @@ class TrainingText:
 
 def prepare(run: Path, options: DataOptions, monitor: Monitor) -> TrainingText:
     """Vocabulary and tokens, found in the run or written there."""
-    corpus = None if token_store(options.data) else Corpus(options.data, text_field=options.text_field)
+    complete = (run / "vocab.txt").is_file() and (run / "tokens" / MANIFEST).is_file()
+    corpus = None if complete or token_store(options.data) else options.corpus(options.data)
     tokenizer = get_tokenizer(run, options, corpus, monitor)
     store = get_store(run, options, corpus, tokenizer, monitor)
     return TrainingText(
@@ -90,7 +106,7 @@ def prepare(run: Path, options: DataOptions, monitor: Monitor) -> TrainingText:
 def token_store(data: list[str]) -> Path | None:
     """The directory written by ``python -m fastbert.tokenize``, if ``--data`` is one."""
     path = Path(data[0])
-    return path if len(data) == 1 and (path / "manifest.json").is_file() else None
+    return path if len(data) == 1 and (path / MANIFEST).is_file() else None
 
 
 def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
@@ -104,7 +120,7 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             )
         return tokenizer
     if options.vocabulary:
-        tokenizer = Tokenizer.load(options.vocabulary, lowercase=options.case)
+        tokenizer = Tokenizer.load(options.vocabulary, "auto", options.max_word_chars, options.case)
         monitor.log(f"vocabulary: {len(tokenizer):,} pieces from {options.vocabulary}")
         if options.add_words or options.extend_vocab:
             tokenizer = extend(tokenizer, options, corpus, monitor)
@@ -116,6 +132,7 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             min_frequency=options.min_frequency or min_frequency_of(corpus),
             lowercase=options.lowercase,
             strip_accents=options.strip_accents,
+            max_input_chars_per_word=options.max_word_chars or MAX_WORD_CHARS,
             threads=options.threads,
         )
         smaller = f" (of {options.vocab_size:,} requested; the text has no more)"
@@ -133,7 +150,7 @@ def extend(tokenizer: Tokenizer, options: DataOptions, corpus: Corpus | None, mo
         option = "--add-words" if options.add_words else "--extend-vocab"
         raise InputError(f"{option}: --data {options.data[0]} is tokens already. Try: --data with the text itself")
     if options.add_words:
-        listed = WordList.read(options.add_words, tokenizer)
+        listed = WordList.read(options.add_words, tokenizer, compose=options.normalize == "nfc")
         tokenizer = extended(tokenizer, listed.words)
         monitor.log(f"--add-words {options.add_words}: {listed}")
     if options.extend_vocab:
@@ -167,18 +184,25 @@ def get_store(
     run: Path, options: DataOptions, corpus: Corpus | None, tokenizer: Tokenizer, monitor: Monitor
 ) -> TokenStore:
     """The token store given by ``--data``, or that of the run in ``tokens/``, written if it is not there."""
-    directory = token_store(options.data) or run / "tokens"
-    if corpus is None or (directory / "manifest.json").is_file():
+    given = token_store(options.data)
+    directory = given or run / "tokens"
+    if given or (directory / MANIFEST).is_file():
         store = TokenStore.open(directory)
         if store.fingerprint != tokenizer.fingerprint():
             used, remedy = f"{run}/vocab.txt", "a new run"
-            if corpus is None:
+            if given:
                 used, remedy = str(options.vocabulary), "--tokenizer with the vocabulary of these tokens"
             raise InputError(f"{directory}: was made with another vocabulary than {used}. Try: {remedy}")
+        if given:
+            refuse_unknown(store, options.allow_unknown)
+        elif changes := source_files.describe_changes(directory, options.data):
+            monitor.log(f"continuing with the tokens in {directory}, although text has changed ({changes})")
     else:
+        assert corpus is not None
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
-        if unknown := report_unknown(store, corpus, tokenizer):
+        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
             monitor.log(f"warning: {unknown}")
+        source_files.write(directory, corpus)
     monitor.log(
         f"text: {store.num_tokens:,} tokens in {store.num_sentences:,} lines of {store.num_documents:,} documents"
     )
@@ -190,11 +214,13 @@ def get_heldout_store(run: Path, options: DataOptions, tokenizer: Tokenizer, mon
     if not options.eval_data:
         return None
     directory = run / "eval_tokens"
-    if (directory / "manifest.json").is_file():
+    if (directory / MANIFEST).is_file():
         store = TokenStore.open(directory, verify=True)
     else:
-        corpus = Corpus(options.eval_data, text_field=options.text_field)
+        corpus = options.corpus(options.eval_data)
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
+        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
+            monitor.log(f"warning: --eval-data: {unknown}")
     monitor.log(f"held-out text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
     return store
 
@@ -205,17 +231,17 @@ def get_replay_store(run: Path, options: DataOptions, tokenizer: Tokenizer, moni
         return None
     given = token_store([options.replay])
     directory = given or run / "replay_tokens"
-    if (directory / "manifest.json").is_file():
+    if (directory / MANIFEST).is_file():
         store = TokenStore.open(directory, verify=True)
         if store.fingerprint != tokenizer.fingerprint():
             raise InputError(
                 f"--replay {options.replay}: has another vocabulary than {run}/vocab.txt. Try: the text itself"
             )
     else:
-        corpus = Corpus([options.replay], text_field=options.text_field)
+        corpus = options.corpus([options.replay])
         store = write_store(directory, corpus, tokenizer, threads=options.threads)
-        if unknown := report_unknown(store, corpus, tokenizer):
-            monitor.log(f"warning: {unknown}")
+        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
+            monitor.log(f"warning: --replay: {unknown}")
     monitor.log(f"replayed text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
     return store
 

@@ -49,8 +49,8 @@ def set_up(
     """Build the model and everything around it."""
     world = world or World()
     torch.manual_seed(plan.seed)
-    if not evaluation.unseen:
-        monitor.log(f"evaluation: on the training text itself ({evaluation.reason})")
+    for note in evaluation.notes(text) if world.main else ():
+        monitor.log(note)
     memory = estimate.check_memory(plan, world)
     model = build_model(plan).to(plan.device)
     if plan.transfer is not None:
@@ -75,8 +75,7 @@ def set_up(
     if evaluation.memorization is not None:
         measured_on = "on the training text, each word masked in turn"
     else:
-        where = "unseen documents" if evaluation.unseen else "the training text"
-        measured_on = f"on {where}, {EVALUATION_RATE:.0%} of the tokens, 80/10/10"
+        measured_on = f"on {evaluation.measured_on}, {EVALUATION_RATE:.0%} of the tokens, 80/10/10"
 
     def final_batches(share: float) -> Iterable[PackedBatch]:
         return batches(max(int(share * FINAL_EVAL_SCALE * plan.eval_tokens), plan.max_length))

@@ -99,7 +99,6 @@ class Trainer:
         factor = self.plan.schedule(progress)
         # mean share of the steps so far: the same after a resume and on every rank
         self.optimizers.update(factor, step_share=progress / self.step if self.step else 0.0)
-        self.parallelism.after_update()
 
         self.step += 1
         self._step_tokens = sum(batch.num_tokens for batch in batches)
@@ -124,7 +123,6 @@ class Trainer:
                     loss = share_of_loss(self.parallelism.forward(part.to(self.device)), part, batches)
                 (loss * self.parallelism.backward_scale).backward()
             total += loss.item()
-        self.parallelism.after_backward()
         return self.world.sum(total).item()
 
     def autocast(self) -> AbstractContextManager:
@@ -324,7 +322,7 @@ class Trainer:
     def _lost_peer(self, error: BaseException) -> InputError:
         """Another process has died: save the state after the last finished step if this rank has all of it."""
         reason = " ".join(str(error).split())[:160]
-        if self.world.main and self.parallelism.replicated and self.step != self.checkpointer.saved_step:
+        if self.world.main and not self.parallelism.sharded and self.step != self.checkpointer.saved_step:
             self.world = World()  # no collectives from here on
             self.save()
         self._wait_for_checkpoint()

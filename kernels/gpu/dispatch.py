@@ -16,6 +16,8 @@ HEAD_DIMS = (16, 32, 64, 128)
 MAX_WIDTH = 16384
 OLDEST_CAPABILITY = (8, 0)
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+# Triton's interpreter, up to 3.9, multiplies the bit patterns of bfloat16 numbers as integers
+INTERPRETED_DTYPES: tuple[torch.dtype, ...] = (torch.float16, torch.float32)
 _REMEDY = "Remedy: impl='reference'"
 # op → the arguments whose rows a kernel reads along the last dimension
 _ROWS = {
@@ -67,7 +69,7 @@ def _device_refusal(tensors: Mapping[str, Tensor | None]) -> str | None:
             return f"{name} is on {x.device}, {first_name} on {first.device}: expected one device"
     if first.device.type == "cpu":
         if os.environ.get("TRITON_INTERPRET") == "1":
-            return None
+            return _interpreter_refusal(given)
         return (
             f"{first_name} is on the CPU: the kernels run on CUDA tensors, or interpreted, very slowly, with "
             f"TRITON_INTERPRET=1 set before Python starts. {_REMEDY}"
@@ -75,6 +77,16 @@ def _device_refusal(tensors: Mapping[str, Tensor | None]) -> str | None:
     if first.device.type != "cuda":
         return f"{first_name} is on {first.device}: the kernels run on CUDA tensors. {_REMEDY}"
     return _old_device(first.device.index or 0)
+
+
+def _interpreter_refusal(given: Mapping[str, Tensor]) -> str | None:
+    dtypes = {name: x.dtype for name, x in given.items()}
+    if torch.is_autocast_enabled("cpu"):
+        dtypes["autocast"] = torch.get_autocast_dtype("cpu")
+    for name, dtype in dtypes.items():
+        if dtype in _DTYPES and dtype not in INTERPRETED_DTYPES:
+            return f"{name} is {dtype}, which Triton's interpreter computes wrongly. {_REMEDY}"
+    return None
 
 
 def _head_refusal(op: str, tensors: Mapping[str, Tensor | None], options: Mapping[str, object]) -> str | None:
@@ -88,6 +100,8 @@ def _head_refusal(op: str, tensors: Mapping[str, Tensor | None], options: Mappin
         scale = options.get("scale")
         if isinstance(scale, (int, float)) and scale <= 0:
             return f"scale={scale}: the kernel takes a positive scale. {_REMEDY}"
+        if bias is not None and bias.shape[-1] * bias.shape[-2] >= 2**31:
+            return f"bias has shape {tuple(bias.shape)}: the kernel counts a matrix's elements in 31 bits. {_REMEDY}"
         if bias is not None and bias.ndim not in (3, 4):
             return f"bias has {bias.ndim} dimensions: the kernel takes (heads, length, length) or one for each sequence"
     if op == "rotary":

@@ -41,4 +41,5 @@ def seed_tensor(seed: int | None, device: torch.device) -> Tensor:
     """(1,) int64 on the device: no wait for the device, and torch.compile and checkpointing see the generator."""
     if seed is None:
         return torch.randint(0, 2**62, (1,), device=device)
-    return torch.full((1,), seed, dtype=torch.int64, device=device)
+    # every seed of 64 bits has a number of its own, the upper half the negative ones
+    return torch.full((1,), (seed + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=device)

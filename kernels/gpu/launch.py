@@ -92,6 +92,18 @@ def launch(kernel: Any, grid: int, config: Config, **arguments: Any) -> None:
         kernel[(grid,)](**arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages)
 
 
+def within_31_bits(x: Tensor, *dimensions: int, sizes: tuple[int, ...] = ()) -> Tensor:
+    """x, or a copy in one piece where a kernel's 32-bit index times a stride would overflow.
+
+    Args:
+        dimensions: those whose indices are counted in 32 bits.
+        sizes: how far each is counted; default: to its end.
+    """
+    counts = sizes or tuple(x.shape[d] for d in dimensions)
+    far = any(count * x.stride(d) >= 2**31 for d, count in zip(dimensions, counts, strict=True))
+    return x.contiguous() if far else x
+
+
 def cdiv(a: int, b: int) -> int:
     """a / b, rounded up."""
     return -(-a // b)

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastbert.kernels import configs
-from fastbert.kernels.launch import Config, arch_of, cdiv, launch
+from fastbert.kernels.launch import Config, arch_of, cdiv, launch, within_31_bits
 
 
 @triton.jit
@@ -42,8 +42,8 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> Tensor:
     """x (T, N, H) turned, or turned back; contiguous."""
     total, num_heads, head_dim = x.shape
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    if x.stride(-1) != 1:
-        x = x.contiguous()
+    x, cos, sin = (z if z.stride(-1) == 1 else z.contiguous() for z in (x, cos, sin))
+    x = within_31_bits(x, 1)
     arch = arch_of(x)
     block_t = 16 if arch == "interpreter" else max(2048 // head_dim, 1)  # eight elements, 16 bytes, a thread
     config = configs.pick("rotary", arch, x.element_size(), head_dim, Config({"BLOCK_T": block_t}, 4, 2))

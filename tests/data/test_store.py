@@ -1,6 +1,7 @@
 """fastbert.data: writing, resuming, reading, merging and checking token stores."""
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -28,6 +29,31 @@ def test_tokens_sentences_and_documents(tmp_path):
     again = TokenStore.open(tmp_path / "s", verify=True)
     assert again.gather([0], [9]).tolist() == store.gather([0], [9]).tolist()
     assert pickle.loads(pickle.dumps(again)).num_tokens == 9
+
+
+def read_everything(store: TokenStore) -> list[int]:
+    return [*store.gather([0], [9]).tolist(), *store.sentence_offsets.tolist(), *store.document_offsets.tolist()]
+
+
+@pytest.mark.parametrize("name", ["tokens-00000.bin", "sentences.bin", "documents.bin"])
+@pytest.mark.parametrize("change", ["cut", "overwritten", "rewritten", "replaced"])
+def test_a_file_changed_while_the_store_is_open(tmp_path, name, change):
+    """A cut map would kill the process (SIGBUS), other ids would be trained on; the same bytes are still good."""
+    store = write_store(tmp_path / "s", a_corpus(tmp_path, "a b c\nd\n\ne f\n\ng\nh i"), Words())
+    before, path = read_everything(store), tmp_path / "s" / name
+    data = path.read_bytes()
+    os.utime(path, ns=(0, 0))  # so that the clock's resolution hides no change
+    assert read_everything(store) == before
+    if change == "replaced":
+        (tmp_path / "new").write_bytes(b"")
+        os.replace(tmp_path / "new", path)
+    else:
+        path.write_bytes({"cut": b"", "overwritten": data[::-1], "rewritten": data}[change])
+    if change in ("rewritten", "replaced"):
+        assert read_everything(store) == before
+    else:
+        with pytest.raises(InputError, match=name):
+            read_everything(store)
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, "uint16"), (65_537, "uint32")])

@@ -105,14 +105,11 @@ def test_two_ranks_and_accumulation_draw_the_same_curve(folder):
     train(folder, 0, *common, "--output", "one")
     train(folder, 0, *common, "--output", "pieces", "--micro-batch-tokens", 150)
     done = train(folder, 2, *common, "--output", "two")
-    train(folder, 2, *common, "--output", "ddp", "--parallel", "ddp")
     assert done.stdout.count("fastbert.predict") == 1  # one rank speaks
     assert_same_curve(folder / "one", folder / "pieces")
     assert_same_curve(folder / "one", folder / "two")
-    assert_same_curve(folder / "one", folder / "ddp")
-    for option, remedy in ((("--shard",), "start it with torchrun"), (("--parallel", "memory"), "leave it out")):
-        refused = train(folder, 0, *common, "--output", "alone", *option, fails=True)
-        assert refused.returncode == 2 and remedy in refused.stderr and "Traceback" not in refused.stderr
+    refused = train(folder, 0, *common, "--output", "alone", "--shard", fails=True)
+    assert refused.returncode == 2 and "torchrun" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_rates_by_the_length_are_those_of_every_rank(folder):
@@ -132,7 +129,7 @@ def test_shards_draw_the_same_curve_and_their_checkpoint_serves_one_rank(folder)
     assert_same_curve(folder / "whole", folder / "shards")
 
 
-WAYS = {"memory": ("--parallel", "memory"), "ddp": ("--parallel", "ddp"), "fsdp2": ("--shard",)}
+WAYS = {"ddp": (), "fsdp2": ("--shard",)}
 ARCHS = {"classic": ("--arch", "classic"), "classic+nsp": ("--objective", "mlm+nsp"), "modern": ("--arch", "modern")}
 
 
@@ -234,7 +231,7 @@ def test_a_signal_to_one_rank_stops_all_of_them_saved(tmp_path, way):
 def test_a_rank_that_falls_silent_is_given_up(tmp_path):
     write_corpus(tmp_path / "corpus.txt", 120)
     silence = "distributed._set_pg_timeout(timedelta(seconds=4)); world.rank == 1 and time.sleep(30)"
-    done = run_with(tmp_path, silence, *FORTY, "--parallel", "ddp", "--output", "silent")
+    done = run_with(tmp_path, silence, *FORTY, "--output", "silent")
     assert done.returncode and "another process of this run has died or cannot be reached" in done.stderr
     assert "--resume, which continues from step 25" in done.stderr
     train(tmp_path, 1, "--resume", "--output", "silent")

@@ -136,7 +136,7 @@ def unbroken(tmp_path_factory):
         pytest.skip("network namespaces need the program ip (iproute2)")
     folder = tmp_path_factory.mktemp("one-host")
     write_corpus(folder / "corpus.txt", 120)
-    arguments = (*TRAIN, "--parallel", "ddp", "--output", "unbroken")
+    arguments = (*TRAIN, "--output", "unbroken")
     done = process("fastbert.train", *arguments, cwd=folder, ranks=2, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "unbroken"

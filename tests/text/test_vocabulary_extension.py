@@ -34,6 +34,9 @@ def test_words_are_normalized_divided_and_counted(tmp_path, tokenizer):
     assert more.vocab[: len(VOCAB)] == VOCAB and len(more) == len(VOCAB) + 4
     assert more.encode("Bevacizumab COVID-19", add_special_tokens=False).tokens == ["bevacizumab", "covid", "-", "19"]
     assert more.special_tokens == tokenizer.special_tokens
+    accents = Tokenizer(VOCAB, TokenizerOptions(lowercase=False))
+    assert WordList.read(words_file(tmp_path / "w.txt", "ac\u0327a\u0303o"), accents).words == ["a\u00e7\u00e3o"]
+    assert WordList.read(tmp_path / "w.txt", accents, compose=False).words == ["ac\u0327a\u0303o"]
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,10 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
     make_model("modern", vocab_size=len(TOKENIZER)).save_pretrained(tmp_path)
     TOKENIZER.save(tmp_path)
     usual, continued = plan(), plan(init=str(tmp_path))
+    assert (usual.optimizer, continued.optimizer) == ("muon", "adamw")
+    assert plan(init=str(tmp_path), optimizer="muon").optimizer == "muon"
+    (tmp_path / "run.json").write_text('{"options": {"optimizer": "muon"}}')
+    assert plan(init=str(tmp_path)).optimizer == "muon"
     assert (usual.schedule, continued.schedule) == (Schedule(0.02, 0.6), CONTINUED_SCHEDULE)
     rates = (continued.learning_rate, continued.muon_learning_rate, continued.weight_decay)
     assert rates == CONTINUED_HYPERPARAMETERS and rates[0] < DEFAULT_LEARNING_RATE / 4

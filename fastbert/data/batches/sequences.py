@@ -171,9 +171,13 @@ class NextSentenceSequences:
         self.spans = check_spans(store, spans, max_length, by_document=True)
         self.seed = check_seed(seed)
         self.max_length = max_length
-        self.offsets = store.sentence_offsets
+        self.store = store
         self.sums = RunningSums(len(self.spans), lambda span: np.diff(self.spans.bounds(span))[:, 0])  # of examples
         self.repeats = -(-MIN_EXAMPLES // self.sums.total)
+
+    @property
+    def offsets(self) -> Ints:
+        return self.store.sentence_offsets  # asked again each time: the store checks its file
 
     def count(self, epoch: int) -> int:
         return self.sums.total * self.repeats

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from fastbert.data.corpus.compression import ByteStream
 from fastbert.data.corpus.formats import Part, format_of
+from fastbert.data.corpus.reading import Normalization, ReadingRules
 from fastbert.data.corpus.sources import Source, SpooledInput, find_sources
 from fastbert.data.corpus.text_blocks import utf8_blocks
 from fastbert.system.errors import InputError
@@ -46,15 +47,23 @@ class Corpus:
             files are skipped), "-" for standard input, "bundled:pt", "bundled:en", or fsspec URLs.
         text_field: the field with the text in .json, .jsonl, .csv, .tsv and .parquet; by default "text". "a.b" is field
             b of the object in field a, "a,b" joins two fields.
+        documents: what ends a document of plain text: a "blank" line, each "line", only the "file", or another string.
+        normalize: "nfc", or "none" to keep letters and their accents as they are (:class:`ReadingRules`).
 
     Raises:
         InputError: a source that does not exist, cannot be read or is empty. Errors in the text are raised on reading.
     """
 
-    def __init__(self, sources: Sequence[str], text_field: str | None = None):
+    def __init__(
+        self,
+        sources: Sequence[str],
+        text_field: str | None = None,
+        documents: str = "blank",
+        normalize: Normalization = "nfc",
+    ):
         if isinstance(sources, str):
             raise TypeError(f"sources={sources!r}: expected a sequence of str, got one str; wrap it in a list")
-        self.text_field = text_field
+        self.rules = ReadingRules(text_field, documents, normalize)
         self.sources: list[Source] = find_sources([str(source) for source in sources])
         self._spooled = {source.path: SpooledInput(source) for source in self.sources if source.once}
 
@@ -107,13 +116,13 @@ class Corpus:
         return self.sources[index::count] if len(self.sources) >= count else []
 
     def _parts(self, source: Source, stream: ByteStream) -> Iterator[Part]:
-        return format_of(source.format).documents(stream, self.text_field)
+        return format_of(source.format).documents(stream, self.rules)
 
     def _chunks(self, source: Source, stream: ByteStream) -> Iterator[str]:
-        return format_of(source.format).chunks(stream, self.text_field)
+        return format_of(source.format).chunks(stream, self.rules)
 
     def _raw(self, source: Source, stream: ByteStream) -> Iterator[bytes | Part]:
-        return utf8_blocks(stream) if source.format == "text" else self._parts(source, stream)
+        return utf8_blocks(stream, self.rules) if source.format == "text" else self._parts(source, stream)
 
     def _read(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from fastbert.data.corpus.compression import ByteStream
+from fastbert.data.corpus.reading import ReadingRules
 from fastbert.data.corpus.records import csv_rows, json_records, missing_field, text_of
 from fastbert.data.corpus.text_blocks import MAX_LINE_BYTES, text_blocks
 from fastbert.system.errors import InputError
@@ -22,23 +23,23 @@ DEFAULT_FIELD = "text"
 
 
 class Format(Protocol):
-    def documents(self, stream: ByteStream, text_field: str | None) -> Iterator[Part]:
+    def documents(self, stream: ByteStream, rules: ReadingRules) -> Iterator[Part]:
         """Yield the documents of a file; long ones in parts."""
         ...
 
-    def chunks(self, stream: ByteStream, text_field: str | None) -> Iterator[str]:
+    def chunks(self, stream: ByteStream, rules: ReadingRules) -> Iterator[str]:
         """Yield the text of a file in large chunks that end between words."""
         ...
 
 
 class TextFormat:
-    """Plain text: a blank line ends a document; its lines are sentences."""
+    """Plain text: a document ends where ``rules`` say, as a rule at a blank line; its lines are sentences."""
 
-    def documents(self, stream: ByteStream, text_field: str | None) -> Iterator[Part]:
+    def documents(self, stream: ByteStream, rules: ReadingRules) -> Iterator[Part]:
         lines: list[str] = []
         num_chars = 0
         continues = inside_line = False
-        for block in text_blocks(stream):
+        for block in text_blocks(stream, rules):
             rows = block.split("\n")
             if not rows[-1]:
                 rows.pop()
@@ -58,26 +59,26 @@ class TextFormat:
         if lines:
             yield lines, continues
 
-    def chunks(self, stream: ByteStream, text_field: str | None) -> Iterator[str]:
-        yield from text_blocks(stream)
+    def chunks(self, stream: ByteStream, rules: ReadingRules) -> Iterator[str]:
+        yield from text_blocks(stream, rules)
 
 
 class RecordFormat:
     """Records with text fields: each record is a document, the lines of its text are sentences; null is no document."""
 
     def texts(self, stream: ByteStream, fields: Sequence[str]) -> Iterator[str]:
-        """Yield the text of every record that has any."""
+        """Yield the text of every record, empty if it has none."""
         raise NotImplementedError
 
-    def documents(self, stream: ByteStream, text_field: str | None) -> Iterator[Part]:
-        for text in self.texts(stream, _fields(text_field)):
-            yield from _parts(text)
+    def documents(self, stream: ByteStream, rules: ReadingRules) -> Iterator[Part]:
+        for text in self.texts(stream, field_names(rules.text_field)):
+            yield from _parts(rules.normalized(text))
 
-    def chunks(self, stream: ByteStream, text_field: str | None) -> Iterator[str]:
+    def chunks(self, stream: ByteStream, rules: ReadingRules) -> Iterator[str]:
         texts: list[str] = []
         num_chars = 0
-        for text in self.texts(stream, _fields(text_field)):
-            texts.append(text)
+        for text in filter(None, self.texts(stream, field_names(rules.text_field))):
+            texts.append(rules.normalized(text))
             num_chars += len(text) + 1
             if num_chars >= _CHUNK_CHARS:
                 yield "\n".join(texts)
@@ -91,8 +92,7 @@ class JsonFormat(RecordFormat):
 
     def texts(self, stream: ByteStream, fields: Sequence[str]) -> Iterator[str]:
         for where, record in json_records(stream):
-            if text := text_of(record, fields, where):
-                yield text
+            yield text_of(record, fields, where)
 
 
 class CsvFormat(RecordFormat):
@@ -107,8 +107,7 @@ class CsvFormat(RecordFormat):
         if missing := [field for field in fields if header and field not in header]:
             raise missing_field(missing[0], header, f"{stream.name}: the header")
         for line, values in rows:
-            if text := text_of(dict(zip(header, values, strict=True)), fields, f"{stream.name}: line {line}"):
-                yield text
+            yield text_of(dict(zip(header, values, strict=True)), fields, f"{stream.name}: line {line}")
 
 
 class ParquetFormat(RecordFormat):
@@ -135,8 +134,7 @@ class ParquetFormat(RecordFormat):
                 for batch in parquet.iter_batches(self.BATCH_ROWS, columns=[*dict.fromkeys(columns)]):
                     for record in batch.to_pylist():
                         number += 1
-                        if text := text_of(record, fields, f"{stream.name}: row {number}"):
-                            yield text
+                        yield text_of(record, fields, f"{stream.name}: row {number}")
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
@@ -156,7 +154,7 @@ def format_of(name: str) -> Format:
     return formats[name]
 
 
-def _fields(text_field: str | None) -> list[str]:
+def field_names(text_field: str | None) -> list[str]:
     """The field names in "a" or "a,b"."""
     return [name.strip() for name in (text_field or DEFAULT_FIELD).split(",")]
 

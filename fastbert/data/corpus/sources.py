@@ -26,6 +26,8 @@ FORMATS = {
     ".parquet": "parquet",
 }
 BUNDLED = ("pt", "en")
+BUNDLED_PREFIX = "bundled:"
+STANDARD_INPUT = "-"
 
 
 def endings(path: str) -> tuple[str, str]:
@@ -113,9 +115,9 @@ def find_sources(names: list[str]) -> list[Source]:
 
 
 def _sources_of(name: str) -> list[Source]:
-    if name == "-":
+    if name == STANDARD_INPUT:
         return [Source("standard input", "-", "text", "", once=True)]
-    if name.startswith("bundled:"):
+    if name.startswith(BUNDLED_PREFIX):
         return [_bundled(name)]
     if "://" in name:
         return _remote(name)
@@ -166,10 +168,10 @@ def _raise_unreadable(error: OSError) -> None:
 
 
 def _bundled(name: str) -> Source:
-    language = name.removeprefix("bundled:")
+    language = name.removeprefix(BUNDLED_PREFIX)
     if language not in BUNDLED:
         raise InputError(f"{name}: no such bundled text. Try: {' or '.join(f'bundled:{b}' for b in BUNDLED)}")
-    path = str(importlib.resources.files("fastbert.data.bundled") / f"{language}.txt.xz")
+    path = str(importlib.resources.files("fastbert.data") / "bundled" / f"{language}.txt.xz")
     if not os.path.isfile(path):
         raise InputError(f"{name}: {path} is missing from this installation. Try: reinstall fastbert")
     # the text is the same in every installation, so the modification time does not count

@@ -6,6 +6,7 @@ Memory is bounded by ``BLOCK_BYTES`` and the longest line allowed, independent o
 from collections.abc import Iterator
 
 from fastbert.data.corpus.compression import ByteStream, remedy_for_binary
+from fastbert.data.corpus.reading import ReadingRules
 from fastbert.system.errors import InputError
 
 BLOCK_BYTES = 1 << 20
@@ -15,32 +16,41 @@ MAX_LINE_BYTES = 4 << 20
 MAX_RECORD_BYTES = 256 << 20
 
 
-def text_blocks(stream: ByteStream, *, records: bool = False) -> Iterator[str]:
+def text_blocks(stream: ByteStream, rules: ReadingRules | None = None, *, records: bool = False) -> Iterator[str]:
     """Yield the text of ``stream`` in blocks that end with a line feed, except the last one and cut lines.
 
     The rest of a cut line begins the next block. A byte order mark at the start is skipped; CR LF and CR become LF.
 
     Args:
         stream: the bytes; closed by the caller.
+        rules: of plain text (:meth:`ReadingRules.plain_text`); None changes nothing else.
         records: lines must not be cut; a line longer than ``MAX_RECORD_BYTES`` is an error.
 
     Raises:
         InputError: a NUL byte or bytes that are not UTF-8, with the line and the offset in the (decompressed) file.
     """
-    line = 1
-    for block, offset in _blocks(stream, records):
-        yield _decoded(block, stream.name, offset, line)
-        line += block.count(b"\n")
+    for _, text in _read(stream, rules, records):
+        if text:
+            yield text
 
 
-def utf8_blocks(stream: ByteStream) -> Iterator[bytes]:
+def utf8_blocks(stream: ByteStream, rules: ReadingRules | None = None) -> Iterator[bytes]:
     """Yield the blocks of :func:`text_blocks` as UTF-8, which the tokenizer reads without Python strings."""
-    line = 1
-    for block, offset in _blocks(stream, False):
-        text = _decoded(block, stream.name, offset, line)
+    for block, text in _read(stream, rules, False):
+        if text:
+            yield text.encode() if block is None else block
+
+
+def _read(stream: ByteStream, rules: ReadingRules | None, records: bool) -> Iterator[tuple[bytes | None, str]]:
+    """Yield the text of each block, with its bytes if they are the same text."""
+    line, inside_line = 1, False
+    for block, offset in _blocks(stream, records):
+        decoded = _decoded(block, stream.name, offset, line)
         line += block.count(b"\n")
-        changed = b"\r" in block or (offset == 0 and block.startswith(b"\xef\xbb\xbf"))
-        yield text.encode() if changed else block
+        text = decoded if rules is None else rules.plain_text(decoded, inside_line)
+        inside_line = not decoded.endswith("\n")
+        changed = text is not decoded or b"\r" in block or (offset == 0 and block.startswith(b"\xef\xbb\xbf"))
+        yield None if changed else block, text
 
 
 def _blocks(stream: ByteStream, records: bool) -> Iterator[tuple[bytes, int]]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastbert.data.store.mapped_file import MappedFile, crc32_of
 from fastbert.data.types import Ints, TokenSource
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import Fields, read_object
@@ -31,7 +32,6 @@ MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 SENTENCES = "sentences.bin"
 DOCUMENTS = "documents.bin"
-_READ_BYTES = 1 << 20
 _COMPARED = 1 << 17  # offsets at a time
 MAX_COUNTED_TOKENS = 5_000_000  # of a corpus, to rank its pieces by frequency
 _COUNTED_AT_ONCE = 1 << 17
@@ -142,8 +142,8 @@ class TokenStore:
         num_tokens, num_sentences, num_documents, num_unknown ([UNK]), vocab_size: counts.
         fingerprint: of its tokenizer.
         dtype: uint16 or uint32, little-endian.
-        sentence_offsets: (num_sentences + 1,) int64 token positions.
-        document_offsets: (num_documents + 1,) int64 token positions; each is also a sentence offset.
+
+    What reads tokens or offsets raises InputError if their file was changed since it was opened.
     """
 
     def __init__(self, directory: Path, manifest: Manifest):
@@ -159,8 +159,8 @@ class TokenStore:
         self._check_sizes()
         self._shards = [self._map(file, self.dtype) for file in manifest.shards]
         self._ends: Ints = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64)
-        self.sentence_offsets: Ints = self._map(manifest.sentences, np.dtype("<i8"))
-        self.document_offsets: Ints = self._map(manifest.documents, np.dtype("<i8"))
+        self._sentences = self._map(manifest.sentences, np.dtype("<i8"))
+        self._documents = self._map(manifest.documents, np.dtype("<i8"))
         for file, offsets in ((manifest.sentences, self.sentence_offsets), (manifest.documents, self.document_offsets)):
             if offsets[0] != 0 or offsets[-1] != self.num_tokens:
                 raise InputError(f"{directory / file.name}: is damaged (wrong first or last number). Try: {_AGAIN}")
@@ -187,6 +187,16 @@ class TokenStore:
     def __repr__(self) -> str:
         return f"TokenStore({str(self.directory)!r}: {self.num_tokens:,} tokens, {self.num_documents:,} documents)"
 
+    @property
+    def sentence_offsets(self) -> Ints:
+        """(num_sentences + 1,) int64 token positions."""
+        return self._sentences.array
+
+    @property
+    def document_offsets(self) -> Ints:
+        """(num_documents + 1,) int64 token positions; each is also a sentence offset."""
+        return self._documents.array
+
     def gather(self, starts: ArrayLike, lengths: ArrayLike) -> NDArray[np.int32]:
         """Return the concatenated tokens of many runs.
 
@@ -206,14 +216,14 @@ class TokenStore:
         ):
             raise ValueError(f"gather: a run is outside the {self.num_tokens} tokens of the store")
         if len(self._shards) == 1:
-            return self._shards[0][_ranges(starts, lengths)].astype(np.int32)
+            return self._shards[0].array[_ranges(starts, lengths)].astype(np.int32)
         positions = _ranges(starts, lengths)
         shard_of = np.searchsorted(self._ends, positions, side="right")
         tokens = np.empty(len(positions), np.int32)
         for number in np.unique(shard_of):
             here = np.flatnonzero(shard_of == number)
             shard = self._shards[number]
-            tokens[here] = shard[positions[here] - (self._ends[number] - len(shard))]
+            tokens[here] = shard.array[positions[here] - (self._ends[number] - len(shard))]
         return tokens
 
     def verify(self) -> None:
@@ -252,8 +262,8 @@ class TokenStore:
             if size != file.bytes:
                 raise InputError(f"{path}: has {size} bytes, but the manifest lists {file.bytes}. Try: {_AGAIN}")
 
-    def _map(self, file: StoredFile, dtype: np.dtype) -> NDArray:
-        return np.memmap(self.directory / file.name, dtype=dtype, mode="r").view(np.ndarray)
+    def _map(self, file: StoredFile, dtype: np.dtype) -> MappedFile:
+        return MappedFile(self.directory / file.name, dtype, file.crc32, _AGAIN)
 
 
 def _ranges(starts: Ints, lengths: Ints) -> Ints:
@@ -261,15 +271,6 @@ def _ranges(starts: Ints, lengths: Ints) -> Ints:
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
-
-
-def crc32_of(path: Path) -> str:
-    """The CRC-32 of a file, in hexadecimal."""
-    checksum = 0
-    with open(path, "rb") as file:
-        while data := file.read(_READ_BYTES):
-            checksum = zlib.crc32(data, checksum)
-    return f"{checksum:08x}"
 
 
 def token_counts(store: TokenSource, vocab_size: int) -> Ints:

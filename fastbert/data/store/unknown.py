@@ -1,28 +1,60 @@
-"""Why tokens of a corpus are [UNK]: the causes, most frequent first, each with what helps against it."""
+"""Tokens of a corpus that are [UNK]: why, what helps against it, and where there are too many to train on."""
 
 import unicodedata
 from collections import Counter
 
 from fastbert.data.corpus.documents import Corpus
 from fastbert.data.store.token_store import TokenStore
+from fastbert.data.store.writer import remove_files
+from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 
 MIN_REPORTED_SHARE = 0.01  # of the tokens
+MIN_REFUSED_SHARE = 0.5
 MAX_EXAMINED_CHARS = 2 << 20  # from the start of the corpus
 _SHOWN_CHARACTERS = 8
 
 
-def report_unknown(store: TokenStore, corpus: Corpus, tokenizer: Tokenizer) -> str:
-    """Return one line about the [UNK] tokens of a store, "" if they are fewer than :data:`MIN_REPORTED_SHARE`."""
+def check_unknown(store: TokenStore, corpus: Corpus, tokenizer: Tokenizer, *, allowed: bool) -> str:
+    """Return one line about the [UNK] tokens of a new store, "" if they are fewer than :data:`MIN_REPORTED_SHARE`.
+
+    Args:
+        store: of the corpus; deleted if it is refused.
+        allowed: keep it although at least :data:`MIN_REFUSED_SHARE` are [UNK], unless all are.
+
+    Raises:
+        InputError: there is too little to learn from.
+    """
     share = store.num_unknown / store.num_tokens
     if share < MIN_REPORTED_SHARE:
         return ""
+    what = f"{share:.1%} of the tokens are [UNK]: {describe_unknown(corpus, tokenizer)}"
+    try:
+        refuse_unknown(store, allowed, what)
+    except InputError:
+        remove_files(store.directory)
+        raise
+    return what
+
+
+def refuse_unknown(store: TokenStore, allowed: bool, what: str = "") -> None:
+    """Raise InputError if too many tokens of a store are [UNK]; ``what`` begins the message."""
+    share = store.num_unknown / store.num_tokens
+    what = what or f"{store.directory}: {share:.1%} of the tokens are [UNK]"
+    if share == 1:
+        raise InputError(f"{what}. Try: a vocabulary trained on this text")
+    if share >= MIN_REFUSED_SHARE and not allowed:
+        raise InputError(f"{what}. Try: a vocabulary trained on this text, or --allow-unknown")
+
+
+def describe_unknown(corpus: Corpus, tokenizer: Tokenizer) -> str:
+    """The causes, most frequent first, each with its share."""
     causes, characters = unknown_causes(corpus, tokenizer)
     total = sum(causes.values()) or 1
     found = [f"{cause} ({count / total:.0%})" for cause, count in causes.most_common()]
     if characters:
         found.append("such characters: " + " ".join(char for char, _ in characters.most_common(_SHOWN_CHARACTERS)))
-    return f"{share:.1%} of the tokens are [UNK]: {'; '.join(found)}"
+    return "; ".join(found)
 
 
 def unknown_causes(corpus: Corpus, tokenizer: Tokenizer) -> tuple[Counter[str], Counter[str]]:
@@ -56,10 +88,10 @@ def _is_unknown(text: str, tokenizer: Tokenizer) -> bool:
 def _cause(word: str, unknown: list[str], tokenizer: Tokenizer) -> str:
     limit = tokenizer.options.max_input_chars_per_word
     if len(word) > limit:
-        return f"words of over {limit} characters"
+        return f"words of over {limit} characters, see --max-word-chars"
     composed = unicodedata.normalize("NFC", word)
     if composed != word and not _is_unknown(composed, tokenizer):
-        return "decomposed accents; try: normalize the text to NFC"
+        return "decomposed accents, which --normalize nfc composes"
     if unknown:
         return "characters that are not in the vocabulary"
     return 'letters without a "##" form in the vocabulary'

@@ -308,7 +308,7 @@ def write_store(
 
 def corpus_digest(corpus: Corpus, shard: tuple[int, int]) -> str:
     """A digest of the input of a store."""
-    facts = json.dumps([corpus.identity(), corpus.text_field, list(shard)])
+    facts = json.dumps([corpus.identity(), corpus.rules.text_field, list(shard), *corpus.rules.changes])
     return hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

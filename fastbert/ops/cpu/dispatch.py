@@ -3,7 +3,6 @@
 :func:`fastbert.ops.choose` asks before any kernel is called.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -17,10 +16,15 @@ _DTYPES = (torch.float32, torch.bfloat16)
 Tensors = Mapping[str, Tensor | None]
 
 
-@functools.cache
+@torch.compiler.assume_constant_result  # torch.compile calls it once instead of tracing into it
 def _core_reason() -> str | None:
     there, why = status()
     return None if there else f"the C++ core cannot be loaded: {why}. {_TRY}"
+
+
+@torch.compiler.assume_constant_result
+def _is_scalar() -> bool:
+    return compute().cpu_isa() == "scalar"
 
 
 def _common_reason(tensors: Tensors) -> str | None:
@@ -51,17 +55,22 @@ def _attention_reason(tensors: Tensors, options: Mapping[str, object]) -> str | 
     scale = options.get("scale")
     if isinstance(scale, (int, float)) and not scale > 0:
         return f"scale={scale}: the kernel takes a positive scale. {_TRY}"
-    mask = tensors.get("attention_mask")
-    if mask is not None:
-        if torch.compiler.is_compiling():
-            return f"attention_mask under torch.compile: the kernel must look at its values first. {_TRY}"
-        real = mask != 0
-        if bool((real[:, 1:] & ~real[:, :-1]).any()):
-            return f"attention_mask has a real token after padding: the kernel takes padding at the end. {_TRY}"
     for name in ("cos", "sin"):
         table = tensors.get(name)
         if table is not None and table.requires_grad:
             return f"{name} requires a gradient, which the kernel does not compute. Try: {name}.detach()"
+    return None
+
+
+def mask_reason(mask: Tensor | None) -> str | None:
+    """Why the attention kernel cannot take this attention_mask; the one reason that numbers in a tensor decide."""
+    if mask is None:
+        return None
+    if torch.compiler.is_compiling():
+        return f"attention_mask under torch.compile: the kernel must look at its values first. {_TRY}"
+    real = mask != 0
+    if bool((real[:, 1:] & ~real[:, :-1]).any()):
+        return f"attention_mask has a real token after padding: the kernel takes padding at the end. {_TRY}"
     return None
 
 
@@ -158,7 +167,7 @@ def unsupported_reason(op: str, tensors: Tensors, **options: object) -> str | No
 
 def slower_reason(op: str) -> str | None:
     """Why "auto" leaves ``op`` to PyTorch although a kernel could run, or None; measured, csrc/cpu/README.md."""
-    if compute().cpu_isa() == "scalar":
+    if _is_scalar():
         return "no AVX2 here: the plain loops are slower than PyTorch"
     if op in _EAGER_ONLY and torch.compiler.is_compiling():
         return "torch.compile fuses PyTorch's own form"

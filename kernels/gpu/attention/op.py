@@ -21,6 +21,7 @@ from fastbert.kernels.attention.bias_gradient import launch_bias_gradient
 from fastbert.kernels.attention.device import LOG2_E
 from fastbert.kernels.attention.forward import launch_forward
 from fastbert.kernels.dropout import seed_tensor, threshold_of
+from fastbert.kernels.launch import within_31_bits
 
 NO_WINDOW = -1
 
@@ -86,6 +87,7 @@ def backward(
         return *grads, dbias.zero_()
     if grad_out.stride(-1) != 1:  # the gradient of a sum is an expanded scalar
         grad_out = grad_out.contiguous()
+    grad_out = within_31_bits(grad_out, 0, 1, sizes=(max_seqlen, q.shape[1]))
     geometry, arguments = launch_options(
         q, k, v, cu_seqlens, key_mask, bias, seed, max_seqlen, window, scale, dropout_p
     )
@@ -160,7 +162,8 @@ def attention(
     if bias is not None:
         bias = bias[None] if bias.ndim == 3 else bias
         bias = bias.expand(-1, q.shape[1], -1, -1)
-        bias = bias if bias.stride(-1) == 1 else bias.contiguous()
+        bias = within_31_bits(bias if bias.stride(-1) == 1 else bias.contiguous(), 2)
+    q, k, v = (within_31_bits(x, 0, 1, sizes=(max_seqlen, x.shape[1])) for x in (q, k, v))
     window = NO_WINDOW if window is None or window >= max_seqlen - 1 else window
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     draw = seed_tensor(seed, q.device) if dropout_p else None

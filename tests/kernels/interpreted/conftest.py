@@ -7,10 +7,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import interpreter_bf16
+import torch
+
+from fastbert.kernels import dispatch
 
 
 @pytest.fixture(autouse=True)
-def repaired_bfloat16():
+def repaired_bfloat16(monkeypatch):
+    monkeypatch.setattr(dispatch, "INTERPRETED_DTYPES", (torch.float16, torch.bfloat16, torch.float32))
     with interpreter_bf16.repaired():
         yield
 
