@@ -98,5 +98,7 @@ def transfer_of(options: TrainOptions, architecture: Architecture, tokenizer: To
             f"--init {root}: its vocabulary has {len(old):,} pieces and its weights {rows:,} rows. "
             "Try: the vocabulary that the weights were trained with"
         )
+    if old == tokenizer and len(old) == rows:
+        return None
     transfer = VocabularyTransfer.between(old, tokenizer)
     return None if transfer.identity and len(old) == rows else transfer
