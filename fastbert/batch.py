@@ -115,6 +115,25 @@ def _to_cuda(batch: PackedBatch, device: torch.device | str) -> PackedBatch:
     return PackedBatch(**given)
 
 
+def concatenate(batches: Sequence[PackedBatch]) -> PackedBatch:
+    """The sequences of several batches in one; all have the same optional parts."""
+    tokens = np.cumsum([0, *(batch.num_tokens for batch in batches)]).tolist()
+    first = batches[0]
+    joined: dict[str, Tensor | None] = {}
+    for name in (f.name for f in fields(PackedBatch) if f.name not in ("cu_seqlens", "max_seqlen", "masked_index")):
+        parts = [getattr(batch, name) for batch in batches]
+        joined[name] = None if parts[0] is None else torch.cat(parts)
+    if first.masked_index is not None:
+        rows = [batch.masked_index + start for batch, start in zip(batches, tokens, strict=False)]  # type: ignore[operator]
+        joined["masked_index"] = torch.cat(rows)
+    ends = [batch.cu_seqlens[1:] + start for batch, start in zip(batches, tokens, strict=False)]
+    return PackedBatch(
+        **joined,  # type: ignore[arg-type]
+        cu_seqlens=torch.cat([first.cu_seqlens[:1], *ends]),
+        max_seqlen=max(batch.max_seqlen for batch in batches),
+    )
+
+
 def pack(input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None):
     """Drop the padding of a batch.
 

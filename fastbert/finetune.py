@@ -114,8 +114,9 @@ def require_vocabulary(tokenizer: "Tokenizer", config: "BertConfig", source: str
 
 
 def recipe_of(options: FinetuneOptions, data: "TaskData", config: "BertConfig") -> "Recipe":
+    from fastbert.runs.directory import pretraining_optimizer
     from fastbert.tasks.scores import check_measure
-    from fastbert.tasks.training import Recipe, default_learning_rate, num_frozen, pretraining_optimizer
+    from fastbert.tasks.training import Recipe, default_learning_rate, num_frozen
 
     num_frozen(options.freeze, config)  # an error now, not after the data are tokenized
     optimizer = options.optimizer if options.optimizer != "auto" else pretraining_optimizer(options.model)

@@ -29,6 +29,10 @@ class TokenizeOptions:
     .csv .tsv .parquet .arrow, each also .gz .xz .bz2 .zst."""
     tokenizer: Annotated[Path | None, unset("DIR")] = None
     """Directory with the vocab.txt of the tokenizer, for example a run."""
+    lowercase: bool = False
+    """Read a vocab.txt as uncased whose directory does not say it."""
+    no_lowercase: bool = False
+    """Read such a vocab.txt as cased (default: as its entries are)."""
     text_field: Annotated[str | None, unset("NAME")] = None
     """Field with the text in records; default "text". "a.b" is field b of the object in field a; "a,b" joins two
     fields."""
@@ -84,7 +88,10 @@ def tokenize(options: TokenizeOptions) -> TokenStore:
     index, count = parse_shard(options.shard)
     from fastbert.text import Tokenizer
 
-    tokenizer = Tokenizer.load(options.tokenizer, max_input_chars_per_word=options.max_word_chars)
+    if options.lowercase and options.no_lowercase:
+        raise InputError("--lowercase and --no-lowercase exclude each other. Try: one of them")
+    case = False if options.no_lowercase else True if options.lowercase else None
+    tokenizer = Tokenizer.load(options.tokenizer, "auto", options.max_word_chars, case)
     output = options.output if count == 1 else options.output / f"part-{index + 1}-of-{count}"
     corpus = Corpus(options.data, options.text_field, options.documents, options.normalize)
     with corpus, shown_progress() as show:

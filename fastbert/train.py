@@ -72,6 +72,7 @@ def claim(options: TrainOptions, restarted: bool = False) -> "tuple[RunDirectory
         restarted: torchrun has restarted this job after a failure: resume its run.
     """
     from fastbert.runs.directory import RunDirectory
+    from fastbert.training.new_model import default_optimizer
 
     job = os.environ.get("TORCHELASTIC_RUN_ID")
     # a host that joins or returns is no restart to torchrun: the job's name in run.json shows that the run is ours
@@ -79,6 +80,7 @@ def claim(options: TrainOptions, restarted: bool = False) -> "tuple[RunDirectory
     if (restarted or named) and not options.resume and (path := RunDirectory.of_job(options.output, job, restarted)):
         options = replace(options, resume=True, output=str(path))
     if not options.resume:
+        options = replace(options, optimizer=options.optimizer or default_optimizer(options))
         return RunDirectory.claim(options.output, options, job=job), options
     run = RunDirectory.reopen(options.output)
     try:
@@ -134,7 +136,7 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
         if options.resume and saved is None:
             monitor.log("the run has no checkpoint yet: starting at its first step")
         device = choose_device(options.device, world.local_rank if world.joined else None)
-        architecture = Architecture.of(options)
+        architecture = Architecture.of(options, saved.config if saved else None)
         data = DataOptions.of(options, token_type_ids=architecture.arch != "modern")
         text = world.run_on_main_first(lambda: prepare(run.path, data, monitor))
         check = verify_in_background(text.store, world)
@@ -160,6 +162,7 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
                 if not trainer.stopped:
                     (share,) = world.broadcast(trainer.evaluations.final_share)
                     result = trainer.evaluate(setup.final_batches(share))
+                    trainer.evaluate_replay()
         except BaseException:
             trainer.close_after_failure()
             raise

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastbert import BertConfig, BertForPreTraining
-from fastbert.batch import PackedBatch, by_token_budget, pack_rows
+from fastbert.batch import PackedBatch, by_token_budget, concatenate, pack_rows
 
 
 def batch_of(lengths: list[int], masked: int, *, weights: bool = False, next_sentence: bool = False) -> PackedBatch:
@@ -84,3 +84,18 @@ def test_batches_keep_to_their_budgets_and_their_order():
     parts = list(by_token_budget(lengths, 8, masked, 4))
     assert [lengths[part] for part in parts] == [[5, 3], [9], [2, 2], [2]]
     assert not list(by_token_budget([], 8))
+
+
+def test_batches_are_concatenated():
+    one, two = (
+        PackedBatch(
+            torch.arange(n), torch.arange(n), torch.zeros(n).long(), torch.tensor([0, 2, n], dtype=torch.int32), n - 2,
+            torch.tensor([1, n - 1]), torch.tensor([7, n]), torch.tensor([0, -100]),
+        )
+        for n in (5, 8)
+    )  # fmt: skip
+    both = concatenate([one, two])
+    assert both.cu_seqlens.tolist() == [0, 2, 5, 7, 13] and both.cu_seqlens.dtype == torch.int32
+    assert both.input_ids.tolist() == [*range(5), *range(8)] and both.max_seqlen == 6
+    assert both.masked_index.tolist() == [1, 4, 6, 12] and both.labels.tolist() == [7, 5, 7, 8]
+    assert both.next_sentence_label.tolist() == [0, -100] * 2 and both.label_weights is None

@@ -37,6 +37,12 @@ class Schedule:
         return max(min(1.0, rising, falling), 1e-3)
 
 
+# for weights that are trained already, at any length of the run: learning rates of AdamW and Muon, weight decay
+# (docs/recipe.md)
+CONTINUED_HYPERPARAMETERS = (2e-4, 2e-3, DEFAULT_WEIGHT_DECAY)
+CONTINUED_SCHEDULE = Schedule(warmup=0.1, decay=0.9)
+
+
 @dataclass(frozen=True)
 class HyperparameterRule:
     """Peak learning rates and weight decay for a run of any length.

@@ -205,3 +205,14 @@ def next_free(parent: Path) -> Path:
     """``parent/001``, or the next number."""
     numbers = [int(p.name) for p in parent.glob("*") if p.name.isdigit()] if parent.is_dir() else []
     return parent / f"{max(numbers, default=0) + 1:03d}"
+
+
+def pretraining_optimizer(directory: str | Path) -> str:
+    """The optimizer that trained a model: "muon" if its run.json or finetune.json says so, otherwise "adamw"."""
+    for name, part in (("run.json", "options"), ("finetune.json", "recipe")):
+        try:
+            record = json.loads((Path(directory) / name).read_text(encoding="utf-8"))[part]["optimizer"]
+        except (OSError, ValueError, KeyError, TypeError):  # missing or not ours: this only decides a default
+            continue
+        return "muon" if record == "muon" else "adamw"
+    return "adamw"

@@ -9,13 +9,11 @@ Reference: Devlin et al., BERT, 2019, section 3.2; Mosbach et al., On the Stabil
 al., Muon is Scalable for LLM Training, 2025, section 3.5 (another optimizer than the pretraining's costs quality).
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,17 +75,6 @@ class Progress:
 def default_learning_rate(hidden_size: int, optimizer: str = "adamw") -> float:
     """AdamW's peak: 1e-3 with Muon; alone 5e-5 at BERT-base's width, proportionally more for narrower models."""
     return LEARNING_RATE_WITH_MUON if optimizer == "muon" else round(5e-5 * 768 / hidden_size, 8)
-
-
-def pretraining_optimizer(directory: str | Path) -> str:
-    """The optimizer that trained a model: "muon" if its run.json or finetune.json says so, otherwise "adamw"."""
-    for name, part in (("run.json", "options"), ("finetune.json", "recipe")):
-        try:
-            record = json.loads((Path(directory) / name).read_text(encoding="utf-8"))[part]["optimizer"]
-        except (OSError, ValueError, KeyError, TypeError):  # missing or not ours: this only decides a default
-            continue
-        return "muon" if record == "muon" else "adamw"
-    return "adamw"
 
 
 def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -72,6 +72,16 @@ def _decompose(char: str) -> str:
     return _DECOMPOSITION.get(char, char)
 
 
+def lowered(char: str) -> str:
+    """One character lowercased, several characters for some."""
+    return _LOWER.get(char, char)
+
+
+def without_accents(char: str) -> str:
+    """One character decomposed, without its nonspacing marks."""
+    return "".join(part for part in _decompose(char) if part not in _NONSPACING)
+
+
 # a character of the text during normalization, and the index of its raw character
 Aligned = tuple[str, int]
 
@@ -126,8 +136,8 @@ def _strip_accents(chars: Iterator[Aligned]) -> Iterator[Aligned]:
 def _lowercase(chars: Iterator[Aligned]) -> Iterator[Aligned]:
     """Character by character: no final sigma."""
     for char, source in chars:
-        for lowered in _LOWER.get(char, char):
-            yield lowered, source
+        for low in lowered(char):
+            yield low, source
 
 
 class Normalizer:

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -96,16 +96,22 @@ class Tokenizer:
 
     @classmethod
     def load(
-        cls, directory: str | os.PathLike, impl: str = "auto", max_input_chars_per_word: int | None = None
+        cls,
+        directory: str | os.PathLike,
+        impl: str = "auto",
+        max_input_chars_per_word: int | None = None,
+        lowercase: bool | None = None,
     ) -> Tokenizer:
         """Read a directory: a run, a Hugging Face model, or just a vocab.txt; a limit of word lengths replaces its own.
 
+        Args:
+            lowercase: whether a vocab.txt without a configuration is uncased; None: inferred from its entries, with a
+                warning. Accents are stripped from uncased text unless entries have some.
+
         Raises:
-            InputError: no tokenizer, or not WordPiece.
+            InputError: no tokenizer, or not WordPiece; its files say otherwise than ``lowercase``.
         """
-        files = read_directory(directory)
-        if max_input_chars_per_word is not None:
-            files.options = replace(files.options, max_input_chars_per_word=max_input_chars_per_word)
+        files = read_directory(directory, max_input_chars_per_word, lowercase)
         return cls(files.vocab, files.options, added_tokens=files.added_tokens, impl=impl)
 
     def save(self, directory: str | os.PathLike, *, token_type_ids: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from fastbert.system.json_files import Fields, read_object
 from fastbert.text import unicode_tables
 from fastbert.text.detokenize import CONTINUATION
 from fastbert.text.normalizer import NormalizerOptions
+from fastbert.text.vocabulary_case import VocabularyCase
 from fastbert.text.word_counts import SPECIAL_TOKENS
 
 _REMEDY = "copy the file again from its source"
@@ -91,14 +93,21 @@ def read_vocab(path: str | os.PathLike) -> list[str]:
     return vocab
 
 
-def read_directory(directory: str | os.PathLike) -> TokenizerFiles:
+def read_directory(
+    directory: str | os.PathLike, max_input_chars_per_word: int | None = None, lowercase: bool | None = None
+) -> TokenizerFiles:
     """Read a tokenizer directory: a run, a Hugging Face model, or just a vocab.txt.
 
     tokenizer.json has priority over vocab.txt. Options in tokenizer_config.json override those of tokenizer.json, as in
-    transformers.
+    transformers. Where no file says whether text is lowercased, the entries of the vocabulary do, with a warning.
+
+    Args:
+        directory: of the files.
+        max_input_chars_per_word: replaces that of the files.
+        lowercase: decides where no file says it.
 
     Raises:
-        InputError: no tokenizer, or not WordPiece.
+        InputError: no tokenizer, or not WordPiece; its files say otherwise than ``lowercase``.
     """
     root = Path(directory)
     if not root.is_dir():
@@ -116,8 +125,28 @@ def read_directory(directory: str | os.PathLike) -> TokenizerFiles:
     for key, name in _CONFIG_KEYS.items():
         if isinstance(config.get(key), bool) or (key == "strip_accents" and config.get(key, 0) is None):
             overrides[name] = config[key]
+    if "lowercase" not in overrides and not (root / "tokenizer.json").is_file():
+        overrides = _options_of_entries(root / "vocab.txt", files.vocab, lowercase) | overrides
+    if max_input_chars_per_word is not None:
+        overrides["max_input_chars_per_word"] = max_input_chars_per_word
     files.options = replace(files.options, **overrides)
+    if lowercase not in (None, files.options.lowercase):
+        case = "lowercase" if files.options.lowercase else "keep the case"
+        raise InputError(f"{root}: its tokenizer files {case}. Try: without --lowercase and --no-lowercase")
     return files
+
+
+def _options_of_entries(path: Path, vocab: Sequence[str], lowercase: bool | None) -> dict[str, Any]:
+    """The options of a vocabulary without a configuration; warns where they are inferred."""
+    found = VocabularyCase.of(vocab)
+    if lowercase is None:
+        warnings.warn(
+            f"{path}: no tokenizer_config.json says whether it is cased. It is read as {found}. "
+            "If that is wrong: --lowercase or --no-lowercase, or do_lower_case in a tokenizer_config.json",
+            stacklevel=2,
+        )
+        lowercase = not found.cased
+    return {"lowercase": lowercase, "strip_accents": False if lowercase and found.accented else None}
 
 
 def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:

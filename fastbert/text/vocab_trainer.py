@@ -253,7 +253,7 @@ def _learn_reference(
             tokens.append(piece)
     num_fixed = len(tokens)
     pieces = [[ids[char if i == 0 else "##" + char] for i, char in enumerate(word)] for word, _ in words]
-    _merge_pairs(tokens, ids, pieces, [count for _, count in words], vocab_size, min_frequency, progress)
+    merge_pairs(tokens, ids, pieces, [count for _, count in words], vocab_size, min_frequency, progress)
     return tokens, num_fixed, num_characters, num_characters - len(alphabet)
 
 
@@ -268,7 +268,7 @@ def _alphabet(words: Sequence[tuple[str, int]], limit: int, initial_alphabet: Se
     return initial.union(others[: max(0, limit - len(initial))]), len(initial) + len(others)
 
 
-def _merge_pairs(
+def merge_pairs(
     tokens: list[str],
     ids: dict[str, int],
     words: list[list[int]],

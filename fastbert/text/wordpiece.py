@@ -37,8 +37,8 @@ class WordPiece:
         self._unk_id = unk_id
         self._max_chars = max_chars
 
-    def split(self, word: str) -> list[Piece]:
-        """Return the pieces of one word.
+    def split(self, word: str, *, continued: bool = False) -> list[Piece]:
+        """Return the pieces of one word, or with ``continued`` of the end of one.
 
         Raises:
             InputError: the word cannot be spelled and there is no [UNK].
@@ -48,7 +48,7 @@ class WordPiece:
         pieces: list[Piece] = []
         begin = 0
         while begin < len(word):
-            prefix = "##" if begin else ""
+            prefix = "##" if begin or continued else ""
             for end in range(min(len(word), begin + self._longest), begin, -1):
                 found = self._ids.get(prefix + word[begin:end])
                 if found is not None:

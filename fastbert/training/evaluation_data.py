@@ -1,7 +1,7 @@
 """Which part of the text a model is trained on, and which it is evaluated on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -30,6 +30,7 @@ class EvaluationText:
         unseen: whether they are not trained on.
         reason: why not; or why they are not whole documents.
         memorization: exhaustive questions for a text small enough to memorize, else None.
+        replay: the same of the text of ``--replay``.
     """
 
     train: Spans
@@ -38,10 +39,23 @@ class EvaluationText:
     unseen: bool
     reason: str
     memorization: PackedBatch | None
+    replay: "EvaluationText | None" = None
 
     @classmethod
     def choose(cls, text: TrainingText, fraction: float, *, max_length: int, next_sentence: bool) -> "EvaluationText":
         """The held-out store if there is one, else a ``fraction`` of the training documents, else the training text."""
+        chosen = cls._of_main_text(text, fraction, max_length=max_length, next_sentence=next_sentence)
+        if text.replay_store is None:
+            return chosen
+        split = split_documents(text.replay_store, fraction=fraction)
+        unseen = len(split.heldout) > 0
+        heldout = split.heldout if unseen else split.train
+        return replace(chosen, replay=cls(split.train, text.replay_store, heldout, unseen, split.reason, None))
+
+    @classmethod
+    def _of_main_text(
+        cls, text: TrainingText, fraction: float, *, max_length: int, next_sentence: bool
+    ) -> "EvaluationText":
         if next_sentence and text.store.num_sentences == text.store.num_documents:
             raise InputError(
                 "--objective mlm+nsp: every document is a single line, so no sentence follows another. Try: "

@@ -2,24 +2,33 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fastbert.config import Arch, BertConfig
+from fastbert.runs.directory import pretraining_optimizer
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 from fastbert.training.options import TrainOptions
 from fastbert.weights.huggingface import read_config
+from fastbert.weights.vocabulary_transfer import VocabularyTransfer
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The architecture of a run, and the configuration of the weights it starts from, if any."""
+    """The architecture of a run, and the configuration of the weights it starts from, if any.
+
+    A resumed run takes them from its checkpoint, and the directory of ``--init`` may be gone.
+    """
 
     arch: Arch
     init: BertConfig | None = None
+    resumed: bool = False
 
     @classmethod
-    def of(cls, options: TrainOptions) -> "Architecture":
-        """That of ``--init``, of ``--arch``, or the default of the objective."""
+    def of(cls, options: TrainOptions, checkpoint: BertConfig | None = None) -> "Architecture":
+        """That of ``--init`` or of a checkpoint begun with it, of ``--arch``, or the default of the objective."""
+        if options.init and checkpoint is not None:
+            return cls(checkpoint.arch, checkpoint, resumed=True)
         if not options.init:
             return cls(options.arch or ("classic" if options.next_sentence else "modern"))
         config = read_config(Path(options.init))
@@ -28,6 +37,11 @@ class Architecture:
                 f"--arch {options.arch}: the weights of --init {options.init} are {config.arch}. Try: without --arch"
             )
         return cls(config.arch, config)
+
+
+def default_optimizer(options: TrainOptions) -> Literal["muon", "adamw"]:
+    """Muon; for ``--init`` the optimizer that trained its weights (docs/recipe.md)."""
+    return "adamw" if options.init and pretraining_optimizer(options.init) == "adamw" else "muon"
 
 
 def config_of(options: TrainOptions, architecture: Architecture, preset: str, tokenizer: Tokenizer) -> BertConfig:
@@ -51,14 +65,40 @@ def config_of(options: TrainOptions, architecture: Architecture, preset: str, to
             f"--max-length {options.max_length}: {options.init} has only {config.max_position_embeddings} positions. "
             f"Try: --max-length {config.max_position_embeddings}"
         )
-    elif len(tokenizer) != config.vocab_size:
-        raise InputError(
-            f"--init {options.init}: has {config.vocab_size:,} pieces, and the vocabulary {len(tokenizer):,}. "
-            "Try: without --tokenizer, to use the vocabulary it was trained with"
-        )
     elif config.arch != "classic" and options.next_sentence:
         raise InputError(
             f"--objective mlm+nsp: {options.init} is a {config.arch} model without a next-sentence head. "
             "Try: --objective mlm"
         )
+    else:
+        config = config.replace(vocab_size=len(tokenizer), pad_token_id=max(tokenizer.pad_id, 0))
     return config.replace(hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=options.dropout)
+
+
+def transfer_of(options: TrainOptions, architecture: Architecture, tokenizer: Tokenizer) -> VocabularyTransfer | None:
+    """How the rows of ``--init`` go to another vocabulary; None: they stay where they are.
+
+    Raises:
+        InputError: the weights of ``--init`` do not belong to its own vocabulary, or come without one and have another
+            number of rows.
+    """
+    if options.init is None or architecture.init is None or architecture.resumed:
+        return None
+    root, rows = Path(options.init), architecture.init.vocab_size
+    if not any((root / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        if len(tokenizer) != rows:
+            raise InputError(
+                f"--init {root}: has {rows:,} rows and no vocabulary of its own, and --tokenizer {len(tokenizer):,} "
+                f"pieces. Try: the vocab.txt of the weights in {root}"
+            )
+        return None
+    old = Tokenizer.load(root, lowercase=None if options.tokenizer else options.case)
+    if len(old) > rows:
+        raise InputError(
+            f"--init {root}: its vocabulary has {len(old):,} pieces and its weights {rows:,} rows. "
+            "Try: the vocabulary that the weights were trained with"
+        )
+    if old == tokenizer and len(old) == rows:
+        return None
+    transfer = VocabularyTransfer.between(old, tokenizer)
+    return None if transfer.identity and len(old) == rows else transfer

@@ -39,6 +39,9 @@ class TrainOptions:
     """Run directory (default: the next free of runs/001, runs/002 …)."""
     text_field: Annotated[str | None, unset("NAME")] = None
     """Text field of records (default: "text"). "a.b" is field b of the object in field a; "a,b" joins two fields."""
+    replay: Annotated[str | None, unset("DATA:SHARE")] = None
+    """With --init: mix in the old text, so that it is not forgotten: that SHARE of each batch's tokens, such as
+    old.txt:0.2. A part of it is held out, and the loss there printed."""
     documents: str = "blank"
     """What ends a document of plain text: a blank line, every line (line), only the file (file), or a separator, such
     as "<|endoftext|>". Records are always documents."""
@@ -51,8 +54,15 @@ class TrainOptions:
     """Directory with a vocab.txt, used instead of training a vocabulary."""
     vocab_size: int = 8192
     """Size of the vocabulary to train; a small text yields a smaller one."""
+    add_words: Annotated[str | None, unset("FILE")] = None
+    """Add the words of this file, one a line, to the vocabulary of --init or --tokenizer, as one piece each."""
+    extend_vocab: Annotated[int | None, unset("N")] = None
+    """Add the N pieces to the vocabulary of --init or --tokenizer that shorten the text of --data most."""
     lowercase: bool = False
-    """Train an uncased vocabulary; accents are kept unless --strip-accents is given."""
+    """Train an uncased vocabulary; accents are kept unless --strip-accents is given. Or read a vocab.txt as uncased
+    whose directory does not say it."""
+    no_lowercase: bool = False
+    """Read such a vocab.txt as cased (default: as its entries are)."""
     strip_accents: bool = False
     """Strip accents: "é" becomes "e". Not for Portuguese, where accents distinguish words."""
     no_chinese_chars: bool = False
@@ -79,7 +89,8 @@ class TrainOptions:
     """Masked language modeling; with next-sentence prediction (classic only); or diffusion, for text generation: each
     sequence has its own masking rate, from nearly 0 to 1."""
     init: Annotated[str | None, unset("DIR")] = None
-    """Start from the weights of this run or Hugging Face directory, with its vocabulary unless --tokenizer is given."""
+    """Start from the weights of this run or Hugging Face directory, with its vocabulary unless --tokenizer is given;
+    each row then goes with its piece, and that of a new piece begins as the mean of its old pieces."""
     window: Annotated[int | None, unset("N")] = None
     """modern: local attention to N tokens on each side in two of three layers, as in ModernBERT (64 there; default:
     full attention in all layers)."""
@@ -101,20 +112,21 @@ class TrainOptions:
     """Approximate tokens per forward pass on a device; gradients of larger batches are accumulated over several passes
     (default: the whole batch of a rank)."""
 
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """Muon for the matrices of encoder layers and AdamW for the rest, or AdamW for everything."""
+    optimizer: Annotated[Literal["muon", "adamw"] | None, unset("muon|adamw")] = None
+    """Muon for the matrices of encoder layers and AdamW for the rest, or AdamW for everything (default: muon; with
+    --init the one that trained its weights, adamw for those of others)."""
     learning_rate: Annotated[float | None, unset("X")] = None
     """Peak learning rate of AdamW (default: 0.002 at 2,000 steps, scaled by the cube root of 2,000 / steps; fixed with
-    --init, --optimizer adamw and texts small enough to memorize)."""
+    --optimizer adamw and for texts small enough to memorize; 0.0002 with --init)."""
     muon_learning_rate: Annotated[float | None, unset("X")] = None
-    """Peak learning rate of Muon (default: 0.02, scaled likewise)."""
+    """Peak learning rate of Muon (default: 0.02, scaled likewise; 0.002 with --init)."""
     weight_decay: Annotated[float | None, unset("X")] = None
     """Decoupled weight decay of matrices and embeddings (default: set so that 1/(learning rate × decay) of Muon is a
     tenth of the run; 0.01 with --init, --optimizer adamw and texts small enough to memorize)."""
-    warmup: float = 0.02
-    """Share of the run, at its start, in which the learning rates rise."""
-    decay: float = 0.6
-    """Share of the run, at its end, in which they fall to zero."""
+    warmup: Annotated[float | None, unset("SHARE")] = None
+    """Share of the run, at its start, in which the learning rates rise (default: 0.02; 0.1 with --init)."""
+    decay: Annotated[float | None, unset("SHARE")] = None
+    """Share of the run, at its end, in which they fall to zero (default: 0.6; 0.9 with --init)."""
     clip_norm: float = 1.0
     """Maximum gradient norm (0: no limit)."""
 
@@ -159,6 +171,11 @@ class TrainOptions:
     def next_sentence(self) -> bool:
         return self.objective == "mlm+nsp"
 
+    @property
+    def case(self) -> bool | None:
+        """Whether a given vocabulary is uncased, as far as the options say."""
+        return False if self.no_lowercase else True if self.lowercase else None
+
 
 # options that may change when a run is resumed
 CHANGEABLE = (
@@ -182,9 +199,12 @@ def check(options: TrainOptions) -> None:
         raise InputError(
             "--mask-unit span: has one rate for all sequences, unlike --objective diffusion. Try: token or word"
         )
+    _check_vocabulary(options)
+    _check_replay(options)
     for option in (
         "minutes",
         "steps",
+        "extend_vocab",
         "batch_tokens",
         "micro_batch_tokens",
         "window",
@@ -211,7 +231,7 @@ def check(options: TrainOptions) -> None:
         if not 0 <= (getattr(options, option) or 0) < float("inf"):
             refuse(option, "0 or more")
     for option in ("dropout", "warmup", "decay", "heldout_fraction"):
-        if not 0.0 <= getattr(options, option) <= 1.0:
+        if not 0.0 <= (getattr(options, option) or 0.0) <= 1.0:
             refuse(option, "a share between 0 and 1")
     if not 0 <= options.seed < 2**63:
         refuse("seed", "0 or more, below 2^63")
@@ -230,6 +250,58 @@ def check(options: TrainOptions) -> None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
 
 
+def _check_vocabulary(options: TrainOptions) -> None:
+    if options.lowercase and options.no_lowercase:
+        raise InputError("--lowercase and --no-lowercase exclude each other. Try: one of them")
+    if options.no_lowercase and not (options.tokenizer or options.init):
+        raise InputError("--no-lowercase: a new vocabulary is cased without it. Try: leave it out")
+    for option in ("add_words", "extend_vocab"):
+        if getattr(options, option) is not None and not (options.tokenizer or options.init):
+            name = f"--{option.replace('_', '-')} {getattr(options, option)}"
+            raise InputError(f"{name}: extends a vocabulary that is there. Try: with --init DIR or --tokenizer DIR")
+
+
+def _check_replay(options: TrainOptions) -> None:
+    if options.replay is not None:
+        _, share = parse_replay(options.replay)
+        if not options.init:
+            raise InputError(f"--replay {options.replay}: mixes in the text of --init. Try: without it, or --init DIR")
+        if options.batch_tokens is not None:
+            replay_tokens(options.batch_tokens, share, options.max_length)
+
+
+def parse_replay(text: str) -> tuple[str, float]:
+    """Read "DATA:SHARE", such as "old.txt:0.2".
+
+    Raises:
+        InputError: anything else, or a share that is not between 0 and 1.
+    """
+    data, colon, share = text.rpartition(":")
+    try:
+        value = float(share) if colon and data else 0.0
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1.0:
+        raise InputError(f"--replay {text}: expected DATA:SHARE with a share between 0 and 1. Try: {data or text}:0.2")
+    return data, value
+
+
+def replay_tokens(batch_tokens: int, share: float, max_length: int) -> int:
+    """Tokens of a batch that come from ``--replay``.
+
+    Raises:
+        InputError: one of the two parts is too small for a whole sequence.
+    """
+    tokens = round(share * batch_tokens)
+    if min(tokens, batch_tokens - tokens) < max_length:
+        least = max_length / batch_tokens
+        raise InputError(
+            f"--replay: a share of {share:g} of {batch_tokens} tokens leaves no room for a sequence of --max-length "
+            f"({max_length}) in one part. Try: a share from {least:.2g} to {1 - least:.2g}, or a larger --batch-tokens"
+        )
+    return tokens
+
+
 def in_folder(options: TrainOptions, folder: str | None) -> TrainOptions:
     """The options of a run that was started in ``folder``, with paths that are right in the current one."""
     if not folder or folder == os.getcwd():
@@ -238,6 +310,8 @@ def in_folder(options: TrainOptions, folder: str | None) -> TrainOptions:
         name: [absolute(item, folder) for item in getattr(options, name)] for name in ("data", "eval_data")
     }
     changes |= {name: absolute(value, folder) for name in ("tokenizer", "init") if (value := getattr(options, name))}
+    if options.replay:
+        changes["replay"] = absolute(options.replay, folder)
     return replace(options, **changes)
 
 
@@ -249,6 +323,14 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
     """
     known = {f.name for f in fields(TrainOptions)}
     stored = TrainOptions(**{k: v for k, v in stored_values.items() if k in known})
+    if stored.init and "replay" not in stored_values:  # begun before --init had rates of its own
+        earlier: dict[str, Any] = {
+            "optimizer": "muon",
+            "learning_rate": 2e-3,
+            "muon_learning_rate": 0.02,
+            "weight_decay": 0.01,
+        }
+        stored = replace(stored, **{name: v for name, v in earlier.items() if getattr(stored, name) is None})
     default = TrainOptions()
     changes = {name: getattr(given, name) for name in known if getattr(given, name) != getattr(default, name)}
     for name, value in changes.items():

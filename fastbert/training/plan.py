@@ -1,6 +1,7 @@
 """All decisions of a run, made once: every default filled in, every string parsed, the device known."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from fastbert.data.batches.masking import MaskUnit
 from fastbert.distributed.choose import Mode, choose_mode
 from fastbert.distributed.world import World
 from fastbert.optim.schedules import (
+    CONTINUED_HYPERPARAMETERS,
+    CONTINUED_SCHEDULE,
     DEFAULT_LEARNING_RATE,
     DEFAULT_MUON_LEARNING_RATE,
     DEFAULT_WEIGHT_DECAY,
@@ -23,9 +26,10 @@ from fastbert.optim.schedules import (
 from fastbert.runs.checkpoint import RetentionPolicy
 from fastbert.system.devices import quick_at_bf16
 from fastbert.training.evaluation_data import EvaluationText
-from fastbert.training.new_model import Architecture, config_of
-from fastbert.training.options import TrainOptions
+from fastbert.training.new_model import Architecture, config_of, default_optimizer, transfer_of
+from fastbert.training.options import TrainOptions, parse_replay
 from fastbert.training.prepare_data import TrainingText
+from fastbert.weights.vocabulary_transfer import VocabularyTransfer
 
 TINY_CORPUS_TOKENS = 50_000  # below: preset tiny, one thread
 DEFAULT_MINUTES = 5.0
@@ -41,7 +45,8 @@ class TrainingPlan:
     arch: Arch
     preset: str
     config: BertConfig  # with dropout
-    init: Path | None  # weights to start from
+    init: Path | None  # weights to start from; None when a run resumes
+    transfer: VocabularyTransfer | None  # of those weights to another vocabulary
     impl: str
     # machine
     device: torch.device
@@ -57,6 +62,7 @@ class TrainingPlan:
     batch_tokens: int
     batch_ramp: BatchRamp
     micro_batches: int  # passes of a rank for one batch
+    replay_share: float  # of the tokens of a batch, from --replay
     seed: int
     identity: str  # of vocabulary and text: checkpoints of another are refused
     # length: one of them is set
@@ -113,14 +119,13 @@ def make_plan(
     memorize = evaluation.memorization is not None
     open_ended = options.minutes is None and options.steps is None
     bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
-    rates = (options.learning_rate, options.muon_learning_rate, options.weight_decay)
-    if options.init or not evaluation.unseen:  # neither the weights nor the text should be forgotten
-        rates = fixed_hyperparameters(*rates)
+    rates, schedule = hyperparameters(options, evaluation)
     return TrainingPlan(
         arch=architecture.arch,
         preset=preset,
         config=config_of(options, architecture, preset, text.tokenizer),
-        init=Path(options.init) if options.init else None,
+        init=Path(options.init) if options.init and not architecture.resumed else None,
+        transfer=transfer_of(options, architecture, text.tokenizer),
         impl=options.impl,
         device=device,
         dtype=torch.bfloat16 if bf16 else torch.float32,
@@ -135,19 +140,20 @@ def make_plan(
         batch_tokens=batch_tokens,
         batch_ramp=ramp,
         micro_batches=micro_batches(ramp.unit / world.size, options.micro_batch_tokens),
+        replay_share=parse_replay(options.replay)[1] if options.replay else 0.0,
         seed=options.seed,
         identity=text.identity,
         minutes=DEFAULT_MINUTES if open_ended and not memorize else options.minutes,
         steps=MEMORIZATION_STEPS if open_ended and memorize else options.steps,
         stop_after=options.stop_after,
         stop_when_memorized=open_ended and memorize,
-        optimizer=options.optimizer,
+        optimizer=options.optimizer or default_optimizer(options),
         learning_rate=rates[0],
         muon_learning_rate=rates[1],
         weight_decay=rates[2],
         clip_norm=options.clip_norm,
         muon_dtype=torch.float32 if options.precision == "fp32" else torch.bfloat16,
-        schedule=Schedule(options.warmup, options.decay),
+        schedule=schedule,
         evaluations=options.evaluations * (2 if memorize else 1),
         eval_tokens=options.eval_tokens,
         final_eval_scale=1.0 if memorize else FINAL_EVAL_SCALE,
@@ -156,15 +162,21 @@ def make_plan(
     )
 
 
-def fixed_hyperparameters(
-    learning_rate: float | None, muon_learning_rate: float | None, weight_decay: float | None
-) -> tuple[float, float, float]:
-    """Learning rates and weight decay that do not depend on the length of the run."""
-    return (
-        DEFAULT_LEARNING_RATE if learning_rate is None else learning_rate,
-        DEFAULT_MUON_LEARNING_RATE if muon_learning_rate is None else muon_learning_rate,
-        DEFAULT_WEIGHT_DECAY if weight_decay is None else weight_decay,
-    )
+def hyperparameters(options: TrainOptions, evaluation: EvaluationText) -> tuple[tuple[float | None, ...], Schedule]:
+    """Learning rates of AdamW and Muon and weight decay, None: by the length of the run; and their schedule."""
+    rates: tuple[float | None, ...] = (options.learning_rate, options.muon_learning_rate, options.weight_decay)
+    schedule = CONTINUED_SCHEDULE if options.init else Schedule()
+    if options.init:  # the weights should not be forgotten
+        rates = given_or(rates, CONTINUED_HYPERPARAMETERS)
+    elif not evaluation.unseen:  # nor the text
+        rates = given_or(rates, (DEFAULT_LEARNING_RATE, DEFAULT_MUON_LEARNING_RATE, DEFAULT_WEIGHT_DECAY))
+    warmup, decay = given_or((options.warmup, options.decay), (schedule.warmup, schedule.decay))
+    return rates, Schedule(warmup, decay)
+
+
+def given_or(given: Sequence[float | None], default: Sequence[float]) -> tuple[float, ...]:
+    """Each value that is given, else its default."""
+    return tuple(fallback if value is None else value for value, fallback in zip(given, default, strict=True))
 
 
 def micro_batches(tokens: float, micro_batch_tokens: int | None) -> int:

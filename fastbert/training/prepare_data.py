@@ -13,9 +13,10 @@ from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
+from fastbert.text.vocabulary_extension import WordList, count_words, extended, most_useful_pieces
 from fastbert.text.word_counts import MAX_WORD_CHARS
 from fastbert.training import source_files
-from fastbert.training.options import TrainOptions
+from fastbert.training.options import TrainOptions, parse_replay
 
 SMALL_CORPUS_BYTES = 100_000  # below: a word seen once may become a piece
 VERIFY_AT_ONCE_BYTES = 256 << 20  # takes a fraction of a second
@@ -27,6 +28,7 @@ class DataOptions:
 
     data: list[str]
     eval_data: list[str]
+    replay: str | None  # text
     text_field: str | None
     documents: str
     normalize: Normalization
@@ -38,6 +40,9 @@ class DataOptions:
     lowercase: bool
     strip_accents: bool
     no_chinese_chars: bool
+    case: bool | None  # of a given vocabulary without configuration: uncased, cased, or as its entries are
+    add_words: str | None  # file
+    extend_vocab: int | None
     token_type_ids: bool  # transformers' ModernBERT takes none
     threads: int | None
 
@@ -59,25 +64,32 @@ class DataOptions:
             "lowercase",
             "strip_accents",
             "no_chinese_chars",
+            "case",
+            "add_words",
+            "extend_vocab",
             "threads",
         )
         vocabulary = options.tokenizer or options.init or token_store(options.data)
         given = {name: getattr(options, name) for name in names}
-        return cls(vocabulary=vocabulary, token_type_ids=token_type_ids, **given)
+        replay = parse_replay(options.replay)[0] if options.replay else None
+        return cls(vocabulary=vocabulary, replay=replay, token_type_ids=token_type_ids, **given)
 
 
 @dataclass(frozen=True)
 class TrainingText:
-    """A vocabulary, the text in its tokens, and the text of ``--eval-data``."""
+    """A vocabulary, the text in its tokens, and the texts of ``--eval-data`` and ``--replay``."""
 
     tokenizer: Tokenizer
     store: TokenStore
     heldout_store: TokenStore | None = None
+    replay_store: TokenStore | None = None
 
     @property
     def identity(self) -> str:
         """Changes with the vocabulary and the text."""
-        return " ".join([self.tokenizer.fingerprint(), *(file.crc32 for file in self.store.manifest.files)][:100])
+        stores = [self.store] if self.replay_store is None else [self.store, self.replay_store]
+        files = [file.crc32 for store in stores for file in store.manifest.files[:99]]
+        return " ".join([self.tokenizer.fingerprint(), *files])
 
 
 def prepare(run: Path, options: DataOptions, monitor: Monitor) -> TrainingText:
@@ -86,7 +98,12 @@ def prepare(run: Path, options: DataOptions, monitor: Monitor) -> TrainingText:
     corpus = None if complete or token_store(options.data) else options.corpus(options.data)
     tokenizer = get_tokenizer(run, options, corpus, monitor)
     store = get_store(run, options, corpus, tokenizer, monitor)
-    return TrainingText(tokenizer, store, get_heldout_store(run, options, tokenizer, monitor))
+    return TrainingText(
+        tokenizer,
+        store,
+        get_heldout_store(run, options, tokenizer, monitor),
+        get_replay_store(run, options, tokenizer, monitor),
+    )
 
 
 def token_store(data: list[str]) -> Path | None:
@@ -106,14 +123,16 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             )
         return tokenizer
     if options.vocabulary:
-        tokenizer = Tokenizer.load(options.vocabulary, max_input_chars_per_word=options.max_word_chars)
+        tokenizer = Tokenizer.load(options.vocabulary, "auto", options.max_word_chars, options.case)
         monitor.log(f"vocabulary: {len(tokenizer):,} pieces from {options.vocabulary}")
+        if options.add_words or options.extend_vocab:
+            tokenizer = extend(tokenizer, options, corpus, monitor)
     else:
         assert corpus is not None
         tokenizer = Tokenizer.train(
             corpus.text_chunks(),
             vocab_size=options.vocab_size,
-            min_frequency=options.min_frequency or (1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2),
+            min_frequency=options.min_frequency or min_frequency_of(corpus),
             lowercase=options.lowercase,
             strip_accents=options.strip_accents,
             handle_chinese_chars=not options.no_chinese_chars,
@@ -127,6 +146,32 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
         )
     tokenizer.save(run, token_type_ids=options.token_type_ids)
     return tokenizer
+
+
+def extend(tokenizer: Tokenizer, options: DataOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
+    """The tokenizer with the pieces of ``--add-words`` and ``--extend-vocab``."""
+    if corpus is None:
+        option = "--add-words" if options.add_words else "--extend-vocab"
+        raise InputError(f"{option}: --data {options.data[0]} is tokens already. Try: --data with the text itself")
+    if options.add_words:
+        listed = WordList.read(options.add_words, tokenizer, compose=options.normalize == "nfc")
+        tokenizer = extended(tokenizer, listed.words)
+        monitor.log(f"--add-words {options.add_words}: {listed}")
+    if options.extend_vocab:
+        counts = count_words(corpus.text_chunks(), tokenizer, threads=options.threads)
+        frequency = options.min_frequency or min_frequency_of(corpus)
+        pieces = most_useful_pieces(counts, tokenizer, options.extend_vocab, frequency)
+        tokenizer = extended(tokenizer, pieces)
+        fewer = "; the text has no more" if len(pieces) < options.extend_vocab else ""
+        monitor.log(
+            f"--extend-vocab {options.extend_vocab}: {len(pieces):,} pieces added{fewer}: {' '.join(pieces[:8])}"
+        )
+    return tokenizer
+
+
+def min_frequency_of(corpus: Corpus) -> int:
+    """Minimum count of a pair to be merged, by default."""
+    return 1 if corpus_bytes(corpus) < SMALL_CORPUS_BYTES else 2
 
 
 def corpus_bytes(corpus: Corpus) -> int:
@@ -184,6 +229,27 @@ def get_heldout_store(run: Path, options: DataOptions, tokenizer: Tokenizer, mon
         if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
             monitor.log(f"warning: --eval-data: {unknown}")
     monitor.log(f"held-out text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
+    return store
+
+
+def get_replay_store(run: Path, options: DataOptions, tokenizer: Tokenizer, monitor: Monitor) -> TokenStore | None:
+    """The text of ``--replay``: a token store, or text in ``replay_tokens/`` of the run; None without the option."""
+    if options.replay is None:
+        return None
+    given = token_store([options.replay])
+    directory = given or run / "replay_tokens"
+    if (directory / MANIFEST).is_file():
+        store = TokenStore.open(directory, verify=True)
+        if store.fingerprint != tokenizer.fingerprint():
+            raise InputError(
+                f"--replay {options.replay}: has another vocabulary than {run}/vocab.txt. Try: the text itself"
+            )
+    else:
+        corpus = options.corpus([options.replay])
+        store = write_store(directory, corpus, tokenizer, threads=options.threads)
+        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
+            monitor.log(f"warning: --replay: {unknown}")
+    monitor.log(f"replayed text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
     return store
 
 

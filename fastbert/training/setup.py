@@ -19,6 +19,7 @@ from fastbert.training.loaders import EVALUATION_RATE, evaluation_batches, train
 from fastbert.training.plan import FINAL_EVAL_SCALE, TrainingPlan
 from fastbert.training.prepare_data import TrainingText
 from fastbert.training.trainer import Trainer
+from fastbert.weights.huggingface import VOCABULARY_ROWS
 
 MIN_FINISH_S = 2.0  # for one evaluation and the model
 # cost of an evaluation relative to a training step: it has no backward pass
@@ -52,15 +53,19 @@ def set_up(
         monitor.log(note)
     memory = estimate.check_memory(plan, world)
     model = build_model(plan).to(plan.device)
+    if plan.transfer is not None:
+        monitor.log(f"vocabulary of {plan.init}: {plan.transfer}")
     parallelism = parallelize(model, plan.mode, world, plan.device, plan.unused_parameters, plan.optimizer_settings)
     if world.rank:
         torch.manual_seed(plan.seed + (world.rank << 40))  # each rank has its own dropout
-    loader = training_loader(plan, text.store, evaluation.train, text.tokenizer)
+    loader = training_loader(plan, evaluation, text)
 
-    def batches(max_tokens: int) -> Iterable[PackedBatch]:
-        return evaluation_batches(plan, evaluation, text.tokenizer, max_tokens)
+    def batches(max_tokens: int, of: EvaluationText = evaluation) -> Iterable[PackedBatch]:
+        return evaluation_batches(plan, of, text.tokenizer, max_tokens)
 
     trainer = Trainer(plan, run, model, parallelism, loader, lambda: batches(plan.eval_tokens), monitor, world)
+    if (replay := evaluation.replay) is not None:
+        trainer.replay_batches = lambda: batches(plan.eval_tokens, replay)
     parameters = sum(p.numel() for p in model.parameters())
     monitor.log(
         f"model: {plan.arch} {plan.preset}, {parameters / 1e6:.1f} million parameters; {length_of(plan)} on "
@@ -83,7 +88,10 @@ def build_model(plan: TrainingPlan) -> BertForPreTraining:
     source = BertForPreTraining.from_pretrained(plan.init, impl=plan.impl) if plan.init else None
     model = BertForPreTraining(plan.config, impl=plan.impl)
     if source is not None:
-        model.load_state_dict(source.state_dict())
+        state = source.state_dict()
+        if plan.transfer is not None:
+            state = plan.transfer.state_dict(state, VOCABULARY_ROWS, plan.config.padded_vocab_size)
+        model.load_state_dict(state)
     return model
 
 

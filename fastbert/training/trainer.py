@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fastbert.batch import PackedBatch
 from fastbert.data import BatchLoader
+from fastbert.data.batches.mixed_loader import MixedLoader
 from fastbert.distributed.parallelism import Parallelism
 from fastbert.distributed.world import World, is_lost_peer
 from fastbert.model import BertForPreTraining
@@ -62,7 +63,7 @@ class Trainer:
         run: RunDirectory,
         model: BertForPreTraining,
         parallelism: Parallelism,
-        loader: BatchLoader,
+        loader: BatchLoader | MixedLoader,
         evaluation_batches: Callable[[], Iterable[PackedBatch]],
         monitor: Monitor,
         world: World | None = None,
@@ -70,6 +71,7 @@ class Trainer:
         self.plan, self.run, self.model, self.parallelism = plan, run, model, parallelism
         self.optimizers, self.device = parallelism.optimizers, plan.device
         self.loader, self.evaluation_batches, self.monitor = loader, evaluation_batches, monitor
+        self.replay_batches: Callable[[], Iterable[PackedBatch]] | None = None  # as evaluation_batches, of --replay
         self.world = world or World()
         self.budget = Budget(minutes=plan.minutes, steps=plan.steps)
         self.evaluations = EvaluationSchedule(plan.evaluations, plan.final_eval_scale, self.budget)
@@ -200,6 +202,9 @@ class Trainer:
         if self.evaluations.due is None:
             first = self.evaluations.first(self.budget.progress(self.step), self.estimated_eval_s)
             (self.evaluations.due,) = self.world.broadcast(first)
+        if self.plan.init is not None and self.step == 0:
+            self.monitor.log(f"before the first step: {self.evaluate(self.evaluation_batches())}")
+            self.evaluate_replay()
         while True:
             if not self.checkpointer.busy:
                 self._wait_for_checkpoint()
@@ -239,8 +244,13 @@ class Trainer:
         self.evaluations.evaluated(progress, now, time.monotonic() - began_s)
         return self.plan.stop_when_memorized and self.perfect_streak >= PERFECT_STREAK_TO_STOP
 
-    def evaluate(self, batches: Iterable[PackedBatch]) -> Evaluation:
-        """Score batches and record the result.
+    def evaluate_replay(self) -> None:
+        """Log the loss on the held-out part of ``--replay``."""
+        if self.replay_batches is not None:
+            self.monitor.log(f"replayed text, {self.step:,} steps: {self.evaluate(self.replay_batches(), 'replay')}")
+
+    def evaluate(self, batches: Iterable[PackedBatch], kind: str = "heldout") -> Evaluation:
+        """Score batches and record the result as one of its ``kind``.
 
         Precision is that of training; for a text to be memorized, the exact one that predictions use. The record says
         when the evaluation began and how long all before it took, to plot the loss over training time alone.
@@ -250,11 +260,12 @@ class Trainer:
         mine = (part.to(self.device) for batch in batches for part in self.world.shard(batch))
         result = evaluate(self.model, mine, autocast, self.device, self.world.sum)
         self.monitor.record(
-            "heldout", self.step, tokens=self.tokens, elapsed_s=round(elapsed_s, 3),
+            kind, self.step, tokens=self.tokens, elapsed_s=round(elapsed_s, 3),
             evaluation_s=round(earlier_s, 3), **result.record(),
         )  # fmt: skip
         self.evaluation_s = earlier_s + time.monotonic() - began_s
-        self.perfect_streak = self.perfect_streak + 1 if result.perfect else 0
+        if kind == "heldout":
+            self.perfect_streak = self.perfect_streak + 1 if result.perfect else 0
         return result
 
     # ---- state ----

@@ -1,5 +1,6 @@
 """python -m fastbert.tokenize: stores, parts, resuming, and one clear line for every mistake."""
 
+import dataclasses
 import itertools
 import os
 import re
@@ -27,6 +28,7 @@ def vocabulary(tmp_path_factory):
     directory = tmp_path_factory.mktemp("vocabulary")
     pieces = [*SPECIAL, *dict.fromkeys(WORDS), "[", "]", "sep", "##s"]
     (directory / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    (directory / "tokenizer_config.json").write_text('{"do_lower_case": true}')
     return directory
 
 
@@ -201,3 +203,18 @@ def test_as_a_process(tmp_path, vocabulary):
     done = subprocess.run([*command, *argv], capture_output=True, text=True, timeout=60, input="o gato\n\no rei")
     assert done.returncode == 0 and "4 tokens" in done.stdout and "2 documents" in done.stdout
     assert "numpy" in done.stderr and not re.search(r"\| +torch$", done.stderr, re.M)
+
+
+def test_a_bare_vocabulary_is_as_cased_as_asked(tmp_path):
+    (tmp_path / "vocab").mkdir()
+    (tmp_path / "vocab" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nAbc\nabc\n", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("Abc abc\n", encoding="utf-8")
+    for option, lowercase in (({}, False), ({"lowercase": True}, True), ({"no_lowercase": True}, False)):
+        output = tmp_path / f"store{len(option)}{lowercase}"
+        options = TokenizeOptions(
+            output=output, data=(str(tmp_path / "a.txt"),), tokenizer=tmp_path / "vocab", **option
+        )
+        main(options)
+        assert Tokenizer.load(output).options.lowercase == lowercase
+    with pytest.raises(InputError, match="--no-lowercase"):
+        main(dataclasses.replace(options, lowercase=True))

@@ -88,7 +88,8 @@ def test_reads_what_transformers_wrote(tmp_path):
 
 def test_a_vocabulary_alone_and_with_a_config(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(VOCAB), encoding="utf-8")
-    assert Tokenizer.load(tmp_path).options == TokenizerOptions()
+    with pytest.warns(UserWarning, match="cased"):
+        assert Tokenizer.load(tmp_path).options == TokenizerOptions(lowercase=False)
     config = {"do_lower_case": False, "strip_accents": True, "tokenize_chinese_chars": False, "model_max_length": 512}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert Tokenizer.load(tmp_path).options == TokenizerOptions(False, True, True, False)

@@ -7,14 +7,22 @@ import pytest
 import torch
 
 from fastbert.distributed.world import World
-from fastbert.optim.schedules import DEFAULT_LEARNING_RATE, BatchRamp, RateSchedule
+from fastbert.optim.schedules import (
+    CONTINUED_HYPERPARAMETERS,
+    CONTINUED_SCHEDULE,
+    DEFAULT_LEARNING_RATE,
+    BatchRamp,
+    RateSchedule,
+    Schedule,
+)
 from fastbert.system.cli import in_sections
 from fastbert.text import Tokenizer
 from fastbert.training.evaluation_data import EvaluationText
 from fastbert.training.new_model import Architecture
-from fastbert.training.options import TrainOptions
+from fastbert.training.options import TrainOptions, stored_options
 from fastbert.training.plan import DEFAULT_MINUTES, MEMORIZATION_STEPS, TINY_CORPUS_TOKENS, TrainingPlan, make_plan
 from fastbert.training.prepare_data import TrainingText
+from support import make_model
 
 TOKENIZER = Tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bom", "dia"])
 
@@ -60,3 +68,26 @@ def test_a_text_to_memorize_has_fixed_hyperparameters_and_its_own_length():
     assert settled.learning_rate == DEFAULT_LEARNING_RATE and settled.weight_decay is not None
     given = plan(unseen=False, memorization=object(), steps=5, learning_rate=0.5)
     assert given.steps == 5 and not given.stop_when_memorized and given.learning_rate == 0.5
+
+
+def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
+    make_model("modern", vocab_size=len(TOKENIZER)).save_pretrained(tmp_path)
+    TOKENIZER.save(tmp_path)
+    usual, continued = plan(), plan(init=str(tmp_path))
+    assert (usual.optimizer, continued.optimizer) == ("muon", "adamw")
+    assert plan(init=str(tmp_path), optimizer="muon").optimizer == "muon"
+    (tmp_path / "run.json").write_text('{"options": {"optimizer": "muon"}}')
+    assert plan(init=str(tmp_path)).optimizer == "muon"
+    assert (usual.schedule, continued.schedule) == (Schedule(0.02, 0.6), CONTINUED_SCHEDULE)
+    rates = (continued.learning_rate, continued.muon_learning_rate, continued.weight_decay)
+    assert rates == CONTINUED_HYPERPARAMETERS and rates[0] < DEFAULT_LEARNING_RATE / 4
+    given = plan(init=str(tmp_path), learning_rate=0.5, warmup=0.0, decay=1.0)
+    assert given.learning_rate == 0.5 and given.schedule == Schedule(0.0, 1.0)
+
+
+def test_a_run_begun_with_the_old_rates_of_init_keeps_them():
+    stored = {"init": "weights", "warmup": 0.02, "decay": 0.6, "learning_rate": None, "muon_learning_rate": 0.5}
+    earlier = stored_options("run", stored, TrainOptions())
+    assert (earlier.learning_rate, earlier.muon_learning_rate, earlier.weight_decay) == (0.002, 0.5, 0.01)
+    assert stored_options("run", stored | {"replay": None}, TrainOptions()).learning_rate is None
+    assert stored_options("run", stored | {"init": None}, TrainOptions()).learning_rate is None
