@@ -17,18 +17,19 @@ from fastbert.weights import torch_layers
 
 
 class Embeddings(nn.Module):
-    """Word (+ learned position, + token type) embeddings, LayerNorm, dropout.
+    """Word (+ learned position, + token type) embeddings, LayerNorm, dropout, and ELECTRA's projection.
 
-    Reference: Devlin et al., BERT, 2019, section 3.
+    Reference: Devlin et al., BERT, 2019, section 3; Clark et al., ELECTRA, 2020.
     """
 
     def __init__(self, config: BertConfig, impl: str = "auto"):
         super().__init__()
-        width = config.hidden_size
+        width = config.embedding_width
         self.word = nn.Embedding(config.padded_vocab_size, width)
         self.position = nn.Embedding(config.max_position_embeddings, width) if config.position == "learned" else None
         self.token_type = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.bias)
+        self.project = nn.Linear(width, config.hidden_size) if width != config.hidden_size else None
         self.dropout_p = config.hidden_dropout_prob
         self.impl = impl
 
@@ -55,7 +56,7 @@ class Embeddings(nn.Module):
                 hidden = hidden + self.position(position_ids)
             if self.token_type is not None:
                 hidden = hidden + self.token_type(token_type_ids)
-            return F.dropout(self.norm(hidden), self.dropout_p, self.training)
+            return self._projected(self.norm(hidden))
         hidden = ops.embed_layer_norm(
             input_ids,
             position_ids,
@@ -68,7 +69,11 @@ class Embeddings(nn.Module):
             self.norm.eps,
             impl=self.impl,
         )
-        return F.dropout(hidden, self.dropout_p, self.training)
+        return self._projected(hidden)
+
+    def _projected(self, hidden: Tensor) -> Tensor:
+        hidden = F.dropout(hidden, self.dropout_p, self.training)
+        return hidden if self.project is None else self.project(hidden)
 
 
 class MultiHeadAttention(nn.Module):
