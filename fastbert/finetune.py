@@ -150,6 +150,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
     from fastbert.tasks.report import print_header, print_summary
     from fastbert.tasks.training import Vocabulary
     from fastbert.text import Tokenizer
+    from fastbert.text.vocabulary_size import check_vocabulary
     from fastbert.weights.huggingface import read_config
 
     if options.threads:
@@ -157,11 +158,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
     console = Console(highlight=False, soft_wrap=True)
     tokenizer = Tokenizer.load(options.model)
     config = read_config(checkpoint.resolve(Path(options.model)))
-    if len(tokenizer) > config.padded_vocab_size:
-        raise InputError(
-            f"{options.model}: the vocabulary has {len(tokenizer)} tokens and the model {config.vocab_size}: they do "
-            "not belong together. Try: the vocabulary that the model was trained with"
-        )
+    check_vocabulary(tokenizer, config.vocab_size, options.model)
     pooling = choose_pooling(options.model, options.pooling)
     data = read_data(
         options.task,
@@ -195,7 +192,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
         if outcome["interrupted"]:
             break
     assert best is not None
-    tokenizer.save(partial, token_type_ids=config.arch != "modern")
+    tokenizer.save(partial, token_type_ids=config.type_vocab_size > 0)
     write_results(partial, options, data, recipe, outcomes, best)
 
     def finish() -> int:
