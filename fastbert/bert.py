@@ -31,7 +31,7 @@ DEFAULT_LENGTH = 32  # tokens that generate() adds to a prompt
 def load(
     directory: str | Path, *, device: str | None = None, impl: str = "auto", precision: "Precision" = "auto"
 ) -> "Bert":
-    """Load a trained run or a directory downloaded from Hugging Face (BERT or ModernBERT).
+    """Load a trained run or a directory downloaded from Hugging Face: BERT, RoFormer, ModernBERT and BERT's relatives.
 
     An unfinished run is loaded from its newest checkpoint. A sentence-transformers directory also sets the pooling.
 
@@ -47,25 +47,22 @@ def load(
     Raises:
         InputError: no such directory, or one that holds no usable model or vocabulary; unknown precision.
     """
-    from fastbert.inference import embedding
+    from fastbert.inference.embedding_files import read_settings
     from fastbert.model import BertForPreTraining
     from fastbert.runs import checkpoint
     from fastbert.text import Tokenizer
+    from fastbert.text.vocabulary_size import check_vocabulary
 
     directory = Path(directory)
     weights = checkpoint.resolve(directory)
     model = BertForPreTraining.from_pretrained(weights, impl=impl)
     tokenizer = Tokenizer.load(directory)
-    if len(tokenizer) > model.config.padded_vocab_size:
-        raise InputError(
-            f"{directory}: the vocabulary has {len(tokenizer)} pieces and the model {model.config.vocab_size}: "
-            "vocabulary and weights do not belong together"
-        )
+    check_vocabulary(tokenizer, model.config.vocab_size, directory)
     try:
         model = model.to(device) if device else model
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device!r}: not usable ({str(error).splitlines()[0]}). Try: cpu") from None
-    bert = Bert(model, tokenizer, embedding.read_settings(directory), precision)
+    bert = Bert(model, tokenizer, read_settings(directory), precision)
     bert.task_model = read_head(weights, model)
     return bert
 
@@ -108,7 +105,7 @@ class Bert(TaskMethods):
         """Guess the ``[MASK]``s of a text, each on its own or all together.
 
         Args:
-            texts: one text or several, each with at least one ``[MASK]``.
+            texts: one text or several, each with at least one ``[MASK]``, or what the tokenizer has for it.
             top_k: guesses for each mask, or fillings of each text.
             method: "independent": each mask given the text with all its masks, as Hugging Face's pipeline.
                 "best-first": fill the most confident mask, then predict the others again. "beam": the most likely joint
@@ -136,7 +133,8 @@ class Bert(TaskMethods):
         listed, rows = self._rows(texts)
         for text, ids in zip(listed, rows, strict=True):
             if self.tokenizer.mask_id not in ids:
-                raise InputError(f"no [MASK] in {text[:60]!r}: write [MASK] where a word is to be guessed")
+                mask = self.tokenizer.mask_token
+                raise InputError(f"no {mask} in {text[:60]!r}: write {mask} where a word is to be guessed")
         self._require_head()
         options = FillOptions(top_k, method, candidates, beam, max_pieces, passes)
         answers = fill(self.model, self.tokenizer, rows, options)
@@ -318,13 +316,13 @@ class Bert(TaskMethods):
         Raises:
             InputError: the directory cannot be written.
         """
-        from fastbert.inference import embedding
+        from fastbert.inference.embedding_files import write_settings
 
         directory = Path(directory)
         (self.task_model or self.model).save_pretrained(directory)
         self.tokenizer.save(directory, token_type_ids=self.model.config.type_vocab_size > 0)
         if self.embedding is not None:
-            embedding.write_settings(directory, self.embedding, self.model.config.hidden_size, self._limit)
+            write_settings(directory, self.embedding, self.model.config.hidden_size, self._limit)
 
     def to_onnx(self, path: str | Path, output: Literal["logits", "hidden", "embedding"] = "logits") -> None:
         """Write an ONNX file for padded ``(batch, length)`` inputs of any size; see :mod:`.onnx_export`.

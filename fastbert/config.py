@@ -1,10 +1,13 @@
-"""Configuration of a model: one frozen dataclass, five presets, three architectures.
+"""Configuration of a model: one frozen dataclass, five presets, three architectures, and their relatives.
 
 Field names are Hugging Face's where it has the field. Every architecture loads in stock ``transformers``:
 
 * ``classic``: ``BertForPreTraining`` (Devlin et al. 2019): post-LayerNorm, learned positions, token types, erf GELU.
 * ``roformer``: ``RoFormerForMaskedLM`` (Su et al. 2021): BERT with rotary instead of learned positions.
 * ``modern``: ``ModernBertForMaskedLM`` (Warner et al. 2024): pre-LayerNorm, rotary positions, GeGLU, no biases.
+
+Relatives of ``classic`` are read, fine-tuned and written back: ``roberta`` (Liu et al. 2019; XLM-RoBERTa and CamemBERT
+too), ``distilbert`` (Sanh et al. 2019) and ``electra`` (Clark et al. 2020). Their encoders differ by the embeddings.
 """
 
 import dataclasses
@@ -13,7 +16,9 @@ from typing import Literal
 
 from fastbert.system.errors import InputError
 
-Arch = Literal["classic", "roformer", "modern"]
+Arch = Literal["classic", "roformer", "modern", "roberta", "distilbert", "electra"]
+# Hugging Face's model_type of an encoder of BERT's shape
+Family = Literal["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"]
 
 # preset name -> (num_hidden_layers, hidden_size); one attention head for every 64 channels
 PRESETS: dict[str, tuple[int, int]] = {
@@ -56,6 +61,12 @@ class BertConfig:
     # "none" is the exact erf form, "tanh" the approximation (Hendrycks & Gimpel 2016)
     gelu_approximate: Literal["none", "tanh"] = "none"
     pad_token_id: int = 0
+    # whose names and heads an encoder of BERT's shape has
+    family: Family = "bert"
+    # width of the embeddings before a projection to hidden_size; None: the same, and no projection
+    embedding_size: int | None = None
+    # False: the decoder has a matrix of its own
+    tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
@@ -110,7 +121,15 @@ class BertConfig:
                 f"position, norm, mlp = {shape}: only {', '.join(f'{k} ({v})' for k, v in known.items())} "
                 "have a Hugging Face counterpart"
             )
-        return known[shape]
+        if known[shape] != "classic":
+            return known[shape]
+        relatives: dict[Family, Arch] = {"bert": "classic", "distilbert": "distilbert", "electra": "electra"}
+        return relatives.get(self.family, "roberta")
+
+    @property
+    def embedding_width(self) -> int:
+        """Channels of the embedding tables and of the masked-LM head."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def bias(self) -> bool:

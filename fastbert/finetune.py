@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastbert.system.cli import run
-from fastbert.system.errors import InputError
 from fastbert.system.json_files import json_line
 from fastbert.tasks.options import FinetuneOptions, check
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from fastbert.tasks.finetuning import TaskData
     from fastbert.tasks.model import TaskModel
     from fastbert.tasks.training import Recipe
-    from fastbert.text import Tokenizer
 
 DEFAULT_OUTPUT = Path("finetuned")
 
@@ -46,6 +44,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
     from fastbert.tasks.report import print_header, print_summary
     from fastbert.tasks.training import Vocabulary
     from fastbert.text import Tokenizer
+    from fastbert.text.vocabulary_size import check_vocabulary
     from fastbert.weights.huggingface import read_config
 
     if options.threads:
@@ -53,7 +52,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
     console = Console(highlight=False, soft_wrap=True)
     tokenizer = Tokenizer.load(options.model)
     config = read_config(checkpoint.resolve(Path(options.model)))
-    require_vocabulary(tokenizer, config, options.model)
+    check_vocabulary(tokenizer, config.vocab_size, options.model)
     pooling = choose_pooling(options.model, options.pooling)
     data = read_data(
         options.task,
@@ -94,7 +93,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
         if outcome["interrupted"]:
             break
     assert best is not None
-    tokenizer.save(partial, token_type_ids=config.arch != "modern")
+    tokenizer.save(partial, token_type_ids=config.type_vocab_size > 0)
     write_results(partial, final, options, data, recipe, outcomes, best)
 
     def finish() -> int:
@@ -102,15 +101,6 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
         return 130 if outcomes[-1]["interrupted"] else 2 if all(outcome["diverged"] for outcome in outcomes) else 0
 
     return finish
-
-
-def require_vocabulary(tokenizer: "Tokenizer", config: "BertConfig", source: str) -> None:
-    """Check that every token has a row in the model."""
-    if len(tokenizer) > config.padded_vocab_size:
-        raise InputError(
-            f"{source}: the vocabulary has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not "
-            "belong together. Try: the vocabulary that the model was trained with"
-        )
 
 
 def recipe_of(options: FinetuneOptions, data: "TaskData", config: "BertConfig") -> "Recipe":

@@ -23,18 +23,21 @@ Dtype = torch.dtype | None
 
 
 class Embeddings(nn.Module):
-    """Word (+ learned position, + token type) embeddings, LayerNorm, dropout.
+    """Word (+ learned position, + token type) embeddings, LayerNorm, dropout, and ELECTRA's projection.
 
-    Reference: Devlin et al., BERT, 2019, section 3.
+    Reference: Devlin et al., BERT, 2019, section 3; Clark et al., ELECTRA, 2020.
     """
 
     def __init__(self, config: BertConfig, impl: str = "auto", *, device: Device = None, dtype: Dtype = None):
         super().__init__()
-        width, new = config.hidden_size, partial(nn.Embedding, device=device, dtype=dtype)
+        width, new = config.embedding_width, partial(nn.Embedding, device=device, dtype=dtype)
         self.word = new(config.padded_vocab_size, width)
         self.position = new(config.max_position_embeddings, width) if config.position == "learned" else None
         self.token_type = new(config.type_vocab_size, width) if config.type_vocab_size else None
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.bias, device=device, dtype=dtype)
+        self.project = None
+        if width != config.hidden_size:
+            self.project = nn.Linear(width, config.hidden_size, device=device, dtype=dtype)
         self.dropout_p = config.hidden_dropout_prob
         self.impl = impl
 
@@ -61,7 +64,7 @@ class Embeddings(nn.Module):
                 hidden = hidden + self.position(position_ids)
             if self.token_type is not None:
                 hidden = hidden + self.token_type(token_type_ids)
-            return F.dropout(self.norm(hidden), self.dropout_p, self.training)
+            return self._projected(self.norm(hidden))
         hidden = ops.embed_layer_norm(
             input_ids,
             position_ids,
@@ -74,7 +77,11 @@ class Embeddings(nn.Module):
             self.norm.eps,
             impl=self.impl,
         )
-        return F.dropout(hidden, self.dropout_p, self.training)
+        return self._projected(hidden)
+
+    def _projected(self, hidden: Tensor) -> Tensor:
+        hidden = F.dropout(hidden, self.dropout_p, self.training)
+        return hidden if self.project is None else self.project(hidden)
 
 
 class MultiHeadAttention(nn.Module):

@@ -33,18 +33,21 @@ class PreTrainingOutput:
 
 
 class MaskedLMHead(nn.Module):
-    """Dense → GELU → LayerNorm; the decoder is the word embedding, tied, plus a bias of its own."""
+    """Dense → GELU → LayerNorm; the decoder is the word embedding, or ``decoder`` if untied, plus a bias of its own."""
 
     def __init__(self, config: BertConfig, impl: str = "auto"):
         super().__init__()
-        width = config.hidden_size
-        self.dense = nn.Linear(width, width, bias=config.bias)
+        width = config.embedding_width
+        self.dense = nn.Linear(config.hidden_size, width, bias=config.bias)
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.bias)
         self.bias = nn.Parameter(torch.zeros(config.padded_vocab_size))
-        self.approximate, self.impl = config.gelu_approximate, impl
+        self.decoder = None if config.tie_word_embeddings else nn.Embedding(config.padded_vocab_size, width)
+        # RoBERTa's and ELECTRA's heads have the exact form, whatever the encoder has
+        exact = config.arch in ("roberta", "electra")
+        self.approximate, self.impl = "none" if exact else config.gelu_approximate, impl
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(…, D) → (…, D), ready for the decoder."""
+        """(…, D) → (…, embedding width), ready for the decoder."""
         hidden = project_and_activate(self.dense, hidden, self.approximate, impl=self.impl)
         return add_norm(self.norm, hidden, None, impl=self.impl)
 
@@ -85,6 +88,11 @@ class BertForPreTraining(nn.Module):
         """The device of the weights."""
         return self.embeddings.word.weight.device
 
+    @property
+    def decoder_weight(self) -> Tensor:
+        """(V, embedding width): the word embedding, unless the decoder is untied."""
+        return self.embeddings.word.weight if self.head.decoder is None else self.head.decoder.weight
+
     # ---- forward ----
     def check_length(self, batch: PackedBatch) -> None:
         """Refuse sequences that are longer than the model has positions, with a ValueError."""
@@ -110,7 +118,7 @@ class BertForPreTraining(nn.Module):
 
     def decode(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (…, V) of encoder outputs (…, D)."""
-        logits = F.linear(self.head(hidden), self.embeddings.word.weight, self.head.bias)
+        logits = F.linear(self.head(hidden), self.decoder_weight, self.head.bias)
         return logits[..., : self.config.vocab_size]
 
     def predict(self, batch: PackedBatch) -> Tensor:
@@ -122,8 +130,8 @@ class BertForPreTraining(nn.Module):
         """Log-probability of each of the batch's labels, (M,), without a gradient; the logits are not kept."""
         assert batch.masked_index is not None and batch.labels is not None
         return ops.label_log_probs(
-            self.head(self.encode(batch, batch.masked_index)), self.embeddings.word.weight, self.head.bias,
-            batch.labels, vocab_size=self.config.vocab_size, impl=self.impl,
+            self.head(self.encode(batch, batch.masked_index)), self.decoder_weight, self.head.bias, batch.labels,
+            vocab_size=self.config.vocab_size, impl=self.impl,
         )  # fmt: skip
 
     def pooled(self, hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
@@ -201,7 +209,9 @@ class BertForPreTraining(nn.Module):
         """The masked-LM loss alone: after the last attention only the masked rows are computed."""
         batch = batch.padded_to_multiple()
         assert batch.masked_index is not None and batch.labels is not None
-        lookup, projection = ops.tie_embedding(self.embeddings.word.weight, self.impl)
+        lookup, projection = None, None
+        if self.head.decoder is None:
+            lookup, projection = ops.tie_embedding(self.embeddings.word.weight, self.impl)
         hidden = self._hidden_states(batch, batch.masked_index, lookup)
         loss = self._masked_lm_loss(hidden, batch.labels, batch.label_weights, projection)
         return PreTrainingOutput(loss=loss, masked_lm_loss=loss)
@@ -216,7 +226,7 @@ class BertForPreTraining(nn.Module):
         """Of the masked rows' hidden states (M, D)."""
         return ops.masked_lm_loss(
             self.head(hidden),
-            self.embeddings.word.weight if embedding_table is None else embedding_table,
+            self.decoder_weight if embedding_table is None else embedding_table,
             self.head.bias,
             labels,
             vocab_size=self.config.vocab_size,
@@ -238,7 +248,7 @@ class BertForPreTraining(nn.Module):
     # ---- saving ----
     @classmethod
     def from_pretrained(cls, directory: str | Path, impl: str = "auto") -> "BertForPreTraining":
-        """Read a Hugging Face directory (BERT or ModernBERT) or a fastbert run.
+        """Read a Hugging Face directory (see :class:`fastbert.config.BertConfig`) or a fastbert run.
 
         Heads that the directory lacks keep random weights; ``model.fresh`` names their parameters.
 
@@ -247,7 +257,10 @@ class BertForPreTraining(nn.Module):
         """
         directory = Path(directory)
         config = huggingface.read_config(directory)
-        state = huggingface.state_dict_from_hf(huggingface.read_weights(directory), config)
+        weights = huggingface.read_weights(directory)
+        if config.tie_word_embeddings and huggingface.is_untied(weights, config, str(directory)):
+            config = config.replace(tie_word_embeddings=False)
+        state = huggingface.state_dict_from_hf(weights, config, str(directory))
         last = f"encoder.layers.{config.num_hidden_layers - 1}."
         if not any(name.startswith(last) for name in state):  # before a thousand layers are made to compare with
             raise InputError(f"{directory}: the weights lack {last[:-1]}: not a whole encoder")
@@ -259,6 +272,10 @@ class BertForPreTraining(nn.Module):
                     f"{directory}: {name} has shape {tuple(tensor.shape)} and config.json asks for "
                     f"{tuple(own[name].shape)}: config and weights do not belong together"
                 )
+        if extra := sorted(set(state) - set(own)):
+            raise InputError(
+                f"{directory}: config.json has no place for {extra[0]}. Try: the config.json of this model"
+            )
         fresh = sorted(set(own) - set(state))
         if broken := [name for name in fresh if name.startswith(("embeddings.", "encoder."))]:
             raise InputError(f"{directory}: the weights lack {broken[0]} ({len(broken)} in all): not a whole encoder")

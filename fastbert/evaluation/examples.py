@@ -42,7 +42,7 @@ def fill_examples(bert: Bert, sentences: Sequence[Sequence[int]], count: int = 6
         if not 3 <= len(ids) <= 32:
             continue
         words, position = [], 0  # (position, token) of the words of one token
-        for word in group_words(ids, tokenizer.vocab):
+        for word in group_words(ids, tokenizer.is_continuation):
             token = tokenizer.id_to_token(word[0]) or ""
             if len(word) == 1 and len(token) >= 2 and token.isalpha():
                 words.append((position, token))

@@ -210,7 +210,7 @@ def make_pairs(
         ids = list(sentences[index])
         if not 6 <= len(ids) <= longest or tokenizer.unk_id in ids:
             continue
-        words = group_words(ids, tokenizer.vocab)
+        words = group_words(ids, tokenizer.is_continuation)
         movable = [i for i, word in enumerate(words) if (tokenizer.id_to_token(word[0]) or "")[:1].isalpha()]
         if len({tuple(words[i]) for i in movable}) < 4:
             continue

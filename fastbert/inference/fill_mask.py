@@ -111,7 +111,7 @@ def _guess(tokenizer: Tokenizer, ids: Sequence[int], position: int, score: float
     return {
         "score": score,
         "token": token,
-        "token_str": tokenizer.id_to_token(token),
+        "token_str": tokenizer.piece_text(token),
         "sequence": readable_ids(tokenizer, filled),
     }
 
@@ -211,8 +211,9 @@ def _candidate_words(tokenizer: Tokenizer, candidates: Candidates, num_masks: in
     found = []
     for items in listed:
         words = []
-        for item in items:
-            pieces = tuple(tokenizer.encode(item, add_special_tokens=False).ids)
+        encoded = tokenizer.encode_words(items)
+        for number, item in enumerate(items):
+            pieces = tuple(encoded[number].tolist())
             if not pieces or set(pieces) & set(tokenizer.special_ids):
                 raise InputError(f"candidate {item!r}: the vocabulary cannot write it: choose another word")
             words.append(pieces)
@@ -336,7 +337,7 @@ def as_guess(tokenizer: Tokenizer, filling: Filling) -> dict:
 
 def _word(tokenizer: Tokenizer, pieces: Sequence[int]) -> str:
     """A single piece as in the vocabulary, several decoded."""
-    return tokenizer.id_to_token(pieces[0]) or "" if len(pieces) == 1 else tokenizer.decode(pieces)
+    return tokenizer.piece_text(pieces[0]) if len(pieces) == 1 else tokenizer.decode(pieces)
 
 
 def joint_log_scores(

@@ -204,5 +204,6 @@ def masked_sequences(
             f"a prompt of {len(ids) - 2} tokens and {length} new ones: the model takes {max_length - 2} together"
         )
     # the frame's [SEP] stays last
-    row = [*ids[:-1], *[tokenizer.mask_id] * length, ids[-1]]
+    end = len(ids) - len(tokenizer.frame.after)
+    row = [*ids[:end], *[tokenizer.mask_id] * length, *ids[end:]]
     return [list(row) for _ in range(samples)]

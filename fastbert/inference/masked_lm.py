@@ -27,7 +27,7 @@ def label_log_probs(model: BertForPreTraining, batch: PackedBatch) -> Tensor:
     """Log-probability of each of the batch's labels, (M,), without a gradient."""
     assert batch.labels is not None
     return ops.label_log_probs(
-        model.head(_encode_masked(model, batch)), model.embeddings.word.weight, model.head.bias, batch.labels,
+        model.head(_encode_masked(model, batch)), model.decoder_weight, model.head.bias, batch.labels,
         vocab_size=model.config.vocab_size, impl=model.impl,
     )  # fmt: skip
 

@@ -112,7 +112,9 @@ def score_texts(
                 f"the text {text[:40]!r}… has {len(encoding.ids)} tokens and the model takes {limit}: shorten it"
             )
         if tokenizer.mask_id in encoding.ids:
-            raise InputError(f"[MASK] in {text[:60]!r}: a text to be scored is whole; fill_mask guesses masks")
+            raise InputError(
+                f"{tokenizer.mask_token} in {text[:60]!r}: a text to be scored is whole; fill_mask guesses masks"
+            )
         ids = np.array(encoding.ids, np.int64)
         words = np.array([-1 if w is None else w for w in encoding.word_ids], np.int64)
         questions.append(_Question(ids, words, np.flatnonzero([i not in context for i in encoding.ids])))

@@ -20,6 +20,7 @@ from torch import Tensor
 from fastbert.config import BertConfig
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import Fields, read_object
+from fastbert.system.model_folder import model_folder
 from fastbert.weights import huggingface
 
 FORMAT = 1
@@ -63,7 +64,10 @@ def folder(run: Path) -> Path:
 
 
 def resolve(directory: Path) -> Path:
-    """Where the weights of a run are: the directory itself, or the newest checkpoint of a run that has not finished."""
+    """Where the weights are: the directory, or the newest checkpoint of an unfinished run, or the model's own folder in
+    an old sentence-transformers directory."""
+    if (inner := model_folder(directory)) != directory:
+        return inner
     if not (directory / CONFIG).is_file() and (steps := list_steps(directory)):
         return folder(directory) / f"step-{steps[-1]}"
     return directory

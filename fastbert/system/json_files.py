@@ -49,14 +49,14 @@ class Fields:
     def __init__(self, values: object, source: str, remedy: str):
         self.source, self.remedy = source, remedy
         if not isinstance(values, Mapping):
-            raise InputError(f"{source}: is {_shown(values)}, expected an object. Try: {remedy}")
+            raise InputError(f"{source}: is {shown(values)}, expected an object. Try: {remedy}")
         self.values = values
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
 
     def refuse(self, name: str, expected: str) -> InputError:
-        got = _shown(self.values[name]) if name in self.values else "missing"
+        got = shown(self.values[name]) if name in self.values else "missing"
         return InputError(f"{self.source}: {name} is {got}, expected {expected}. Try: {self.remedy}")
 
     def _value(self, name: str, default: object, expected: str) -> Any:
@@ -115,7 +115,7 @@ def _broken(text: str) -> bool:
     return any(0xD800 <= ord(c) <= 0xDFFF for c in text)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value in an error message: short, one line, plain ASCII."""
     text = ascii(value) if not isinstance(value, list | dict) else f"{type(value).__name__} of {len(value)}"
     return text if len(text) <= 40 else text[:37] + "..."

@@ -113,8 +113,8 @@ def token_rows(
 ) -> TokenRows:
     """Words to tokens; a sentence that is too long continues in another row, which repeats some words for context."""
     words = [word for e in examples for word in e.tokens]
-    encoded = tokenizer.encode_batch(words, add_special_tokens=False)
-    room = max_length - 2
+    encoded, frame = tokenizer.encode_words(words), tokenizer.frame
+    room = max_length - len(frame.before) - len(frame.after)
     overlap = room // 4
     rows = TokenRows(targets=None if labels is None else [])
     first = 0  # index of the example's first word in the whole list
@@ -136,8 +136,8 @@ def token_rows(
                 size += lengths[end]
                 end += 1
             inside = pieces[context:end]
-            starts = np.cumsum([1, *(len(row) for row in inside)])[:-1]
-            row = np.concatenate([[tokenizer.cls_id], *inside, [tokenizer.sep_id]])
+            starts = np.cumsum([len(frame.before), *(len(row) for row in inside)])[:-1]
+            row = np.concatenate([frame.before, *inside, frame.after]).astype(np.int64)
             rows.ids.append(row)
             rows.types.append(np.zeros_like(row))
             rows.positions.append(starts[begin - context :])
@@ -182,7 +182,8 @@ def span_rows(
     questions = tokenizer.encode_batch([e.question for e in examples], add_special_tokens=False)
     contexts = tokenizer.encode_batch([e.context for e in examples], add_special_tokens=False, with_offsets=True)
     assert contexts.char_offsets is not None
-    rows = SpanRows()
+    rows, frame = SpanRows(), tokenizer.frame
+    between = len(frame.before) + len(frame.between)
     targets: list[tuple[int, int]] = []
     for number, example in enumerate(examples):
         question = questions[number][: max(max_length // 2, 1)]
@@ -190,18 +191,18 @@ def span_rows(
         chars = contexts.char_offsets[contexts.offsets[number] : contexts.offsets[number + 1]]
         if not example.context.isascii() and len(chars):
             chars = np.array(spans_with_marks(example.context, chars.tolist()))
-        room = max_length - len(question) - 3
+        room = max_length - len(question) - between - len(frame.after)
         if room < 1:
             raise InputError(f"{example.where}: max_length {max_length} leaves the context no room. Try: a larger one")
         overlap = min(stride, room // 2)
-        head = len(question) + 2
+        head = len(question) + between
         for begin in range(0, max(len(ids) - overlap, 1), room - overlap):
             window = ids[begin : begin + room]
-            row = np.concatenate([[tokenizer.cls_id], question, [tokenizer.sep_id], window, [tokenizer.sep_id]])
+            row = np.concatenate([frame.before, question, frame.between, window, frame.after])
             positions = np.full((len(row), 2), -1, np.int64)
             positions[head : head + len(window)] = chars[begin : begin + room]
             rows.ids.append(row.astype(np.int64))
-            rows.types.append((np.arange(len(row)) >= head).astype(np.int64))
+            rows.types.append((np.arange(len(row)) >= head) * np.int64(tokenizer.second_type_id))
             rows.examples.append(number)
             rows.offsets.append(positions)
             targets.append(_answer_tokens(example, positions) if labelled else (0, 0))

@@ -3,6 +3,7 @@
 Legend: B rows, T packed tokens, P positions, D hidden_size, C outputs.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,14 @@ from fastbert.weights import huggingface
 
 Head = Literal["sequence", "token", "span"]
 HEAD_OF = {"classification": "sequence", "regression": "sequence", "tagging": "token", "qa": "span"}
-_FAMILY = {"classic": "Bert", "roformer": "RoFormer", "modern": "ModernBert"}
+# sequence heads of two layers: their names in Hugging Face, and what stands between
+_TWO_LAYERS = {
+    "roformer": ("classifier.dense", "classifier.out_proj"),
+    "roberta": ("classifier.dense", "classifier.out_proj"),
+    "electra": ("classifier.dense", "classifier.out_proj"),
+    "distilbert": ("pre_classifier", "classifier"),
+}
+_BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {"roberta": torch.tanh, "electra": F.gelu, "distilbert": F.relu}
 _SUFFIX = {"sequence": "ForSequenceClassification", "token": "ForTokenClassification", "span": "ForQuestionAnswering"}
 SETTINGS = "fastbert"  # the field of config.json with the settings that transformers does not have
 
@@ -56,8 +64,9 @@ class TaskSettings:
 class TaskModel(nn.Module):
     """A pretrained encoder with a head, equal to the models of transformers.
 
-    Sequence: classic pools by tanh(dense([CLS])), RoFormer has dense → activation, ModernBERT its prediction head after
-    [CLS] or mean pooling. Token and span: a linear layer on every token (ModernBERT: after its prediction head).
+    Sequence: classic pools by tanh(dense([CLS])), its relatives have dense → tanh, GELU or ReLU, ModernBERT its
+    prediction head after [CLS] or mean pooling. Token and span: a linear layer on every token (ModernBERT: after its
+    prediction head).
 
     Args:
         backbone: the encoder, with the pooler or prediction head that some heads use.
@@ -73,7 +82,7 @@ class TaskModel(nn.Module):
         self.backbone, self.settings, self.pooling = backbone, settings, pooling
         self.dropout_p = dropout
         width, std = backbone.config.hidden_size, backbone.config.initializer_range
-        two_layers = settings.head == "sequence" and backbone.config.arch == "roformer"
+        two_layers = settings.head == "sequence" and backbone.config.arch in _TWO_LAYERS
         self.dense = nn.Linear(width, width) if two_layers else None
         self.classifier = nn.Linear(width, settings.num_outputs)
         for linear in (self.dense, self.classifier):
@@ -97,11 +106,18 @@ class TaskModel(nn.Module):
             hidden = backbone.head(hidden)
         elif sequence and backbone.pooler is not None:
             hidden = torch.tanh(backbone.pooler(hidden))
-        hidden = F.dropout(hidden, self.dropout_p, self.training)
+        if backbone.config.arch != "distilbert" or not sequence:
+            hidden = F.dropout(hidden, self.dropout_p, self.training)
         if self.dense is not None:
-            hidden = F.gelu(self.dense(hidden), approximate=backbone.config.gelu_approximate)
+            hidden = self._between(self.dense(hidden))
             hidden = F.dropout(hidden, self.dropout_p, self.training)
         return self.classifier(hidden).float()
+
+    def _between(self, hidden: Tensor) -> Tensor:
+        config = self.backbone.config
+        if config.arch == "roformer":
+            return F.gelu(hidden, approximate=config.gelu_approximate)
+        return _BETWEEN[config.arch](hidden)
 
     def _hidden_states(self, batch: PackedBatch) -> Tensor:
         """The hidden states that the head reads; the last layer computes no others."""
@@ -149,7 +165,7 @@ class TaskModel(nn.Module):
     def hf_state(self) -> dict[str, Tensor]:
         config, head = self.backbone.config, self.settings.head
         state = huggingface.state_dict_to_hf(self.backbone.state_dict(), config)
-        dropped = ["cls.", "decoder."]
+        dropped = ["cls.", "decoder.", "lm_head.", "generator_", "vocab_"]
         if head != "sequence":
             dropped.append("bert.pooler.")
         state = {name: tensor for name, tensor in state.items() if not name.startswith(tuple(dropped))}
@@ -161,7 +177,7 @@ class TaskModel(nn.Module):
         config, settings = self.backbone.config, self.settings
         labels = settings.labels or tuple(f"LABEL_{i}" for i in range(settings.num_outputs))
         hf = huggingface.config_to_hf(config) | {
-            "architectures": [_FAMILY[config.arch] + _SUFFIX[settings.head]],
+            "architectures": [huggingface.class_prefix(config) + _SUFFIX[settings.head]],
             "classifier_dropout": self.dropout_p,
             "id2label": {str(i): name for i, name in enumerate(labels)},
             "label2id": {name: i for i, name in enumerate(labels)},
@@ -280,15 +296,15 @@ def load_head(model: TaskModel, directory: Path) -> None:
     Raises:
         InputError: missing, or of another shape.
     """
-    weights = huggingface.read_weights(directory)
+    weights = huggingface.canonical_names(huggingface.read_weights(directory), model.backbone.config, str(directory))
     for ours, theirs in _head_names(model.backbone.config.arch, model.settings.head).items():
         _load_linear(getattr(model, ours), weights, theirs, directory)
 
 
 def _head_names(arch: str, head: str) -> dict[str, str]:
     """Our module → its name in Hugging Face."""
-    if head == "sequence" and arch == "roformer":
-        return {"dense": "classifier.dense", "classifier": "classifier.out_proj"}
+    if head == "sequence" and arch in _TWO_LAYERS:
+        return dict(zip(("dense", "classifier"), _TWO_LAYERS[arch], strict=True))
     return {"classifier": "qa_outputs" if head == "span" and arch != "modern" else "classifier"}
 
 

@@ -310,7 +310,7 @@ def num_frozen(freeze: str, config: BertConfig) -> int:
 def _is_used(name: str, model: TaskModel) -> bool:
     modern, sequence = model.backbone.config.arch == "modern", model.settings.head == "sequence"
     if name.startswith("backbone.head."):
-        return modern and not name.startswith("backbone.head.bias")
+        return modern and not name.startswith(("backbone.head.bias", "backbone.head.decoder"))
     if name.startswith("backbone.pooler."):
         return sequence
     return not name.startswith("backbone.next_sentence.")

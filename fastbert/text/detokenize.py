@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
+
 CONTINUATION = "##"
 
 # the clean-up rules of Hugging Face tokenizers, in their order
@@ -17,9 +19,9 @@ _CLEANUPS = (
 )
 
 
-def group_words(ids: Sequence[int], vocab: Sequence[str]) -> list[list[int]]:
-    """Token ids grouped by word: a continuation belongs to the word of the previous token."""
-    starts = [i for i, token in enumerate(ids) if not i or not vocab[token].startswith(CONTINUATION)]
+def group_words(ids: Sequence[int], is_continuation: np.ndarray) -> list[list[int]]:
+    """Token ids grouped by word: a continuation, by the tokenizer's flags (V,), belongs to the token before it."""
+    starts = [i for i, token in enumerate(ids) if not i or not is_continuation[token]]
     return [list(ids[start:end]) for start, end in pairwise([*starts, len(ids)])]
 
 

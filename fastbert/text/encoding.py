@@ -14,6 +14,15 @@ from fastbert.system.errors import InputError
 STRATEGIES = ("longest_first", "only_first", "only_second")
 
 
+@dataclass(frozen=True)
+class Frame:
+    """The ids of the special tokens around a text, and between the two of a pair."""
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+
+
 @dataclass
 class EncodedBatch:
     """B sequences as flat arrays.
@@ -244,6 +253,7 @@ def assemble(
     cls: tuple[int, str],
     sep: tuple[int, str],
     add: bool,
+    second_type_id: int = 1,
 ) -> Encoding:
     """Truncate one or two encodings, add special tokens (``add``) and join them."""
     lengths = kept_lengths(
@@ -260,5 +270,5 @@ def assemble(
         return first
     second = second._truncate(lengths[1], rule.stride, rule.side)
     if add:
-        second = second._framed([], [sep], 1)
+        second = second._framed([], [sep], second_type_id)
     return first._joined(second)

@@ -19,15 +19,14 @@ import numpy as np
 from fastbert.system import native
 from fastbert.system.errors import InputError
 from fastbert.text import inputs
-from fastbert.text.detokenize import CONTINUATION, join_pieces
+from fastbert.text.detokenize import join_pieces
 from fastbert.text.encoding import EncodedBatch, Encoding, TruncationRule, assemble
+from fastbert.text.pieces import Pieces
 from fastbert.text.tokenizer_files import SPECIAL_TOKENS, TokenizerOptions, read_directory, read_vocab, write_directory
 from fastbert.text.wordpiece import ReferenceTokenizer
 
-_DTYPES = ("int32", "uint16")
 
-
-class Tokenizer:
+class Tokenizer(Pieces):
     """A vocabulary and the options of the tokenizer. Immutable, picklable, thread-safe.
 
     Ids, offsets, word ids and truncation are those of Hugging Face `tokenizers` 0.23 (BertNormalizer,
@@ -43,6 +42,12 @@ class Tokenizer:
         options: normalization and maximum word length.
         added_tokens: further special tokens, text -> id.
         impl: "auto", "cpp" or "reference" (the Python twin).
+
+    Attributes:
+        second_type_id: the type of the second text of a pair: 1, or 0 where a model is not told which text is which.
+
+    Tokenizers of other kinds (byte-level BPE, Unigram, other normalizers) have this interface too:
+    :class:`fastbert.text.library_tokenizer.LibraryTokenizer`.
 
     Reference: Devlin et al., BERT, 2019; Wu et al., Google's Neural Machine Translation System, 2016 (WordPiece).
     """
@@ -109,10 +114,17 @@ class Tokenizer:
                 warning. Accents are stripped from uncased text unless entries have some.
 
         Raises:
-            InputError: no tokenizer, or not WordPiece; its files say otherwise than ``lowercase``.
+            InputError: no tokenizer, files that are not understood or say otherwise than ``lowercase``, or a tokenizer
+                that needs the package ``tokenizers``.
         """
         files = read_directory(directory, max_input_chars_per_word, lowercase)
-        return cls(files.vocab, files.options, added_tokens=files.added_tokens, impl=impl)
+        if files.source is not None:
+            from fastbert.text.library_tokenizer import LibraryTokenizer
+
+            return LibraryTokenizer.build(files.source)
+        tokenizer = cls(files.vocab, files.options, added_tokens=files.added_tokens, impl=impl)
+        tokenizer.second_type_id = int(files.token_type_ids)
+        return tokenizer
 
     def save(self, directory: str | os.PathLike, *, token_type_ids: bool = True) -> None:
         """Write vocab.txt, tokenizer.json and tokenizer_config.json, which ``transformers.AutoTokenizer`` reads.
@@ -217,8 +229,9 @@ class Tokenizer:
         rule = TruncationRule.checked(truncation, max_length, stride, truncation_side)
         self._check_frame(add_special_tokens)
         first = self._encoding(text, 0, split_special_tokens)
-        second = None if text_pair is None else self._encoding(text_pair, 1, split_special_tokens)
-        return assemble(first, second, rule, (self.cls_id, "[CLS]"), (self.sep_id, "[SEP]"), add_special_tokens)
+        second = None if text_pair is None else self._encoding(text_pair, self.second_type_id, split_special_tokens)
+        cls, sep = (self.cls_id, "[CLS]"), (self.sep_id, "[SEP]")
+        return assemble(first, second, rule, cls, sep, add_special_tokens, self.second_type_id)
 
     def _encoding(self, text: str, type_id: int, split_special_tokens: bool) -> Encoding:
         if not isinstance(text, str):
@@ -250,13 +263,7 @@ class Tokenizer:
         dtype: str,
     ) -> dict[str, Any]:
         self._check_frame(add_special_tokens)
-        dtype = np.dtype(dtype).name
-        if dtype not in _DTYPES:
-            raise InputError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
-        if dtype == "uint16" and len(self) > 1 << 16:
-            raise InputError(f"dtype='uint16' holds 65,536 ids, the vocabulary has {len(self):,}. Try: dtype='int32'")
-        if threads is not None and threads < 1:
-            raise InputError(f"threads={threads}: expected at least 1, or None for all CPUs of the process")
+        dtype = self._checked_dtype(dtype, threads)
         return {
             "dtype": dtype,
             "add_special_tokens": add_special_tokens,
@@ -301,7 +308,10 @@ class Tokenizer:
                 return chunks[0]
             empty = EncodedBatch(*self._core.encode_texts([], None, **options))
             return EncodedBatch.concatenated([empty, *chunks])
-        return EncodedBatch(*self._core.encode_texts(*inputs.texts_and_pairs(texts), **options))
+        encoded = EncodedBatch(*self._core.encode_texts(*inputs.texts_and_pairs(texts), **options))
+        if encoded.token_type_ids is not None and not self.second_type_id:
+            encoded.token_type_ids = np.zeros_like(encoded.token_type_ids)
+        return encoded
 
     def _encode_spans(self, data: Any, bounds: np.ndarray, options: dict[str, Any]) -> tuple:
         if not isinstance(self._core, ReferenceTokenizer):
@@ -339,6 +349,10 @@ class Tokenizer:
         with inputs.file_bytes(path_or_bytes) as data:
             return EncodedBatch(*self._core.encode_lines(data, **options))
 
+    def encode_words(self, words: Sequence[str]) -> EncodedBatch:
+        """Encode words as they stand behind a blank in a text, without special tokens."""
+        return self.encode_batch(words, add_special_tokens=False)
+
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True, clean_up: bool = True) -> str:
         """Convert ids to text; ``clean_up`` removes the spaces before punctuation.
 
@@ -347,33 +361,6 @@ class Tokenizer:
         tokens = (self.id_to_token(int(i)) for i in ids)
         special = self._special_tokens if skip_special_tokens else ()
         return join_pieces([token for token in tokens if token is not None and token not in special], clean_up)
-
-    def token_to_id(self, token: str) -> int | None:
-        """The id of a vocabulary entry, or None."""
-        return self._ids.get(token)
-
-    def id_to_token(self, token_id: int) -> str | None:
-        """The vocabulary entry of an id, or None."""
-        return self.vocab[token_id] if 0 <= token_id < len(self.vocab) else None
-
-    def __len__(self) -> int:
-        """V, the number of ids (including duplicate and empty lines of a vocab.txt)."""
-        return len(self.vocab)
-
-    @property
-    def special_ids(self) -> list[int]:
-        """Ids of the special tokens, in increasing order."""
-        return sorted(set(self._special_tokens.values()))
-
-    @property
-    def special_tokens(self) -> dict[str, int]:
-        """Special tokens, text -> id."""
-        return dict(self._special_tokens)
-
-    @property
-    def is_continuation(self) -> np.ndarray:
-        """(V,) uint8, 1 for entries that continue a word ("##...")."""
-        return np.array([entry.startswith(CONTINUATION) for entry in self.vocab], np.uint8)
 
     def fingerprint(self) -> str:
         """sha256 of the vocabulary and the options: equal fingerprints give equal ids."""
@@ -396,4 +383,7 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:
         make = functools.partial(Tokenizer, added_tokens=self._added_tokens, impl=self._impl)
-        return make, (self.vocab, self.options)
+        return make, (self.vocab, self.options), {"second_type_id": self.second_type_id}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.second_type_id = state["second_type_id"]

@@ -11,9 +11,11 @@ from typing import Any
 from fastbert.system.atomic_write import written_whole
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import Fields, read_object
+from fastbert.system.model_folder import model_folder
 from fastbert.text import unicode_tables
 from fastbert.text.detokenize import CONTINUATION
 from fastbert.text.normalizer import NormalizerOptions
+from fastbert.text.tokenizer_source import TokenizerSource, read_source
 from fastbert.text.vocabulary_case import VocabularyCase
 from fastbert.text.word_counts import SPECIAL_TOKENS
 
@@ -25,6 +27,8 @@ _CONFIG_KEYS = {
     "tokenize_chinese_chars": "handle_chinese_chars",
     "clean_text": "clean_text",
 }
+_MISSING = object()
+_DEFAULTS = {"lowercase": True, "strip_accents": None, "handle_chinese_chars": True}  # of BertTokenizer
 _WHITE_SPACE = "".join(chr(c) for first, last in unicode_tables.WHITE_SPACE for c in range(first, last + 1))
 
 
@@ -59,11 +63,21 @@ class TokenizerOptions:
 
 @dataclass
 class TokenizerFiles:
-    """The content of a tokenizer directory. ``added_tokens``: special tokens beyond the five, text -> id."""
+    """The content of a tokenizer directory.
+
+    Attributes:
+        vocab: entries in the order of their ids.
+        options: of WordPiece.
+        added_tokens: special tokens beyond the five, text -> id.
+        token_type_ids: whether the second text of a pair has the type 1, else all have 0.
+        source: what the files say, of a tokenizer that is not BERT's WordPiece; the others are then empty.
+    """
 
     vocab: list[str]
     options: TokenizerOptions
     added_tokens: dict[str, int] = field(default_factory=dict)
+    token_type_ids: bool = True
+    source: TokenizerSource | None = None
 
 
 def read_vocab(path: str | os.PathLike) -> list[str]:
@@ -98,8 +112,9 @@ def read_directory(
 ) -> TokenizerFiles:
     """Read a tokenizer directory: a run, a Hugging Face model, or just a vocab.txt.
 
-    tokenizer.json has priority over vocab.txt. Options in tokenizer_config.json override those of tokenizer.json, as in
-    transformers. Where no file says whether text is lowercased, the entries of the vocabulary do, with a warning.
+    tokenizer.json has priority over vocab.txt. Options in tokenizer_config.json override those of tokenizer.json where
+    the tokenizer's class is BERT's, as in transformers; the generic class takes tokenizer.json alone. Where no file
+    says whether text is lowercased, the entries of the vocabulary do, with a warning.
 
     Args:
         directory: of the files.
@@ -107,25 +122,38 @@ def read_directory(
         lowercase: decides where no file says it.
 
     Raises:
-        InputError: no tokenizer, or not WordPiece; its files say otherwise than ``lowercase``.
+        InputError: no tokenizer, damaged files, a field that is not understood, or files that say otherwise than
+            ``lowercase``.
     """
     root = Path(directory)
     if not root.is_dir():
         raise InputError(f"{root}: no such directory: expected one with a vocab.txt or tokenizer.json")
+    root = model_folder(root)
     path = root / "tokenizer.json"
+    if not path.is_file() and not (root / "vocab.txt").is_file():
+        raise InputError(f"{root}: has neither vocab.txt nor tokenizer.json")
+    source = read_source(root)
+    if not source.is_standard:
+        for option, value in (("lowercase", lowercase), ("max_word_chars", max_input_chars_per_word)):
+            if value is not None:
+                raise InputError(f"{root}: --{option.replace('_', '-')} is for WordPiece. Try: leave it out")
+        return TokenizerFiles([], TokenizerOptions(), source=source)
     if path.is_file():
         files = _parse_tokenizer_json(Fields(read_object(path, _REMEDY), str(path), _REMEDY))
-    elif (root / "vocab.txt").is_file():
-        files = TokenizerFiles(read_vocab(root / "vocab.txt"), TokenizerOptions())
     else:
-        raise InputError(f"{root}: has neither vocab.txt nor tokenizer.json")
-    path = root / "tokenizer_config.json"
-    config = read_object(path, _REMEDY) if path.is_file() else {}
+        files = TokenizerFiles(read_vocab(root / "vocab.txt"), TokenizerOptions())
+    files.token_type_ids = source.token_type_ids
     overrides: dict[str, Any] = {}
-    for key, name in _CONFIG_KEYS.items():
-        if isinstance(config.get(key), bool) or (key == "strip_accents" and config.get(key, 0) is None):
-            overrides[name] = config[key]
-    if "lowercase" not in overrides and not (root / "tokenizer.json").is_file():
+    for key, name in _CONFIG_KEYS.items() if source.kind == "bert" else ():
+        value = source.config.get(key, _MISSING)
+        if isinstance(value, bool) or (key == "strip_accents" and value is None):
+            overrides[name] = value
+        elif path.is_file() and key != "clean_text" and (given := getattr(files.options, name)) != _DEFAULTS[name]:
+            raise InputError(
+                f"{path}: {name} is {given}, and tokenizer_config.json does not say {key}, which transformers takes "
+                f"for {_DEFAULTS[name]}. Try: add {key} to tokenizer_config.json"
+            )
+    if "lowercase" not in overrides and not path.is_file():
         overrides = _options_of_entries(root / "vocab.txt", files.vocab, lowercase) | overrides
     if max_input_chars_per_word is not None:
         overrides["max_input_chars_per_word"] = max_input_chars_per_word
@@ -151,17 +179,7 @@ def _options_of_entries(path: Path, vocab: Sequence[str], lowercase: bool | None
 
 def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
     path, model = fields.source, fields.inner("model")
-    kind = model.text("type", "WordPiece" if "continuing_subword_prefix" in model else "unknown")
-    if kind != "WordPiece":
-        raise InputError(f"{path}: the model is {kind!r:.40}; expected WordPiece, the only model supported")
-    for key, expected in (("continuing_subword_prefix", CONTINUATION), ("unk_token", "[UNK]")):
-        if model.text(key, expected) != expected:
-            raise model.refuse(key, repr(expected))
-    normalizer, pre_tokenizer = fields.inner("normalizer", {}), fields.inner("pre_tokenizer", {})
-    if (found := normalizer.text("type", "none")) != "BertNormalizer":
-        raise InputError(f"{path}: the normalizer is {found!r:.40}; expected BertNormalizer")
-    if pre_tokenizer.text("type", "none") != "BertPreTokenizer":
-        raise InputError(f"{path}: the pre-tokenizer is not BertPreTokenizer, the only one supported")
+    normalizer = fields.inner("normalizer", {})
     entries = model.inner("vocab", {})
     ids = {text: entries.integer(text) for text in entries.values}
     if not ids:
@@ -170,10 +188,8 @@ def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
     for number, values in enumerate(fields.items("added_tokens", ())):
         token = Fields(values, f"{path}: added_tokens[{number}]", _REMEDY)
         text, token_id = token.text("content"), token.integer("id")
-        if any(token.flag(flag, False) for flag in ("single_word", "lstrip", "rstrip", "normalized")) or not text:
-            raise InputError(
-                f"{path}: the added token {text!r:.40} requires stripping or normalization: expected a plain one"
-            )
+        if not text:
+            raise InputError(f"{path}: added_tokens[{number}] is empty. Try: {_REMEDY}")
         ids[text] = token_id
         if text not in SPECIAL_TOKENS:
             added[text] = token_id

@@ -122,7 +122,7 @@ class ReferenceTokenizer:
         self, text: str, split_special_tokens: bool
     ) -> tuple[list[int], list[int], list[int], list[int]]:
         """Return ids, begins, ends (characters of ``text``) and word ids, without [CLS] and [SEP]."""
-        _check_text(text)
+        check_text(text)
         rows: list[tuple[int, int, int, int]] = []
         offset = word_id = 0
         for i, part in enumerate(self._parts(text, split_special_tokens)):
@@ -201,7 +201,7 @@ class ReferenceTokenizer:
         if with_offsets:
             ids, begins, ends, _ = self.encode_aligned(text, split_special_tokens)
             return ids, list(zip(begins, ends, strict=True))
-        _check_text(text)
+        check_text(text)
         return list(self.ids(text, split_special_tokens)), []
 
     def encode_lines(self, data: bytes | memoryview, **options: object) -> tuple:
@@ -212,7 +212,7 @@ class ReferenceTokenizer:
         return self.encode_texts([line.decode("utf-8", errors="replace") for line in lines], None, **options)  # type: ignore[arg-type]
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
     if not isinstance(text, str):
         raise InputError(f"expected str, got {type(text).__name__}")
     for i, char in enumerate(text) if not text.isascii() else ():

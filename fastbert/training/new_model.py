@@ -8,6 +8,7 @@ from fastbert.config import Arch, BertConfig
 from fastbert.runs.directory import pretraining_optimizer
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
+from fastbert.text.library_tokenizer import require_wordpiece
 from fastbert.training.options import TrainOptions
 from fastbert.weights.huggingface import read_config
 from fastbert.weights.vocabulary_transfer import VocabularyTransfer
@@ -100,5 +101,6 @@ def transfer_of(options: TrainOptions, architecture: Architecture, tokenizer: To
         )
     if old == tokenizer and len(old) == rows:
         return None
+    require_wordpiece("--tokenizer", old, tokenizer)
     transfer = VocabularyTransfer.between(old, tokenizer)
     return None if transfer.identity and len(old) == rows else transfer

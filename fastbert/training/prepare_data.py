@@ -13,6 +13,7 @@ from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
+from fastbert.text.library_tokenizer import require_wordpiece
 from fastbert.text.vocabulary_extension import WordList, count_words, extended, most_useful_pieces
 from fastbert.text.word_counts import MAX_WORD_CHARS
 from fastbert.training import source_files
@@ -153,6 +154,7 @@ def extend(tokenizer: Tokenizer, options: DataOptions, corpus: Corpus | None, mo
     if corpus is None:
         option = "--add-words" if options.add_words else "--extend-vocab"
         raise InputError(f"{option}: --data {options.data[0]} is tokens already. Try: --data with the text itself")
+    require_wordpiece("--add-words" if options.add_words else "--extend-vocab", tokenizer)
     if options.add_words:
         listed = WordList.read(options.add_words, tokenizer, compose=options.normalize == "nfc")
         tokenizer = extended(tokenizer, listed.words)

@@ -19,7 +19,7 @@ from fastbert.training.loaders import EVALUATION_RATE, evaluation_batches, train
 from fastbert.training.plan import FINAL_EVAL_SCALE, TrainingPlan
 from fastbert.training.prepare_data import TrainingText
 from fastbert.training.trainer import Trainer
-from fastbert.weights.huggingface import VOCABULARY_ROWS
+from fastbert.weights.state_dict import VOCABULARY_ROWS
 
 MIN_FINISH_S = 2.0  # for one evaluation and the model
 # cost of an evaluation relative to a training step: it has no backward pass

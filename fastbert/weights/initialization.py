@@ -73,6 +73,8 @@ def _hold_constants(embeddings: "Embeddings", encoder: "Encoder") -> None:
 
 def _read_positions(embeddings: "Embeddings", position: nn.Embedding, encoder: "Encoder") -> None:
     """For learned positions: they start as angles that queries and keys read, the queries rotated by the offset."""
+    if embeddings.project is not None:
+        return  # layers read mixtures of the tables' channels
     config, table = encoder.config, position.weight
     channels = min(config.head_dim, config.hidden_size // 4) // 2 * 2
     if not channels:

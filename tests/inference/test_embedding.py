@@ -112,7 +112,7 @@ def test_what_is_not_supported_says_so_and_can_be_overruled(tmp_path):
     pooling = tmp_path / "1_Pooling" / "config.json"
     pooling.write_text(json.dumps({"embedding_dimension": 128, "pooling_mode": "lasttoken"}))
     bert = fastbert.load(tmp_path)
-    with pytest.raises(InputError, match="has pooling lasttoken, which is not supported"):
+    with pytest.raises(InputError, match=r"has pooling lasttoken .*not supported"):
         bert.embed(TEXTS)
     assert bert.embed(TEXTS, "mean", True).shape == (6, 128)
     modules = json.loads((tmp_path / "modules.json").read_text())

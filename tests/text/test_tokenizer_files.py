@@ -7,6 +7,7 @@ import pytest
 
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer, TokenizerOptions
+from fastbert.text.library_tokenizer import LibraryTokenizer
 from support import SPECIAL
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZáéíóúãõçßẽ漢字.,!?'[]"
@@ -17,6 +18,7 @@ TEXTS = [
     "",
     "it's. 'tis do not, n't",
 ]
+NO_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False}
 ALL_OPTIONS = [
     TokenizerOptions(*values)
     for values in itertools.product((True, False), (None, True, False), (True, False), (True, False), (100, 50))
@@ -114,21 +116,57 @@ def change(path, **changes):
     "changes",
     [
         {"model": {"type": "BPE"}},
-        {"model": {"continuing_subword_prefix": "@@"}},
         {"model": {"unk_token": "<unk>"}},
         {"model": {"vocab": {}}},
-        {"normalizer": {"type": "NFC"}},
-        {"normalizer": None},
-        {"pre_tokenizer": {"type": "Whitespace"}},
-        {"added_tokens": [{"id": 5, "content": "x", "normalized": True}]},
+        {"model": {"vocab": {"a": 1 << 30}}},
+        {"pre_tokenizer": {"type": "Unheard"}},
     ],
     ids=str,
 )
-def test_other_tokenizers_are_refused(tmp_path, changes):
+def test_what_cannot_be_read_is_refused(tmp_path, changes):
     Tokenizer(VOCAB).save(tmp_path)
     change(tmp_path / "tokenizer.json", **changes)
     with pytest.raises(InputError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"continuing_subword_prefix": "@@"}},
+        {"normalizer": {"type": "NFC"}},
+        {"normalizer": None},
+        {"pre_tokenizer": {"type": "Whitespace"}},
+        {"post_processor": None},
+        {"added_tokens": [{"id": 5, "content": "a", "normalized": True, "special": False, **NO_FLAGS}]},
+    ],
+    ids=str,
+)
+def test_other_tokenizers_are_left_to_the_library(tmp_path, changes):
+    tokenizers = pytest.importorskip("tokenizers")
+    Tokenizer(VOCAB).save(tmp_path)
+    change(tmp_path / "tokenizer.json", **changes)
+    ours = Tokenizer.load(tmp_path)
+    assert isinstance(ours, LibraryTokenizer)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    plain = TEXTS[1:]  # tokenizer_config.json has special tokens that the library is not told of
+    assert [ours.encode(text).ids for text in plain] == [theirs.encode(text).ids for text in plain]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [({"lowercase": False}, "do_lower_case"), ({"strip_accents": True}, "strip")]
+)
+def test_a_class_that_takes_another_default_than_the_file_says(tmp_path, given, named):
+    """BertTokenizer lower-cases unless tokenizer_config.json says otherwise, whatever tokenizer.json says."""
+    Tokenizer(VOCAB).save(tmp_path)
+    change(tmp_path / "tokenizer.json", normalizer=given)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    with pytest.raises(InputError, match=named):
+        Tokenizer.load(tmp_path)
+    keys = {"do_lower_case": given.get("lowercase", True), "strip_accents": given.get("strip_accents")}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **keys}))
+    loaded = Tokenizer.load(tmp_path).options
+    assert loaded.lowercase == keys["do_lower_case"] and loaded.strip_accents == keys["strip_accents"]
 
 
 def test_unusable_directories(tmp_path):

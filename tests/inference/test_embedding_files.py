@@ -1,0 +1,136 @@
+"""The files of sentence-transformers: each field is honoured or named, old layouts are read, vectors are its own."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hf_models import peer
+from hf_tokenizers import KINDS
+
+import fastbert
+from fastbert.inference.embedding import EmbeddingSettings
+from fastbert.system.errors import InputError
+from fastbert.text import Tokenizer
+
+TEXTS = ["She opened the Door.", "O rei não dorme.", "a " * 40]
+
+
+def write(path, content):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A RoBERTa with mean pooling, as sentence-transformers 2 writes it."""
+    KINDS["roberta"](tmp_path)
+    model = peer("roberta", "Model", vocab_size=len(Tokenizer.load(tmp_path)))
+    model.save_pretrained(tmp_path)
+    write(tmp_path / "sentence_bert_config.json", {"max_seq_length": 24, "do_lower_case": False})
+    write(tmp_path / "1_Pooling" / "config.json", {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    write(tmp_path / "modules.json", modules)
+    return tmp_path
+
+
+def vectors(directory):
+    return fastbert.load(directory, precision="fp32").embed(TEXTS)
+
+
+def assert_like_the_library(directory):
+    library = pytest.importorskip("sentence_transformers", reason="sentence-transformers is the peer compared with")
+    wanted = library.SentenceTransformer(str(directory), device="cpu").encode(TEXTS)
+    assert np.abs(vectors(directory) - wanted).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        (None, None),
+        ("1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_cls_token": True}),
+        ("1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": "max", "include_prompt": True}),
+        ("sentence_bert_config.json", {"max_seq_length": 9, "do_lower_case": True}),
+        ("sentence_bert_config.json", {"max_seq_length": None}),
+        ("config_sentence_transformers.json", {"prompts": {"q": "query: "}, "default_prompt_name": "q"}),
+        ("config_sentence_transformers.json", {"prompts": {"q": "query: "}, "similarity_fn_name": "dot"}),
+    ],
+    ids=str,
+)
+def test_honoured(directory, file, content):
+    plain = vectors(directory)
+    if file is not None:
+        write(directory / file, content)
+    if content and (content.get("default_prompt_name") or content.get("do_lower_case") or "Pooling" in file):
+        assert np.abs(vectors(directory) - plain).max() > 1e-3
+    assert_like_the_library(directory)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode_lasttoken": True}, "pooling_mode_lasttoken"),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, r"mean\+max"),
+        ("1_Pooling/config.json", {"pooling_mode": "mean", "layers": [1, 2]}, "layers"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task"),
+        ("sentence_bert_config.json", {"model_args": {"attn": 1}}, "model_args"),
+        ("config_sentence_transformers.json", {"truncate_dim": 8}, "truncate_dim"),
+        ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "model_type"),
+        ("config_sentence_transformers.json", {"new_field": 1}, "new_field"),
+    ],
+)
+def test_refused_by_name(directory, file, content, named):
+    write(directory / file, content)
+    with pytest.raises(InputError, match=named) as error:
+        vectors(directory)
+    assert file in str(error.value)
+
+
+def test_a_prompt_that_pooling_leaves_out(directory):
+    write(directory / "config_sentence_transformers.json", {"prompts": {"q": "q: "}, "default_prompt_name": "q"})
+    write(directory / "1_Pooling" / "config.json", {"pooling_mode": "mean", "include_prompt": False})
+    with pytest.raises(InputError, match="include_prompt"):
+        vectors(directory)
+    write(directory / "config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "q"})
+    with pytest.raises(InputError, match="default_prompt_name"):
+        fastbert.load(directory)
+
+
+@pytest.mark.parametrize("kind", ["Dense", "LayerNorm"])
+def test_other_modules(directory, kind):
+    modules = json.loads((directory / "modules.json").read_text())
+    modules.append({"idx": 2, "name": "2", "path": "2_X", "type": f"sentence_transformers.models.{kind}"})
+    write(directory / "modules.json", modules)
+    with pytest.raises(InputError, match=rf"{kind}.*modules\.json"):
+        vectors(directory)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["with config.json", "without"])
+def test_the_old_layout(directory, whole, tmp_path_factory):
+    wanted = vectors(directory)
+    old = tmp_path_factory.mktemp("old")
+    for name in ("modules.json", "1_Pooling"):
+        shutil.move(directory / name, old / name)
+    shutil.move(directory, old / "0_Transformer")
+    modules = json.loads((old / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    write(old / "modules.json", modules)
+    if whole:
+        write(old / "config.json", {"__version__": "0.2.0"})
+    np.testing.assert_array_equal(vectors(old), wanted)
+    assert_like_the_library(old)
+
+
+def test_written_and_read_again(directory, tmp_path_factory):
+    write(directory / "config_sentence_transformers.json", {"prompts": {"q": "q: "}, "default_prompt_name": "q"})
+    write(directory / "sentence_bert_config.json", {"max_seq_length": 12, "do_lower_case": True})
+    bert = fastbert.load(directory)
+    again = tmp_path_factory.mktemp("again")
+    bert.save(again)
+    assert fastbert.load(again).embedding == bert.embedding == EmbeddingSettings("mean", False, 12, "", True, "q: ")
+    np.testing.assert_array_equal(vectors(again), vectors(directory))
+    assert_like_the_library(again)
