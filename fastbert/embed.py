@@ -53,10 +53,10 @@ def main(options: EmbedOptions) -> None:
     output = check(options)
     from fastbert.bert import load
     from fastbert.data.corpus.texts import read_texts
+    from fastbert.inference.embedding import TruncatedTexts
     from fastbert.inference.vector_file import VectorFile, crc_of
     from fastbert.system.devices import set_threads
     from fastbert.system.progress import shown_progress
-    from fastbert.text.truncation import TruncatedTexts
 
     set_threads(options.threads)
     bert = load(options.model, device=options.device, precision=options.precision)

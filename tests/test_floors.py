@@ -38,12 +38,12 @@ FLOORS = {
     "fastbert.training": 5,
     "fastbert.bert": 6,
     "fastbert.evaluation": 7,
-    "fastbert.reporting": 8,
+    "fastbert.report": 8,
 }
 COMMANDS = {
     f"fastbert.{name}"
     for name in (
-        *("train", "predict", "finetune", "evaluate", "generate", "embed", "report", "info", "tokenize", "contrastive"),
+        *("train", "predict", "finetune", "evaluate", "generate", "embed", "info", "tokenize", "contrastive"),
         *("export", "tune", "roofline", "serve", "smoke_tests"),
     )
 }

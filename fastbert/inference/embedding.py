@@ -21,7 +21,7 @@ from fastbert.inference.frozen_model import FrozenModel
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
-from fastbert.text.truncation import TruncatedTexts, in_windows, num_truncated
+from fastbert.text.truncation import in_windows, num_truncated
 
 Pooling = Literal["mean", "cls", "max"]
 
@@ -52,6 +52,14 @@ class EmbeddingSettings:
         prompted = [self.prompt + text for text in texts]
         # by character, as the library does it: a capital sigma is always σ
         return ["".join(map(str.lower, text)) for text in prompted] if self.lowercase else prompted
+
+
+class TruncatedTexts(UserWarning):
+    """``count`` of ``total`` texts were truncated to ``max_length`` tokens."""
+
+    def __init__(self, count: int, total: int, max_length: int):
+        super().__init__(f"{count:,} of {total:,} texts are longer than {max_length} tokens: truncated")
+        self.count, self.max_length = count, max_length
 
 
 # ---- vectors ----

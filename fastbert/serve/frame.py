@@ -27,7 +27,7 @@ def link(path: str, request: Request, **changes: Any) -> str:
 
 
 def style() -> str:
-    return html_page.asset("fastbert.reporting", "report.css") + html_page.asset("fastbert.serve", "page.css")
+    return html_page.asset("fastbert.report", "report.css") + html_page.asset("fastbert.serve", "page.css")
 
 
 def header(request: Request, here: str) -> str:
@@ -64,7 +64,7 @@ def page(
         f'<main id="content" tabindex="-1"><h1>{escape(words[here])}</h1><p class="lead soft">{escape(lead)}</p>'
         f"{content}</main>{html_page.data_block('words', texts | {'language': language})}"
     )
-    code = html_page.asset("fastbert.reporting", "report.js") + html_page.asset("fastbert.serve", "page.js")
+    code = html_page.asset("fastbert.report", "report.js") + html_page.asset("fastbert.serve", "page.js")
     html = html_page.page(
         f"fastbert · {words[here]}",
         body,

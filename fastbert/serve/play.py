@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from fastbert.reporting.build import DEFAULT_TEXTS
+from fastbert.report.build import DEFAULT_TEXTS
 from fastbert.serve import api
 from fastbert.serve.frame import HEADERS, header, language_of, page, style
 from fastbert.serve.wording import WORDS

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastbert.reporting.build import attention_data, attention_frame
-from fastbert.reporting.charts import bars
-from fastbert.reporting.drawings import token_boxes
-from fastbert.reporting.numbers import Numbers
+from fastbert.report.build import attention_data, attention_frame
+from fastbert.report.charts import bars
+from fastbert.report.drawings import token_boxes
+from fastbert.report.numbers import Numbers
 from fastbert.serve.schemas import PlayBody
 from fastbert.serve.service import Service
 from fastbert.serve.wording import WORDS
@@ -106,7 +106,7 @@ async def similar(service: Service, body: PlayBody) -> str:
 
 async def attention(service: Service, body: PlayBody) -> str:
     """Tokens, and the frame and data of the report's attention maps."""
-    from fastbert.reporting.model_views import MAX_ATTENTION_TOKENS, shortened, tokenization
+    from fastbert.report.model_views import MAX_ATTENTION_TOKENS, shortened, tokenization
 
     words, _ = tools(body)
     _, bert = await service.bert(body.model)

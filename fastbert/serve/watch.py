@@ -14,9 +14,9 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from fastbert.reporting.build import live_sections
-from fastbert.reporting.numbers import Numbers
-from fastbert.reporting.runs import RunRecord
+from fastbert.report.build import live_sections
+from fastbert.report.numbers import Numbers
+from fastbert.report.runs import RunRecord
 from fastbert.serve.frame import HEADERS, language_of, page
 from fastbert.serve.wording import WORDS
 from fastbert.system.html_page import escape

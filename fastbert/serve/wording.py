@@ -1,6 +1,6 @@
 """The texts of the pages, in English and Portuguese; those of the report are used beside them."""
 
-from fastbert.reporting.wording import WORDS as REPORT_WORDS
+from fastbert.report.wording import WORDS as REPORT_WORDS
 
 _WORDS: dict[str, dict[str, str]] = {
     "en": {

@@ -72,7 +72,7 @@ def _answer(bert: "Bert", items: list[tuple[str, str]], options: Options) -> Seq
 
 
 def _attention(bert: "Bert", items: list[str], _options: Options) -> Sequence[Any]:
-    from fastbert.reporting.model_views import attention
+    from fastbert.report.model_views import attention
 
     return [attention(bert, text) for text in items]
 

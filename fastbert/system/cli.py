@@ -190,7 +190,7 @@ def _program(main: Callable) -> str:
         if spec is None:
             return os.path.basename(sys.argv[0])
         module = spec.name
-    module = module.removesuffix(".__main__")
+    module = module.removesuffix(".__main__").removesuffix(".command")
     name = module.removeprefix("fastbert.")
     return f"python -m {module}" if name == module else LAUNCHER + name
 

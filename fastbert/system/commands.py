@@ -8,6 +8,7 @@ from fastbert.system import cli
 
 COMMANDS = {
     "train": "pretrain a BERT on your own text",
+    "inspect": "look at a corpus before training",
     "predict": "fill [MASK]s, or predict with a fine-tuned model",
     "generate": "generate text by filling masks",
     "finetune": "fine-tune for classes, numbers, tags or answers",

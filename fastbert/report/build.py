@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastbert import __version__
-from fastbert.reporting.charts import COLOURS, Series, bars, line_chart
-from fastbert.reporting.drawings import map_drawing, token_boxes
-from fastbert.reporting.numbers import Numbers
-from fastbert.reporting.runs import RunRecord
-from fastbert.reporting.wording import WORDS
+from fastbert.report.charts import COLOURS, Series, bars, line_chart
+from fastbert.report.drawings import map_drawing, token_boxes
+from fastbert.report.numbers import Numbers
+from fastbert.report.runs import RunRecord
+from fastbert.report.wording import WORDS
 from fastbert.system import html_page
 from fastbert.system.html_page import escape
 from fastbert.text.detokenize import detokenize
@@ -90,7 +90,7 @@ class _Report:
         sections += [self.examples()]
         data = ""
         if self.bert is not None:
-            from fastbert.reporting.model_views import attention
+            from fastbert.report.model_views import attention
 
             maps = attention(self.bert, self.text)
             sections += [self.tokens(), self.section("attention", attention_frame(self.words)), self.embedding_map()]
@@ -108,8 +108,8 @@ class _Report:
             title,
             body + data,
             language=self.language,
-            style=html_page.asset("fastbert.reporting", "report.css"),
-            script=html_page.asset("fastbert.reporting", "report.js") if data else "",
+            style=html_page.asset("fastbert.report", "report.css"),
+            script=html_page.asset("fastbert.report", "report.js") if data else "",
         )
 
     def _example_text(self) -> str:
@@ -232,13 +232,13 @@ class _Report:
 
     # ---- the model ----
     def tokens(self) -> str:
-        from fastbert.reporting.model_views import tokenization
+        from fastbert.report.model_views import tokenization
 
         assert self.bert is not None
         return self.section("pieces", token_boxes(tokenization(self.bert, self.text), self.words["unknown"]))
 
     def embedding_map(self) -> str:
-        from fastbert.reporting.model_views import word_map
+        from fastbert.report.model_views import word_map
 
         assert self.bert is not None
         found = word_map(self.bert, self.first.path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from fastbert.system.html_page import escape
 
 if TYPE_CHECKING:
-    from fastbert.reporting.model_views import Piece, WordMap
+    from fastbert.report.model_views import Piece, WordMap
 
 LETTER = 0.56  # width of an average letter, in font sizes
 

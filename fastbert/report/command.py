@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastbert.system.cli import Positional, run, unset
+from fastbert.system.cli import Positional, unset
 from fastbert.system.errors import InputError
 
 
@@ -28,7 +28,8 @@ class ReportOptions:
 
 def main(options: ReportOptions) -> int:
     from fastbert.bert import load
-    from fastbert.reporting import build, read_run
+    from fastbert.report.build import build
+    from fastbert.report.runs import read_run
     from fastbert.system import html_page
 
     records = [read_run(path) for path in options.runs]
@@ -49,7 +50,3 @@ def main(options: ReportOptions) -> int:
     if problem:
         print(f"note: the sections about the model are missing: {problem}", file=sys.stderr)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run(main, ReportOptions))

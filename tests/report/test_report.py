@@ -8,12 +8,11 @@ import pytest
 
 import fastbert
 from fastbert.bert import Bert
-from fastbert.report import ReportOptions, main
-from fastbert.reporting import build, read_run
-from fastbert.reporting.charts import Series, line_chart, log_ticks, thin, ticks
-from fastbert.reporting.model_views import attention, tokenization, word_map
-from fastbert.reporting.numbers import Numbers
-from fastbert.reporting.wording import WORDS
+from fastbert.report import ReportOptions, build, main, read_run
+from fastbert.report.charts import Series, line_chart, log_ticks, thin, ticks
+from fastbert.report.model_views import attention, tokenization, word_map
+from fastbert.report.numbers import Numbers
+from fastbert.report.wording import WORDS
 from fastbert.system.errors import InputError
 
 LINES = [
