@@ -96,7 +96,8 @@ class VectorFile:
         os.fsync(self._file.fileno())
         self._file.close()
         if self.path.suffix == ".parquet":
-            _write_parquet(self._partial, self.path)
+            rows = np.memmap(self._partial, "<f4", "r", HEADER_BYTES, (self.rows, self.width))
+            _write_parquet(rows, self.path)
             self._partial.unlink()
         else:
             self._partial.replace(self.path)
@@ -118,12 +119,11 @@ def _header(shape: tuple[int, int]) -> bytes:
     return magic + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
 
 
-def _write_parquet(vectors: Path, path: Path) -> None:
-    """Write a .npy file as the column "embedding", lists of fixed size."""
+def _write_parquet(rows: NDArray[np.float32], path: Path) -> None:
+    """Write vectors as the column "embedding", lists of fixed size."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = np.load(vectors, mmap_mode="r")
     column = pa.list_(pa.float32(), rows.shape[1])
     with written_whole(path) as temporary, pq.ParquetWriter(temporary, pa.schema([("embedding", column)])) as writer:
         for start in range(0, max(len(rows), 1), _ROWS_AT_ONCE):
