@@ -320,7 +320,8 @@ class Bert(TaskMethods):
 
         directory = Path(directory)
         (self.task_model or self.model).save_pretrained(directory)
-        self.tokenizer.save(directory, token_type_ids=self.model.config.type_vocab_size > 0)
+        types = self.model.config.type_vocab_size > 0
+        self.tokenizer.save(directory, token_type_ids=types, max_length=self._limit)
         if self.embedding is not None:
             write_settings(directory, self.embedding, self.model.config.hidden_size, self._limit)
 

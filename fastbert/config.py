@@ -61,6 +61,9 @@ class BertConfig:
     # "none" is the exact erf form, "tanh" the approximation (Hendrycks & Gimpel 2016)
     gelu_approximate: Literal["none", "tanh"] = "none"
     pad_token_id: int = 0
+    # the first and the last token of a text, for readers of config.json; nothing here needs them
+    cls_token_id: int | None = None
+    sep_token_id: int | None = None
     # whose names and heads an encoder of BERT's shape has
     family: Family = "bert"
     # width of the embeddings before a projection to hidden_size; None: the same, and no projection

@@ -93,7 +93,8 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
         if outcome["interrupted"]:
             break
     assert best is not None
-    tokenizer.save(partial, token_type_ids=config.type_vocab_size > 0)
+    types = config.type_vocab_size > 0
+    tokenizer.save(partial, token_type_ids=types, max_length=config.max_position_embeddings)
     write_results(partial, final, options, data, recipe, outcomes, best)
 
     def finish() -> int:

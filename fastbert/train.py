@@ -137,7 +137,8 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
             monitor.log("the run has no checkpoint yet: starting at its first step")
         device = choose_device(options.device, world.local_rank if world.joined else None)
         architecture = Architecture.of(options, saved.config if saved else None)
-        data = DataOptions.of(options, token_type_ids=architecture.arch != "modern")
+        positions = architecture.max_positions(options.max_length)
+        data = DataOptions.of(options, token_type_ids=architecture.arch != "modern", max_positions=positions)
         text = world.run_on_main_first(lambda: prepare(run.path, data, monitor))
         check = verify_in_background(text.store, world)
         with check.explain_failures():

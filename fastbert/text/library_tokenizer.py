@@ -257,7 +257,7 @@ class LibraryTokenizer(Tokenizer):
         return found
 
     # ---- files ----
-    def save(self, directory: str | os.PathLike, *, token_type_ids: bool = True) -> None:
+    def save(self, directory: str | os.PathLike, *, token_type_ids: bool = True, max_length: int | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json, which ``transformers.AutoTokenizer`` reads.
 
         Raises:
@@ -266,6 +266,8 @@ class LibraryTokenizer(Tokenizer):
         root = Path(directory)
         types = ["token_type_ids"] if token_type_ids and self.second_type_id else []
         config = self._config | {"model_input_names": ["input_ids", *types, "attention_mask"]}
+        if max_length is not None:
+            config["model_max_length"] = max_length
         contents = {"tokenizer.json": self._content, "tokenizer_config.json": json.dumps(config, indent=2)}
         try:
             root.mkdir(parents=True, exist_ok=True)

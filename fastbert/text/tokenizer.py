@@ -126,17 +126,18 @@ class Tokenizer(Pieces):
         tokenizer.second_type_id = int(files.token_type_ids)
         return tokenizer
 
-    def save(self, directory: str | os.PathLike, *, token_type_ids: bool = True) -> None:
+    def save(self, directory: str | os.PathLike, *, token_type_ids: bool = True, max_length: int | None = None) -> None:
         """Write vocab.txt, tokenizer.json and tokenizer_config.json, which ``transformers.AutoTokenizer`` reads.
 
         Args:
             directory: created if missing.
             token_type_ids: whether transformers should produce them; ModernBERT takes none.
+            max_length: tokens that the model takes, to which transformers truncates if asked; None: not written.
 
         Raises:
             InputError: the directory is not writable.
         """
-        write_directory(directory, self.vocab, self.options, self._special_tokens, token_type_ids)
+        write_directory(directory, self.vocab, self.options, self._special_tokens, token_type_ids, max_length)
 
     @classmethod
     def train(

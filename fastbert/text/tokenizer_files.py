@@ -253,9 +253,9 @@ def tokenizer_json(
 
 
 def tokenizer_config(
-    options: TokenizerOptions, special_tokens: Mapping[str, int], token_type_ids: bool
+    options: TokenizerOptions, special_tokens: Mapping[str, int], token_type_ids: bool, max_length: int | None = None
 ) -> dict[str, Any]:
-    """The content of tokenizer_config.json.
+    """The content of tokenizer_config.json; with ``max_length`` (tokens), transformers truncates to it.
 
     The class is the generic one, which reads all of tokenizer.json: "BertTokenizer" would build its own tokenizer,
     without ``clean_text`` and ``max_input_chars_per_word``.
@@ -269,6 +269,7 @@ def tokenizer_config(
         "clean_text": options.clean_text,
         "clean_up_tokenization_spaces": False,  # done by the decoder of tokenizer.json, token by token
         "model_input_names": inputs,
+        **({} if max_length is None else {"model_max_length": max_length}),
         **{f"{text[1:-1].lower()}_token": text for text in SPECIAL_TOKENS if text in special_tokens},
     }
 
@@ -279,13 +280,15 @@ def write_directory(
     options: TokenizerOptions,
     special_tokens: Mapping[str, int],
     token_type_ids: bool,
+    max_length: int | None = None,
 ) -> None:
     """Write vocab.txt, tokenizer.json and tokenizer_config.json, each through a temporary name."""
     root = Path(directory)
+    config = tokenizer_config(options, special_tokens, token_type_ids, max_length)
     contents = {
         "vocab.txt": "".join(f"{entry}\n" for entry in vocab),
         "tokenizer.json": json.dumps(tokenizer_json(vocab, options, special_tokens), ensure_ascii=False, indent=1),
-        "tokenizer_config.json": json.dumps(tokenizer_config(options, special_tokens, token_type_ids), indent=2),
+        "tokenizer_config.json": json.dumps(config, indent=2),
     }
     try:
         root.mkdir(parents=True, exist_ok=True)

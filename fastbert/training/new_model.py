@@ -39,6 +39,10 @@ class Architecture:
             )
         return cls(config.arch, config)
 
+    def max_positions(self, max_length: int) -> int:
+        """Tokens that the model takes: BERT's 512, or more for longer sequences."""
+        return max(512, max_length) if self.init is None else self.init.max_position_embeddings
+
 
 def default_optimizer(options: TrainOptions) -> Literal["muon", "adamw"]:
     """Muon; for ``--init`` the optimizer that trained its weights (docs/recipe.md)."""
@@ -57,7 +61,7 @@ def config_of(options: TrainOptions, architecture: Architecture, preset: str, to
             preset,
             architecture.arch,
             vocab_size=len(tokenizer),
-            max_position_embeddings=max(512, options.max_length),
+            max_position_embeddings=architecture.max_positions(options.max_length),
             pad_token_id=tokenizer.pad_id,
             window=options.window,
         )
@@ -73,6 +77,8 @@ def config_of(options: TrainOptions, architecture: Architecture, preset: str, to
         )
     else:
         config = config.replace(vocab_size=len(tokenizer), pad_token_id=max(tokenizer.pad_id, 0))
+    if config.arch == "modern":  # stock transformers would take the ids of the released ModernBERT
+        config = config.replace(cls_token_id=tokenizer.cls_id, sep_token_id=tokenizer.sep_id)
     return config.replace(hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=options.dropout)
 
 

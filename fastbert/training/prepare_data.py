@@ -45,13 +45,14 @@ class DataOptions:
     add_words: str | None  # file
     extend_vocab: int | None
     token_type_ids: bool  # transformers' ModernBERT takes none
+    max_positions: int  # tokens that the model takes
     threads: int | None
 
     def corpus(self, data: list[str]) -> Corpus:
         return Corpus(data, self.text_field, self.documents, self.normalize)
 
     @classmethod
-    def of(cls, options: TrainOptions, *, token_type_ids: bool) -> "DataOptions":
+    def of(cls, options: TrainOptions, *, token_type_ids: bool, max_positions: int) -> "DataOptions":
         names = (
             "data",
             "eval_data",
@@ -73,7 +74,9 @@ class DataOptions:
         vocabulary = options.tokenizer or options.init or token_store(options.data)
         given = {name: getattr(options, name) for name in names}
         replay = parse_replay(options.replay)[0] if options.replay else None
-        return cls(vocabulary=vocabulary, replay=replay, token_type_ids=token_type_ids, **given)
+        return cls(
+            vocabulary=vocabulary, replay=replay, token_type_ids=token_type_ids, max_positions=max_positions, **given
+        )
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             f"vocabulary: {len(tokenizer):,} pieces, {'uncased' if options.lowercase else 'cased'}, accents "
             f"{'stripped' if options.strip_accents else 'kept'}{smaller if len(tokenizer) < options.vocab_size else ''}"
         )
-    tokenizer.save(run, token_type_ids=options.token_type_ids)
+    tokenizer.save(run, token_type_ids=options.token_type_ids, max_length=options.max_positions)
     return tokenizer
 
 

@@ -103,6 +103,10 @@ def _modern_to_hf(config: BertConfig) -> dict:
         "architectures": ["ModernBertForMaskedLM"],
         "model_type": "modernbert",
         **_common_to_hf(config),
+        "bos_token_id": config.cls_token_id,
+        "cls_token_id": config.cls_token_id,
+        "eos_token_id": config.sep_token_id,
+        "sep_token_id": config.sep_token_id,
         "hidden_activation": activation,
         "classifier_activation": activation,
         "embedding_dropout": config.hidden_dropout_prob,
@@ -240,8 +244,15 @@ def _modern_config(fields: Fields) -> BertConfig:
             every = 1 if len(glob) == layers else (glob[1] if len(glob) > 1 else layers)
         if glob != [i for i in range(layers) if i % every == 0]:
             raise fields.refuse("layer_types", "full_attention at every n-th layer from 0")
+    # other ids may be those of another vocabulary, which transformers writes without being told
+    ends = {
+        name: value
+        for name in ("cls_token_id", "sep_token_id")
+        if isinstance(value := fields.values.get(name), int) and 0 <= value < common["vocab_size"]
+    }
     return BertConfig(
         **common,
+        **ends,
         type_vocab_size=0,
         hidden_dropout_prob=fields.number("mlp_dropout", 0.0, high=1.0),
         attention_probs_dropout_prob=fields.number("attention_dropout", 0.0, high=1.0),

@@ -31,7 +31,11 @@ def prepared(folder: Path, text: str, vocabulary: str | None, **options):
     chosen = TrainOptions(data=[str(path)], threads=1, **options)
     lines: list[str] = []
     (folder / "run").mkdir()
-    data = prepare(folder / "run", DataOptions.of(chosen, token_type_ids=True), SimpleNamespace(log=lines.append))
+    data = prepare(
+        folder / "run",
+        DataOptions.of(chosen, token_type_ids=True, max_positions=512),
+        SimpleNamespace(log=lines.append),
+    )
     evaluation = EvaluationText.choose(
         data, chosen.heldout_fraction, max_length=chosen.max_length, next_sentence=chosen.next_sentence
     )
