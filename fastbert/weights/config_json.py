@@ -245,14 +245,13 @@ def _modern_config(fields: Fields) -> BertConfig:
         if glob != [i for i in range(layers) if i % every == 0]:
             raise fields.refuse("layer_types", "full_attention at every n-th layer from 0")
     # other ids may be those of another vocabulary, which transformers writes without being told
-    ends = {
+    common |= {
         name: value
         for name in ("cls_token_id", "sep_token_id")
         if isinstance(value := fields.values.get(name), int) and 0 <= value < common["vocab_size"]
     }
     return BertConfig(
         **common,
-        **ends,
         type_vocab_size=0,
         hidden_dropout_prob=fields.number("mlp_dropout", 0.0, high=1.0),
         attention_probs_dropout_prob=fields.number("attention_dropout", 0.0, high=1.0),
