@@ -34,10 +34,10 @@ class EmbeddingSettings:
     normalize: bool = True  # to length 1
     max_length: int | None = None  # tokens of a text, special ones included; None: the model's limit
     unsupported: str = ""  # the feature of a directory that we do not implement, if any
-    dimensions: int | None = None  # the first so many of D; None: all
     lowercase: bool = False  # texts before the tokenizer, whatever it does
     prompt: str = ""  # written before every text
     similarity: str = "cosine"  # what the model was trained for
+    dimensions: int | None = None  # the first so many of D; None: all
 
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
