@@ -2,10 +2,12 @@
 
 import subprocess
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
 
+import fastbert
 from fastbert.system.cli import Positional, parse, unset
 from fastbert.system.commands import COMMANDS, main
 from fastbert.system.config_file import NAME, read_config, write_options
@@ -107,7 +109,8 @@ def test_train_reads_and_writes_it(tmp_path):
 def test_every_command_is_listed_and_runs(capsys):
     from test_floors import COMMANDS as MODULES
 
-    assert {f"fastbert.{name}" for name in COMMANDS} == MODULES - {"fastbert.smoke_tests"}
+    packages = {f"fastbert.{path.parent.name}" for path in Path(fastbert.__file__).parent.glob("*/__main__.py")}
+    assert {f"fastbert.{name}" for name in COMMANDS} == packages | MODULES - {"fastbert.smoke_tests"}
     assert main([]) == 0 and "  serve " in capsys.readouterr().out
     assert main(["predict", "--help"]) == 0
     shown = capsys.readouterr().out

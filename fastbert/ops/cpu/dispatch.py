@@ -94,6 +94,8 @@ def _rows_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
         table = tensors.get(name)
         if table is not None and not table.is_contiguous():
             return f"{name} is not contiguous. Try: {name}.contiguous()"
+        if table is not None and normed is not None and table.dtype != normed.dtype:
+            return f"{name} is {table.dtype}, word {normed.dtype}: PyTorch adds them in the wider. {_TRY}"
     return None
 
 
@@ -131,8 +133,10 @@ def _loss_reason(tensors: Tensors, options: Mapping[str, object]) -> str | None:
     dtype = compute_dtype(hidden)
     if dtype not in _DTYPES:
         return f"autocast asks for {dtype}: the C++ kernels take float32 and bfloat16. {_TRY}"
-    if weight.dtype != dtype and not (weight.dtype == torch.float32 and torch.is_autocast_enabled("cpu")):
-        return f"weight is {weight.dtype} and hidden {hidden.dtype}: expected one dtype, or float32 under autocast"
+    allowed = (dtype, torch.float32) if torch.is_autocast_enabled("cpu") else (dtype,)
+    for name, x in (("weight", weight), ("bias", tensors.get("bias"))):
+        if x is not None and x.dtype not in allowed:
+            return f"{name} is {x.dtype} and hidden {hidden.dtype}: expected one dtype, or float32 under autocast"
     if not weight.is_contiguous():
         return "weight is not contiguous. Try: weight.contiguous()"
     if labels.dtype != torch.int64 or hidden.ndim != 2 or labels.shape != hidden.shape[:1]:
