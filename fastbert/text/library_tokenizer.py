@@ -17,19 +17,17 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastbert.system.atomic_write import written_whole
 from fastbert.system.errors import InputError
 from fastbert.text import inputs
 from fastbert.text.detokenize import CONTINUATION, join_pieces
 from fastbert.text.encoding import EncodedBatch, Encoding, Frame, TruncationRule
 from fastbert.text.library_backend import build_backend, library
 from fastbert.text.tokenizer import Tokenizer
-from fastbert.text.tokenizer_files import TokenizerOptions
+from fastbert.text.tokenizer_files import TokenizerOptions, write_files
 from fastbert.text.tokenizer_source import TokenizerSource
 from fastbert.text.wordpiece import check_text
 
@@ -263,22 +261,11 @@ class LibraryTokenizer(Tokenizer):
         Raises:
             InputError: the directory is not writable.
         """
-        root = Path(directory)
         types = ["token_type_ids"] if token_type_ids and self.second_type_id else []
         config = self._config | {"model_input_names": ["input_ids", *types, "attention_mask"]}
         if max_length is not None:
             config["model_max_length"] = max_length
-        contents = {"tokenizer.json": self._content, "tokenizer_config.json": json.dumps(config, indent=2)}
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            for name, content in contents.items():
-                with written_whole(root / name) as temporary:
-                    temporary.write_text(content, encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise InputError(
-                f"{root}: the tokenizer cannot be written ({error.strerror}). "
-                "Try: free some space, or another directory"
-            ) from None
+        write_files(directory, {"tokenizer.json": self._content, "tokenizer_config.json": json.dumps(config, indent=2)})
 
     def fingerprint(self) -> str:
         """sha256 of everything that decides ids: equal fingerprints give equal ids."""

@@ -282,14 +282,23 @@ def write_directory(
     token_type_ids: bool,
     max_length: int | None = None,
 ) -> None:
-    """Write vocab.txt, tokenizer.json and tokenizer_config.json, each through a temporary name."""
-    root = Path(directory)
+    """Write vocab.txt, tokenizer.json and tokenizer_config.json."""
     config = tokenizer_config(options, special_tokens, token_type_ids, max_length)
     contents = {
         "vocab.txt": "".join(f"{entry}\n" for entry in vocab),
         "tokenizer.json": json.dumps(tokenizer_json(vocab, options, special_tokens), ensure_ascii=False, indent=1),
         "tokenizer_config.json": json.dumps(config, indent=2),
     }
+    write_files(directory, contents)
+
+
+def write_files(directory: str | os.PathLike, contents: Mapping[str, str]) -> None:
+    """Write the files of a tokenizer, name → content, each through a temporary name.
+
+    Raises:
+        InputError: the directory is not writable.
+    """
+    root = Path(directory)
     try:
         root.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
