@@ -72,7 +72,11 @@ def main(options: EmbedOptions) -> None:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", TruncatedTexts)
                 vectors = bert.embed(part, options.pooling, False if options.unnormalized else None)
-            truncated += [w.message for w in caught if isinstance(w.message, TruncatedTexts)]
+            for warning in caught:
+                if isinstance(warning.message, TruncatedTexts):
+                    truncated.append(warning.message)
+                else:
+                    warnings.warn(warning.message, stacklevel=1)
             file.append(vectors, part)
             show(f"{file.rows:,} texts, {(file.rows - done) / (time.monotonic() - started_s):,.0f} a second")
         if not file.rows:

@@ -66,6 +66,8 @@ class VectorFile:
 
     def __exit__(self, *exc: object) -> None:
         self._file.close()
+        if not self.rows:  # nothing to continue
+            self._partial.unlink(missing_ok=True)
 
     def check_texts(self, crc: int) -> None:
         """Compare the texts of the rows that are there already, by their :func:`crc_of`, with those of this command.

@@ -121,3 +121,4 @@ def test_mistakes_are_one_line(folder, tmp_path, embedded, data, output, named):
     (folder / "empty.txt").write_bytes(b"")
     code, printed = embedded(data, output)
     assert code == 2 and named in printed and printed.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["there.npy"]
