@@ -200,7 +200,8 @@ static bool may_change_in_nfc(const py::str& text) {
   const fastbert::TextView view = text_view(text, 0);
   py::gil_scoped_release release;
   using Kind = fastbert::TextView::Kind;
-  if (view.kind == Kind::kUcs2) return fastbert::may_change_in_nfc(static_cast<const uint16_t*>(view.data), view.length);
+  if (view.kind == Kind::kUcs2)
+    return fastbert::may_change_in_nfc(static_cast<const uint16_t*>(view.data), view.length);
   return view.kind == Kind::kUcs4 && fastbert::may_change_in_nfc(static_cast<const uint32_t*>(view.data), view.length);
 }
 
@@ -225,11 +226,13 @@ void bind_tokenizer(py::module_& m) {
       .def("encode_lines", &encode_lines, py::arg("data"))
       .def("encode_spans", &encode_spans, py::arg("data"), py::arg("bounds"));
   py::class_<fastbert::NormalizerOptions>(m, "NormalizerOptions")
-      .def(py::init([](bool lowercase, bool strip_accents, bool clean_text, bool handle_chinese_chars) {
-             return fastbert::NormalizerOptions{lowercase, strip_accents, clean_text, handle_chinese_chars};
+      .def(py::init([](bool lowercase, bool strip_accents, bool clean_text, bool handle_chinese_chars,
+                       bool split_punctuation, bool single_digits) {
+             return fastbert::NormalizerOptions{lowercase,         strip_accents, clean_text, handle_chinese_chars,
+                                                split_punctuation, single_digits};
            }),
            py::kw_only(), py::arg("lowercase"), py::arg("strip_accents"), py::arg("clean_text"),
-           py::arg("handle_chinese_chars"));
+           py::arg("handle_chinese_chars"), py::arg("split_punctuation") = true, py::arg("single_digits") = false);
   m.def("simd_levels", [] {
     std::vector<std::string> names;
     for (const auto level : fastbert::available_simd_levels()) names.emplace_back(fastbert::simd_name(level));

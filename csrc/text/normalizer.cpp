@@ -33,7 +33,7 @@ std::vector<NormalizerTable::Piece> normalise(uint32_t code_point, const Normali
       piece.length = static_cast<uint8_t>(encode_utf8(lowered[j], piece.bytes));
       piece.combining_class = combining_class;
       piece.white_space = (facts[lowered[j]] & kFlagWhiteSpace) != 0;
-      piece.punctuation = (facts[lowered[j]] & kFlagPunctuation) != 0;
+      piece.punctuation = options.split_punctuation && (facts[lowered[j]] & kFlagPunctuation);
       pieces.push_back(piece);
     }
   }
@@ -48,8 +48,9 @@ uint32_t NormalizerTable::make_entry(uint32_t code_point, const NormalizerOption
     if (facts & kFlagRemoved) return pack(kDelete);
     if (facts & kFlagCleanSpace) return pack(kSpace);
   }
-  const bool apart = options.handle_chinese_chars && (facts & kFlagIdeograph);
-  const uint16_t touched = kFlagWhiteSpace | kFlagPunctuation | (options.lowercase ? kFlagLower : 0) |
+  const bool apart = stands_alone(code_point, facts, options);
+  const uint16_t touched = kFlagWhiteSpace | (options.split_punctuation ? kFlagPunctuation : 0) |
+                           (options.lowercase ? kFlagLower : 0) |
                            (options.strip_accents ? kFlagNonspacing | kFlagDecomposes | 255 : 0);
   if (!apart && !(facts & touched)) return pack(kSelf);
 
@@ -59,7 +60,7 @@ uint32_t NormalizerTable::make_entry(uint32_t code_point, const NormalizerOption
   for (const Piece& piece : pieces)
     plain = plain && piece.length && !piece.combining_class && !piece.white_space && !piece.punctuation;
   const bool single = pieces.size() == 1 && !pieces[0].combining_class;
-  if (apart && !(single && plain)) throw std::logic_error("an ideograph that does not become one plain character");
+  if (apart && !(single && plain)) throw std::logic_error("a character apart that does not become one");
   if (single && pieces[0].white_space) return pack(kSpace);
   if (plain || (single && pieces[0].punctuation)) {
     const size_t offset = text_.size();
@@ -89,9 +90,9 @@ NormalizerTable::NormalizerTable(const NormalizerOptions& options) : pages_(kNum
 std::shared_ptr<const NormalizerTable> NormalizerTable::get(const NormalizerOptions& options) {
   // leaked on purpose: threads may outlive the static destructors
   static auto* mutex = new std::mutex;
-  static auto* tables = new std::shared_ptr<const NormalizerTable>[16];
-  const int index =
-      options.lowercase | options.strip_accents << 1 | options.clean_text << 2 | options.handle_chinese_chars << 3;
+  static auto* tables = new std::shared_ptr<const NormalizerTable>[64];
+  const int index = options.lowercase | options.strip_accents << 1 | options.clean_text << 2 |
+                    options.handle_chinese_chars << 3 | options.split_punctuation << 4 | options.single_digits << 5;
   std::lock_guard<std::mutex> lock(*mutex);
   if (!tables[index]) tables[index] = std::make_shared<const NormalizerTable>(options);
   return tables[index];

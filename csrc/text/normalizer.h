@@ -2,7 +2,8 @@
 //
 // clean_text deletes control characters and turns blanks into spaces; handle_chinese_chars sets ideographs apart;
 // strip_accents decomposes (NFD), orders the marks and drops the nonspacing ones; lowercase is last. Words are then
-// split at white space, and each punctuation character is a word.
+// split at white space, and each punctuation character is a word (split_punctuation), as is each of the digits 0 to 9
+// (single_digits).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -17,6 +18,8 @@ struct NormalizerOptions {
   bool strip_accents = true;
   bool clean_text = true;
   bool handle_chinese_chars = true;
+  bool split_punctuation = true;
+  bool single_digits = false;
 };
 
 // What one code point becomes under given options, for all code points: immutable, built once per set of options.

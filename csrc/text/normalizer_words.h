@@ -8,6 +8,12 @@
 
 namespace fastbert {
 
+// Whether a character is a word of its own that is no punctuation.
+inline bool stands_alone(uint32_t code_point, uint16_t facts, const NormalizerOptions& options) {
+  return (options.handle_chinese_chars && (facts & kFlagIdeograph)) ||
+         (options.single_digits && code_point >= '0' && code_point <= '9');
+}
+
 inline void Normalizer::flush_marks(size_t max_chars) {
   if (marks_.empty()) return;
   sort_marks(marks_);
@@ -106,7 +112,8 @@ void Normalizer::aligned_add(uint32_t code_point, uint32_t source, Sink& sink, s
   const int count = options_.lowercase ? lower_case(code_point, lowered) : 1;
   for (int i = 0; i < count; ++i) {
     const uint16_t facts = code_point_facts()[lowered[i]];
-    if (facts & (kFlagWhiteSpace | kFlagPunctuation)) aligned_end_word(sink);
+    const bool punctuation = options_.split_punctuation && (facts & kFlagPunctuation);
+    if (punctuation || (facts & kFlagWhiteSpace)) aligned_end_word(sink);
     if (facts & kFlagWhiteSpace) continue;
     uint8_t bytes[4];
     const auto length = static_cast<size_t>(encode_utf8(lowered[i], bytes));
@@ -116,7 +123,7 @@ void Normalizer::aligned_add(uint32_t code_point, uint32_t source, Sink& sink, s
     }
     append(bytes, length, 1, max_chars);
     sources_.push_back(source);
-    if (facts & kFlagPunctuation) aligned_end_word(sink);
+    if (punctuation) aligned_end_word(sink);
   }
 }
 
@@ -165,7 +172,7 @@ void Normalizer::aligned_words(const uint8_t* text, size_t num_bytes, uint32_t f
       if (facts & kFlagRemoved) continue;
       if (facts & kFlagCleanSpace) code_point = ' ';
     }
-    const bool apart = options_.handle_chinese_chars && (facts & kFlagIdeograph);
+    const bool apart = stands_alone(code_point, facts, options_);
     if (apart) {
       aligned_flush(sink, max_chars);
       aligned_end_word(sink);

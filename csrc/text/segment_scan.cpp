@@ -60,11 +60,11 @@ struct Simd {
 
 namespace fastbert {
 
-SegmentClasses::SegmentClasses(bool clean_text, bool lower) : lowercase(lower) {
+SegmentClasses::SegmentClasses(const NormalizerOptions& options) : lowercase(options.lowercase) {
   for (int c = 0; c < 128; ++c) {
-    const bool blank = c == ' ' || c == '\t' || c == '\n' || c == '\r' || (!clean_text && (c == 0x0B || c == 0x0C));
+    const bool blank = c == ' ' || c == '\t' || c == '\n' || c == '\r' || (!options.clean_text && (c == 0x0B || c == 0x0C));
     const bool alphanumeric = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-    const bool punctuation = c > ' ' && c < 0x7F && !alphanumeric;
+    const bool punctuation = options.split_punctuation && c > ' ' && c < 0x7F && !alphanumeric;
     by_byte[c] = static_cast<uint8_t>(blank | punctuation << 1);
     if (blank) blank_by_low[c & 15] |= static_cast<uint8_t>(1 << (c >> 4));
     if (punctuation) punctuation_by_low[c & 15] |= static_cast<uint8_t>(1 << (c >> 4));

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "text/normalizer.h"
 #include "text/segment_cache.h"
 #include "system/simd.h"
 #include "text/tokenizer_ids.h"
@@ -12,7 +13,7 @@ namespace fastbert {
 // The ASCII characters that end a segment, in the forms the instruction sets want. Every other byte is part of a
 // segment, also the bytes of non-ASCII characters.
 struct SegmentClasses {
-  SegmentClasses(bool clean_text, bool lowercase);
+  explicit SegmentClasses(const NormalizerOptions& options);
 
   // 1: a blank, dropped; 2: punctuation, a segment of its own; 0: part of a segment. By byte; 0 from 128 on.
   alignas(64) uint8_t by_byte[256] = {};

@@ -26,7 +26,7 @@ void Tokenizer::Scratch::encode_segment(const uint8_t* text, size_t num_bytes, I
 Tokenizer::Tokenizer(const std::vector<std::string>& vocab, int32_t unk_id, std::vector<SpecialToken> special_tokens,
                      const TokenizerOptions& options)
     : options_(options),
-      classes_(options.normalizer.clean_text, options.normalizer.lowercase),
+      classes_(options.normalizer),
       narrow_ids_(vocab.size() <= size_t{1} << 16),
       wordpiece_(vocab, unk_id, options.max_input_chars_per_word),
       special_tokens_(std::move(special_tokens)) {

@@ -45,7 +45,7 @@ WordCounter::WordCounter(const NormalizerOptions& options, int threads, const Li
   workers_.resize(static_cast<size_t>(std::min(threads > 0 ? threads : hardware_threads(), kMaxThreads)));
   for (int byte = 0; byte < 128; ++byte) {
     if (is_blank(static_cast<uint8_t>(byte))) classes_[static_cast<size_t>(byte)] = kBlank;
-    if (is_punctuation(byte)) classes_[static_cast<size_t>(byte)] = kPunctuation;
+    if (options.split_punctuation && is_punctuation(byte)) classes_[static_cast<size_t>(byte)] = kPunctuation;
   }
 }
 

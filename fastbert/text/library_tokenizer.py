@@ -89,6 +89,10 @@ class LibraryTokenizer(Tokenizer):
         limit = self._steps["model"].get("max_input_chars_per_word", _NO_LIMIT)
         self.options = TokenizerOptions(lowercase=False, max_input_chars_per_word=limit)
 
+    @cached_property
+    def of_corpora(self) -> LibraryTokenizer:
+        return self
+
     @classmethod
     def build(cls, source: TokenizerSource) -> LibraryTokenizer:
         """Make what a directory describes.

@@ -2,14 +2,15 @@
 
 The steps, in order: ``clean_text`` deletes control characters and turns blanks into spaces; ``handle_chinese_chars``
 surrounds ideographs with spaces; ``strip_accents`` decomposes (NFD), orders the marks and drops the nonspacing ones;
-``lowercase``; then text is split at white space, and each punctuation character is a word.
+``lowercase``; then text is split at white space, and each punctuation character is a word (``split_punctuation``), as
+is each of the digits 0 to 9 (``single_digits``).
 
 All character properties are those of Hugging Face tokenizers, which mix three Unicode versions (see
 csrc/tables/generate.py); ``unicodedata`` would give other words.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fastbert.text import unicode_tables as tables
@@ -17,18 +18,21 @@ from fastbert.text import unicode_tables as tables
 # ASCII blanks and punctuation end a word and stop the reordering of marks under every option, so the segments between
 # them can be normalized independently and cached.
 _SEGMENT = re.compile(r"[^ \t\n\r!-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
+_RUN = re.compile(r"[^ \t\n\r]+")  # the same without split_punctuation
 _CACHE_LIMIT = 1 << 17
 _CACHED_CHARS = 64
 
 
 @dataclass(frozen=True)
 class NormalizerOptions:
-    """The normalization steps. All 16 combinations are valid."""
+    """The normalization steps. All 64 combinations are valid."""
 
     lowercase: bool = True
     strip_accents: bool = True
     clean_text: bool = True
     handle_chinese_chars: bool = True
+    split_punctuation: bool = True
+    single_digits: bool = False
 
 
 def _members(ranges: tuple[tuple[int, ...], ...]) -> frozenset[str]:
@@ -54,9 +58,17 @@ _LOWER = {
 }
 
 
-def is_single(char: str) -> bool:
-    """Whether the character is always a word of its own: punctuation and ideographs."""
-    return char in _PUNCTUATION or _is_ideograph(char)
+def _is_digit(char: str) -> bool:
+    return "0" <= char <= "9"
+
+
+def is_single(char: str, options: NormalizerOptions) -> bool:
+    """Whether the character is always a word of its own: punctuation, ideographs, digits, as the options say."""
+    return (
+        (options.split_punctuation and char in _PUNCTUATION)
+        or (options.handle_chinese_chars and _is_ideograph(char))
+        or (options.single_digits and _is_digit(char))
+    )
 
 
 def _is_removed(char: str) -> bool:
@@ -94,9 +106,9 @@ def _clean(chars: Iterator[Aligned]) -> Iterator[Aligned]:
             yield char, source
 
 
-def _set_ideographs_apart(chars: Iterator[Aligned]) -> Iterator[Aligned]:
+def _set_apart(chars: Iterator[Aligned], is_apart: Callable[[str], bool]) -> Iterator[Aligned]:
     for char, source in chars:
-        if _is_ideograph(char):
+        if is_apart(char):
             yield from ((" ", source), (char, source), (" ", source))
         else:
             yield char, source
@@ -155,7 +167,7 @@ class Normalizer:
         """Return the normalized words of ``text``, in order."""
         result: list[str] = []
         cache = self._cache
-        for segment in _SEGMENT.findall(text):
+        for segment in (_SEGMENT if self.options.split_punctuation else _RUN).findall(text):
             words = cache.get(segment)
             if words is None:
                 words = ["".join(char for char, _ in word) for word in self._aligned(segment)]
@@ -176,18 +188,21 @@ class Normalizer:
         if options.clean_text:
             chars = _clean(chars)
         if options.handle_chinese_chars:
-            chars = _set_ideographs_apart(chars)
+            chars = _set_apart(chars, _is_ideograph)
+        if options.single_digits:
+            chars = _set_apart(chars, _is_digit)
         if options.strip_accents:
             chars = _strip_accents(chars)
         if options.lowercase:
             chars = _lowercase(chars)
+        punctuation = _PUNCTUATION if options.split_punctuation else frozenset[str]()
         word: list[Aligned] = []
         for char, source in chars:
-            if char in _WHITE_SPACE or char in _PUNCTUATION:
+            if char in _WHITE_SPACE or char in punctuation:
                 if word:
                     yield word
                     word = []
-                if char in _PUNCTUATION:
+                if char in punctuation:
                     yield [(char, source)]
             else:
                 word.append((char, source))

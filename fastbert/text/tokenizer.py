@@ -5,6 +5,7 @@ Legend: B sequences, T tokens of all sequences, V vocabulary entries.
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import itertools
@@ -52,6 +53,8 @@ class Tokenizer(Pieces):
     Reference: Devlin et al., BERT, 2019; Wu et al., Google's Neural Machine Translation System, 2016 (WordPiece).
     """
 
+    splits_special_tokens = True  # of text to be stored
+
     def __init__(
         self,
         vocab: Sequence[str],
@@ -70,15 +73,27 @@ class Tokenizer(Pieces):
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             self._special_tokens.get(text, -1) for text in SPECIAL_TOKENS
         )
-        module = native.core(impl)
-        arguments = (self.vocab, self.unk_id, self._special_tokens)
+        self._core = self._made_core(self._special_tokens)
+
+    def _made_core(self, special_tokens: dict[str, int]) -> Any:
+        module = native.core(self._impl)
+        arguments = (self.vocab, self.unk_id, special_tokens)
+        options, longest = self.options.normalizer, self.options.max_input_chars_per_word
         if module is None:
-            self._core: Any = ReferenceTokenizer(
-                *arguments, self.options.normalizer, self.options.max_input_chars_per_word
-            )
-        else:
-            normalizer = module.NormalizerOptions(**asdict(self.options.normalizer))
-            self._core = module.Tokenizer(*arguments, normalizer, self.options.max_input_chars_per_word)
+            return ReferenceTokenizer(*arguments, options, longest)
+        return module.Tokenizer(*arguments, module.NormalizerOptions(**asdict(options)), longest)
+
+    @functools.cached_property
+    def of_corpora(self) -> Tokenizer:
+        """The tokenizer for text to be stored: [SEP] in it is ordinary text, added special tokens are tokens.
+
+        To be used with its own ``splits_special_tokens``.
+        """
+        if not self._added_tokens:
+            return self
+        other = copy.copy(self)
+        other._core, other.splits_special_tokens = self._made_core(self._added_tokens), False
+        return other
 
     @classmethod
     def from_file(
@@ -156,6 +171,9 @@ class Tokenizer(Pieces):
         clean_text: bool = True,
         handle_chinese_chars: bool = True,
         max_input_chars_per_word: int = 100,
+        split_punctuation: bool = True,
+        single_digits: bool = False,
+        special_tokens: Sequence[str] = (),
     ) -> Tokenizer:
         """Train a vocabulary; the same text gives the same vocabulary for any number of threads.
 
@@ -163,42 +181,30 @@ class Tokenizer(Pieces):
             files_or_iterable: a path, a list of paths that all exist (UTF-8 text), or any other iterable of texts.
             vocab_size: V, including special tokens; a small text gives fewer.
             min_frequency: minimum count of a pair to be merged.
-            lowercase, strip_accents, clean_text, handle_chinese_chars, max_input_chars_per_word: see TokenizerOptions.
+            lowercase, strip_accents, clean_text, handle_chinese_chars, max_input_chars_per_word, split_punctuation,
+                single_digits: see TokenizerOptions.
             limit_alphabet: keep only that many of the most frequent characters; by default all that fit, and in a
                 vocabulary of at least 1,024 pieces both forms of them and of printable ASCII.
             initial_alphabet: characters to keep even if they are rare.
             threads: None uses all CPUs of the process.
             progress: called with (entries so far, ``vocab_size``) while the vocabulary grows.
+            special_tokens: further ones, such as "<user>": one token each wherever they stand in a text.
 
         Raises:
-            InputError: a path without a file, or text that cannot be read.
+            InputError: a path without a file, text that cannot be read, or special tokens with blanks.
         """
-        from fastbert.text.vocab_trainer import complete_alphabet, train_vocab
+        from fastbert.text.trained_tokens import trained_tokens
 
-        options = TokenizerOptions(lowercase, strip_accents, clean_text, handle_chinese_chars, max_input_chars_per_word)
-        files = inputs.existing_files(files_or_iterable)
-        result = train_vocab(
-            iter(files_or_iterable) if files is None else files,  # type: ignore[arg-type]
-            vocab_size=vocab_size,
-            min_frequency=min_frequency,
-            limit_alphabet=limit_alphabet,
-            initial_alphabet=initial_alphabet,
-            lowercase=lowercase,
-            strip_accents=strip_accents,
-            clean_text=clean_text,
-            handle_chinese_chars=handle_chinese_chars,
-            max_word_chars=max_input_chars_per_word,
-            threads=threads,
-            progress=progress,
+        options = TokenizerOptions(
+            lowercase, strip_accents, clean_text, handle_chinese_chars, max_input_chars_per_word, split_punctuation,
+            single_digits,
+        )  # fmt: skip
+        tokens = trained_tokens(
+            files_or_iterable, options, special_tokens, vocab_size=vocab_size, min_frequency=min_frequency,
+            limit_alphabet=limit_alphabet, initial_alphabet=initial_alphabet, threads=threads, progress=progress,
             impl=impl,
-        )
-        if not result.num_words:
-            raise InputError(
-                f"the text has no words of at most {max_input_chars_per_word} characters. Try: a larger limit "
-                "(max_input_chars_per_word, in commands --max-word-chars), or text with letters"
-            )
-        tokens = result.tokens if limit_alphabet else complete_alphabet(result, vocab_size, lowercase)
-        return cls(tokens, options, impl=impl)
+        )  # fmt: skip
+        return cls(tokens, options, added_tokens={token: tokens.index(token) for token in special_tokens}, impl=impl)
 
     def encode(
         self,
@@ -365,8 +371,9 @@ class Tokenizer(Pieces):
 
     def fingerprint(self) -> str:
         """sha256 of the vocabulary and the options: equal fingerprints give equal ids."""
+        usual = {"split_punctuation": True, "single_digits": False}  # not in older fingerprints
         options = {
-            **asdict(self.options.normalizer),
+            **{name: value for name, value in asdict(self.options.normalizer).items() if usual.get(name) != value},
             "max_input_chars_per_word": self.options.max_input_chars_per_word,
             "added_tokens": self._added_tokens,
         }

@@ -15,6 +15,7 @@ from fastbert.system.model_folder import model_folder
 from fastbert.text import unicode_tables
 from fastbert.text.detokenize import CONTINUATION
 from fastbert.text.normalizer import NormalizerOptions
+from fastbert.text.pre_tokenizer import pre_tokenizer, word_divisions
 from fastbert.text.tokenizer_source import TokenizerSource, read_source
 from fastbert.text.vocabulary_case import VocabularyCase
 from fastbert.text.word_counts import SPECIAL_TOKENS
@@ -42,6 +43,8 @@ class TokenizerOptions:
         clean_text: delete control characters, turn blanks into spaces.
         handle_chinese_chars: every CJK ideograph is a word.
         max_input_chars_per_word: longer words (in characters after normalization) become one [UNK].
+        split_punctuation: every punctuation character is a word; False: only blanks divide words.
+        single_digits: each of the digits 0 to 9 is a word.
     """
 
     lowercase: bool = True
@@ -49,6 +52,8 @@ class TokenizerOptions:
     clean_text: bool = True
     handle_chinese_chars: bool = True
     max_input_chars_per_word: int = 100
+    split_punctuation: bool = True
+    single_digits: bool = False
 
     def __post_init__(self) -> None:
         if self.max_input_chars_per_word < 1:
@@ -58,7 +63,14 @@ class TokenizerOptions:
     def normalizer(self) -> NormalizerOptions:
         """The normalization steps, with ``strip_accents`` resolved."""
         strip = self.lowercase if self.strip_accents is None else self.strip_accents
-        return NormalizerOptions(self.lowercase, strip, self.clean_text, self.handle_chinese_chars)
+        return NormalizerOptions(
+            self.lowercase,
+            strip,
+            self.clean_text,
+            self.handle_chinese_chars,
+            self.split_punctuation,
+            self.single_digits,
+        )
 
 
 @dataclass
@@ -207,6 +219,7 @@ def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
         clean_text=normalizer.flag("clean_text", True),
         handle_chinese_chars=normalizer.flag("handle_chinese_chars", True),
         max_input_chars_per_word=model.integer("max_input_chars_per_word", 100, low=1),
+        **(word_divisions(fields.values.get("pre_tokenizer")) or {}),
     )
     return TokenizerFiles(vocab, options, added)
 
@@ -239,7 +252,7 @@ def tokenizer_json(
             "strip_accents": options.strip_accents,
             "lowercase": options.lowercase,
         },
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "pre_tokenizer": pre_tokenizer(options.split_punctuation, options.single_digits),
         "post_processor": {"type": "BertProcessing", "sep": frame[0], "cls": frame[1]},
         "decoder": {"type": "WordPiece", "prefix": CONTINUATION, "cleanup": True},
         "model": {

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import read_object, shown
+from fastbert.text.pre_tokenizer import word_divisions
 from fastbert.text.tokenizer_fields import ROLES, built_kind, check_tokenizer_config
 from fastbert.text.word_counts import SPECIAL_TOKENS
 
@@ -138,7 +139,7 @@ def _is_bert(content: Mapping[str, Any], kind: str) -> bool:
         return False
     if model.get("continuing_subword_prefix", "##") != "##" or model.get("unk_token", "[UNK]") != "[UNK]":
         return False
-    if (_type(content, "normalizer"), _type(content, "pre_tokenizer")) != ("BertNormalizer", "BertPreTokenizer"):
+    if _type(content, "normalizer") != "BertNormalizer" or word_divisions(content.get("pre_tokenizer")) is None:
         return False
     frame = content.get("post_processor")
     if kind == "bert" or _type(content, "post_processor") == "BertProcessing":

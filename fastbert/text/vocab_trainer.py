@@ -28,13 +28,13 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from string import ascii_uppercase
 from typing import Any
 
 from fastbert.system.errors import InputError
 from fastbert.system.native import core
-from fastbert.text.normalizer import is_single
+from fastbert.text.normalizer import NormalizerOptions, is_single
 from fastbert.text.word_counts import MAX_WORD_CHARS, SPECIAL_TOKENS, WordCounts, check_special_tokens, check_unicode
 
 Progress = Callable[[int, int], None]
@@ -74,6 +74,8 @@ def train_vocab(
     strip_accents: bool | None = None,
     clean_text: bool = True,
     handle_chinese_chars: bool = True,
+    split_punctuation: bool = True,
+    single_digits: bool = False,
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
     max_word_chars: int = MAX_WORD_CHARS,
     threads: int | None = None,
@@ -89,8 +91,8 @@ def train_vocab(
         min_frequency: pairs that occur fewer times are not merged.
         limit_alphabet: number of distinct characters to keep; None keeps as many as fit into the vocabulary.
         initial_alphabet: characters to keep even if they never occur.
-        lowercase, strip_accents, clean_text, handle_chinese_chars: the tokenizer's options; ``strip_accents=None``
-            means the same as ``lowercase``.
+        lowercase, strip_accents, clean_text, handle_chinese_chars, split_punctuation, single_digits: the tokenizer's
+            options; ``strip_accents=None`` means the same as ``lowercase``.
         special_tokens: the first ids; ordinary text where they occur in the source.
         max_word_chars: longer words are not counted.
         threads: for counting; they do not change the result.
@@ -105,6 +107,8 @@ def train_vocab(
         strip_accents=strip_accents,
         clean_text=clean_text,
         handle_chinese_chars=handle_chinese_chars,
+        split_punctuation=split_punctuation,
+        single_digits=single_digits,
         max_word_chars=max_word_chars,
         threads=threads,
         impl=impl,
@@ -200,17 +204,18 @@ def learn_vocab(
     return VocabResult(tokens, int(counter.total), len(counter), num_characters, num_dropped, num_fixed)
 
 
-def complete_alphabet(result: VocabResult, vocab_size: int, lowercase: bool) -> list[str]:
+def complete_alphabet(result: VocabResult, vocab_size: int, options: NormalizerOptions) -> list[str]:
     """Return the pieces of a vocabulary with both forms of its letters and of printable ASCII, in place of last merges.
 
     Without them an acronym in capitals is [UNK] if some capital never followed another letter in the training text. The
     alphabet may take half of the vocabulary at most; a small vocabulary (below ``MIN_COMPLETE``) is left as it is.
     """
     fixed = set(result.tokens[: result.num_fixed])
-    ascii_chars = {chr(code) for code in range(33, 127)} - ({*ascii_uppercase} if lowercase else set())
+    ascii_chars = {chr(code) for code in range(33, 127)} - ({*ascii_uppercase} if options.lowercase else set())
     kept = {piece for piece in fixed if len(piece) == 1}
     for chars in (ascii_chars | kept, ascii_chars):
-        forms = (form for char in sorted(chars) for form in ((char,) if is_single(char) else (char, "##" + char)))
+        each = ((char,) if is_single(char, options) else (char, "##" + char) for char in sorted(chars))
+        forms = chain.from_iterable(each)
         missing = [form for form in forms if form not in fixed]
         if vocab_size >= MIN_COMPLETE and result.num_fixed + len(missing) <= vocab_size // 2:
             return [*result.tokens[: vocab_size - len(missing)], *missing]

@@ -14,7 +14,7 @@ from fastbert.text.detokenize import CONTINUATION
 from fastbert.text.normalizer import Normalizer
 from fastbert.text.tokenizer import Tokenizer
 from fastbert.text.vocab_trainer import merge_pairs
-from fastbert.text.word_counts import SPECIAL_TOKENS, WordCounts
+from fastbert.text.word_counts import SPECIAL_TOKENS, WordCounts, check_special_tokens
 from fastbert.text.wordpiece import WordPiece
 
 _UNKNOWN = 1 << 31  # beyond every id
@@ -22,10 +22,18 @@ _UNKNOWN = 1 << 31  # beyond every id
 CANDIDATES, MORE_CANDIDATES = 2, 1000
 
 
-def extended(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
-    """The tokenizer with further pieces after its own."""
+def extended(tokenizer: Tokenizer, pieces: Sequence[str], special_tokens: Sequence[str] = ()) -> Tokenizer:
+    """The tokenizer with further pieces after its own, and special tokens after these.
+
+    Raises:
+        InputError: special tokens with blanks, or the same twice.
+    """
+    special_tokens = check_special_tokens(special_tokens)
+    vocab = [*tokenizer.vocab, *pieces]
+    vocab += [token for token in special_tokens if tokenizer.token_to_id(token) is None and token not in pieces]
     added = {token: i for token, i in tokenizer.special_tokens.items() if token not in SPECIAL_TOKENS}
-    return Tokenizer([*tokenizer.vocab, *pieces], tokenizer.options, added_tokens=added)
+    added |= {token: vocab.index(token) for token in special_tokens if token not in SPECIAL_TOKENS}
+    return Tokenizer(vocab, tokenizer.options, added_tokens=added)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ def check_special_tokens(special_tokens: Sequence[str]) -> tuple[str, ...]:
     if isinstance(special_tokens, str):
         raise TypeError(f"special_tokens={special_tokens!r}: expected a sequence of str, got one str")
     for token in special_tokens:
+        if token.startswith("##"):
+            raise InputError(f"special_tokens: {token!r} begins as the rest of a word. Try: another beginning than ##")
         if not token or token != "".join(token.split()):
             raise InputError(f"special_tokens: {token!r} is empty or contains white space. Try: tokens without blanks")
         check_unicode(token, "special_tokens")
@@ -140,8 +142,8 @@ class WordCounts:
     """Counts of distinct normalised words, to train a vocabulary from.
 
     Args:
-        lowercase, strip_accents, clean_text, handle_chinese_chars: the tokenizer's options; ``strip_accents=None``
-            means the same as ``lowercase``.
+        lowercase, strip_accents, clean_text, handle_chinese_chars, split_punctuation, single_digits: the tokenizer's
+            options; ``strip_accents=None`` means the same as ``lowercase``.
         max_word_chars: longer words are not counted.
         threads: of the C++ core; None means all CPUs of the process.
         impl: "auto", "cpp" or "reference".
@@ -157,6 +159,8 @@ class WordCounts:
         strip_accents: bool | None = None,
         clean_text: bool = True,
         handle_chinese_chars: bool = True,
+        split_punctuation: bool = True,
+        single_digits: bool = False,
         max_word_chars: int = MAX_WORD_CHARS,
         threads: int | None = None,
         impl: str = "auto",
@@ -169,6 +173,8 @@ class WordCounts:
             strip_accents=lowercase if strip_accents is None else strip_accents,
             clean_text=clean_text,
             handle_chinese_chars=handle_chinese_chars,
+            split_punctuation=split_punctuation,
+            single_digits=single_digits,
         )
         self._native = core(impl)
         self._counter: Any

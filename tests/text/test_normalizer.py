@@ -16,10 +16,16 @@ from fastbert.text.normalizer import Normalizer, NormalizerOptions
 ROOT = Path(__file__).resolve().parents[2]
 CASES = json.loads((ROOT / "tests" / "data" / "upstream_cases.json").read_text(encoding="utf-8"))
 ALL_OPTIONS = [NormalizerOptions(*values) for values in itertools.product((True, False), repeat=4)]
+ALL_OPTIONS += [
+    NormalizerOptions(lowercase, lowercase, split_punctuation=punctuation, single_digits=digits)
+    for lowercase in (True, False)
+    for punctuation, digits in ((False, False), (True, True), (False, True))
+]
 DEFAULT = NormalizerOptions()
 SCALARS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 # characters on which implementations differ: marks of many classes, singletons, jamo, blanks, format characters
 TRAPS = [
+    *"0123456789",
     *map(chr, [*range(0x180), *range(0x300, 0x370), *range(0x2000, 0x2070)]),
     *"\u1b44\u302e\ua953\u08d4\u0f73\u0f75\u0f81\u0344\u0130\u03a3\u1e9e\uac00\uac01\ud7a3\uf900\u4e00\u09cb\u037e\u2329",
     *"\u3000\u180e\ufeff\ufffd\ufffe\u0378\ue000\u00ad\u05b0\u0e33\u1c80\u2126\u212a\ufb01\u1fef\u0387\u2028\u0085",
@@ -55,8 +61,13 @@ def make(impl, options):
 def reference_words(options):
     """What Hugging Face `tokenizers` gives."""
     tokenizers = pytest.importorskip("tokenizers", reason="the reference, tokenizers, is not installed")
-    normalizer = tokenizers.normalizers.BertNormalizer(**asdict(options))
-    split = tokenizers.pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    steps = asdict(options)
+    punctuation, digits = steps.pop("split_punctuation"), steps.pop("single_digits")
+    normalizer = tokenizers.normalizers.BertNormalizer(**steps)
+    made = tokenizers.pre_tokenizers
+    words = made.BertPreTokenizer() if punctuation else made.WhitespaceSplit()
+    isolated = made.Split(tokenizers.Regex("[0-9]"), "isolated")
+    split = (made.Sequence([words, isolated]) if digits else words).pre_tokenize_str
     return lambda text: [word for word, _ in split(normalizer.normalize_str(text))]
 
 

@@ -17,11 +17,16 @@ TEXTS = [
     "não ação " + "a" * 101 + " " + "b" * 60,
     "",
     "it's. 'tis do not, n't",
+    "hello.world x12y 3.14 ²½٣ (1)",
 ]
 NO_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False}
 ALL_OPTIONS = [
     TokenizerOptions(*values)
     for values in itertools.product((True, False), (None, True, False), (True, False), (True, False), (100, 50))
+]
+DIVISIONS = [
+    TokenizerOptions(lowercase=False, split_punctuation=punctuation, single_digits=digits)
+    for punctuation, digits in ((False, False), (True, True), (False, True))
 ]
 
 
@@ -43,7 +48,7 @@ def write_config(directory, architecture, vocab_size):
     config.save_pretrained(directory)
 
 
-@pytest.mark.parametrize("options", ALL_OPTIONS[::5], ids=str)
+@pytest.mark.parametrize("options", [*ALL_OPTIONS[::5], *DIVISIONS], ids=str)
 def test_transformers_gives_the_same_ids(tmp_path, architecture, options, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     transformers = pytest.importorskip("transformers")
@@ -65,15 +70,15 @@ def test_transformers_gives_the_same_ids(tmp_path, architecture, options, monkey
         assert theirs.decode(ours.ids) == tok.decode(ours.ids, skip_special_tokens=False)
 
 
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+@pytest.mark.parametrize("options", [*ALL_OPTIONS, *DIVISIONS], ids=str)
 def test_reads_what_it_wrote(tmp_path, options):
     tok = Tokenizer(VOCAB, options)
     tok.save(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tokenizer.json", "tokenizer_config.json", "vocab.txt"]
     again = Tokenizer.load(tmp_path)
     assert again == tok and again.options == options
-    from_vocab = Tokenizer.from_file(tmp_path / "vocab.txt", *vars(options).values())
-    assert from_vocab == tok
+    if options not in DIVISIONS:
+        assert Tokenizer.from_file(tmp_path / "vocab.txt", *[*vars(options).values()][:5]) == tok
 
 
 def test_reads_what_transformers_wrote(tmp_path):

@@ -38,7 +38,10 @@ def reference(vocab, options):
         clean_text=options.clean_text,
         handle_chinese_chars=options.handle_chinese_chars,
     )
-    result.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    steps = tokenizers.pre_tokenizers
+    words = steps.BertPreTokenizer() if options.split_punctuation else steps.WhitespaceSplit()
+    digits = steps.Split(tokenizers.Regex("[0-9]"), "isolated")
+    result.pre_tokenizer = steps.Sequence([words, digits]) if options.single_digits else words
     ids = {t: i for i, t in enumerate(vocab)}
     result.post_processor = tokenizers.processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     result.decoder = tokenizers.decoders.WordPiece()
@@ -67,7 +70,7 @@ def make(impl, vocab=VOCAB, options=None):
 def random_options(rng):
     flip = lambda: rng.random() < 0.7  # noqa: E731
     strip = rng.choice([None, None, True, False])
-    return TokenizerOptions(flip(), strip, flip(), flip(), rng.choice([100, 100, 100, 5, 1]))
+    return TokenizerOptions(flip(), strip, flip(), flip(), rng.choice([100, 100, 100, 5, 1]), flip(), not flip())
 
 
 def random_text(rng, longest=10):

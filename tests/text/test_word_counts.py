@@ -32,6 +32,8 @@ OPTIONS = st.fixed_dictionaries(
         "strip_accents": st.sampled_from([None, True, False]),
         "clean_text": st.booleans(),
         "handle_chinese_chars": st.booleans(),
+        "split_punctuation": st.booleans(),
+        "single_digits": st.booleans(),
     }
 )
 

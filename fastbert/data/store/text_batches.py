@@ -157,8 +157,8 @@ def _batches_of_files(corpus: Corpus, files: list[Source]) -> Iterator[LineBatch
 def _options(tokenizer: BatchTokenizer, threads: int | None) -> dict[str, Any]:
     return {
         "add_special_tokens": False,
-        # "[SEP]" in a text is ordinary text, not the end of a segment
-        "split_special_tokens": True,
+        # "[SEP]" in a text is ordinary text, not the end of a segment; added special tokens are tokens (of_corpora)
+        "split_special_tokens": getattr(tokenizer, "splits_special_tokens", True),
         "threads": threads,
         "dtype": "uint16" if token_dtype(len(tokenizer)).itemsize == 2 else "int32",
     }

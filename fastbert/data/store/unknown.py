@@ -65,6 +65,7 @@ def describe_unknown(corpus: Corpus, tokenizer: Tokenizer) -> str:
 
 def unknown_causes(corpus: Corpus, tokenizer: Tokenizer) -> tuple[Counter[str], Counter[str]]:
     """Count the causes of [UNK] at the start of a corpus, and the characters that are not in the vocabulary."""
+    tokenizer = tokenizer.of_corpora
     causes: Counter[str] = Counter()
     characters: Counter[str] = Counter()
     examined = 0
@@ -81,7 +82,8 @@ def unknown_causes(corpus: Corpus, tokenizer: Tokenizer) -> tuple[Counter[str], 
 
 
 def _unknown_words(line: str, tokenizer: Tokenizer) -> list[str]:
-    encoding = tokenizer.encode(line, add_special_tokens=False, split_special_tokens=True)
+    split = tokenizer.splits_special_tokens
+    encoding = tokenizer.encode(line, add_special_tokens=False, split_special_tokens=split)
     pairs = zip(encoding.ids, encoding.offsets, strict=True)
     return [line[begin:end] for token_id, (begin, end) in pairs if token_id == tokenizer.unk_id]
 

@@ -286,10 +286,11 @@ def write_store(
             f"{directory}: contains a store of another text or tokenizer. Try: another directory, or delete it"
         )
     unk_id = getattr(tokenizer, "unk_id", -1)
+    encoder = getattr(tokenizer, "of_corpora", tokenizer)
     writer = ShardWriter(directory, tokenizer.fingerprint(), len(tokenizer), shard_tokens, digest, unk_id)
     try:
         for batch in islice(batches(corpus, shard), writer.consumed, None):
-            writer.add(*batch.encode(tokenizer, threads))
+            writer.add(*batch.encode(encoder, threads))
             if progress is not None:
                 progress(writer.progress.num_tokens, writer.progress.num_documents)
         if not writer.consumed:
