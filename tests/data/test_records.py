@@ -102,6 +102,15 @@ def test_parquet_dictionary_and_large_strings(tmp_path):
         ("a.jsonl", '{"title": "t", "doc": {"text": "a"}}\n{"title": null, "doc": {"text": "b"}}', "title,doc.text",
          [["t", "a"], ["b"]]),
         ("a.csv", "title,body\nt,a\n", "title, body", [["t", "a"]]),
+        ("a.csv", "text|label\nRuim, demais|0\n", None, [["Ruim, demais"]]),
+        ("a.jsonl", '"só texto"\n"a\\nb"\n', None, [["só texto"], ["a", "b"]]),
+        ("a.json", '["um", "dois"]', None, [["um"], ["dois"]]),
+        ("a.json", '[["um", "dois"],\n["três"]]', None, [["um", "dois"], ["três"]]),
+        ("a.jsonl", '["um", "dois"]\n["três"]\n', None, [["um", "dois"], ["três"]]),
+        ("a.jsonl", '{"text": "um"}\n"dois"\n["três", null, "", "quatro"]\n', None,
+         [["um"], ["dois"], ["três", "quatro"]]),
+        ("a.jsonl", '{"text": [["a", "b"], ["c"]]}\n', None, [["a", "b", "c"]]),
+        ("a.jsonl", '{"turns": [{"say": "a"}, {"say": ["b", "c"]}]}\n', "turns.say", [["a", "b", "c"]]),
     ],
 )  # fmt: skip
 def test_layouts_of_records(tmp_path, name, content, field, documents):
@@ -136,11 +145,16 @@ def test_an_array_is_read_in_pieces(tmp_path):
         ("a.json", '[{"text": "a"} {"text": "b"}]', ["after record 1", "','"]),
         ("a.json", '[{"text": "a"}]\n{"text": "b"}', ["after the end of the array"]),
         ("a.json", '[{"text": "a"}, 3]', ["record 2", "int", "object"]),
-        ("a.jsonl", '"só texto"\n', ["line 1", "object", "str"]),
+        ("a.jsonl", "true\n", ["line 1", "object", "bool"]),
+        ("a.jsonl", "[1, 2]\n[3]\n", ["line 1", "int"]),
+        ("a.jsonl", '{"text": [["a"], 3]}\n', ["line 1", "'text'", "int"]),
+        ("a.jsonl", '{"messages": [{"content": "a"}, {"role": "b"}]}\n', ["line 1", "'text'", "'messages.content'"]),
+        ("a.csv", "text^label\na^1\n", ["the header is one field", "semicolons"]),
+        ("a.csv", "Ruim demais,0\nMuito bom,1\n", ["'Ruim demais', '0'", "names of the columns"]),
         ("a.jsonl", '{"text": "a"}\n{"text": 3}\n', ["line 2", "'text'", "int", "--text-field"]),
         ("a.jsonl", '{"text": "\\ud800"}\n', ["line 1", "surrogate"]),
         ("a.jsonl", "[" * 200_000, ["record 1", "JSON"]),
-        ("a.jsonl", '{"text": "a"}\n{"title": "b"}\n', ["line 2", "'text'", "'title'", "--text-field"]),
+        ("a.jsonl", '{"text": "a"}\n{"title": "b"}\n', ["line 2", "'text'", "'title'", "null"]),
         ("a.csv", "id,text\n1,a\n\n2,b,c\n", ["line 4", "3 fields", "header 2"]),
         ("a.csv", "id,text\n1\n", ["line 2", "1 fields"]),
         ("a.csv", 'id,text\n1,"a\nb\n', ["line 2", "quote"]),
@@ -232,3 +246,8 @@ def test_files_that_are_no_text_are_refused_by_their_ending(tmp_path, name, word
 def test_fields_within_objects_are_named(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"doc": {"body": {"en": "a"}, "id": 1}, "title": "t"}\n')
     assert "'doc.body.en', 'doc.id', 'title'" in fault(path)
+
+
+def test_bare_records_have_no_fields(tmp_path):
+    path = write(tmp_path / "a.jsonl", '"um"\n')
+    assert "line 1" in fault(path, text_field="body") and "str" in fault(path, text_field="body")

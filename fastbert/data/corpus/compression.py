@@ -29,6 +29,8 @@ _MAGIC = {
     b"PK\x03\x04": "it is a zip archive or an office document. Try: unpack it, or save it as text",
     b"PAR1": "it is a Parquet file. Try: rename the file to end in .parquet",
     b"%PDF": "it is a PDF document. Try: extract its text, for example with `pdftotext`",
+    b"\xff\xfe\x00\x00": "it is UTF-32. Try: iconv -f utf-32 -t utf-8 OLD > NEW",
+    b"\x00\x00\xfe\xff": "it is UTF-32. Try: iconv -f utf-32 -t utf-8 OLD > NEW",
     b"\xff\xfe": "it is UTF-16. Try: iconv -f utf-16 -t utf-8 OLD > NEW",
     b"\xfe\xff": "it is UTF-16. Try: iconv -f utf-16 -t utf-8 OLD > NEW",
 }

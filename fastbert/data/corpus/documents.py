@@ -13,7 +13,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from fastbert.data.corpus.compression import ByteStream
 from fastbert.data.corpus.formats import Part, format_of
@@ -115,6 +115,10 @@ class Corpus:
         """
         return self._read(sources, self._raw, lambda raw: not isinstance(raw, bytes) or not raw.decode().isspace())
 
+    def opener(self, source: Source) -> Callable[[], IO[bytes]]:
+        """Opens a file of the corpus, or the copy of what can be read only once."""
+        return self._spooled[source.path].open if source.once else source.open
+
     def files_of(self, shard: tuple[int, int]) -> list[Source]:
         """The files of a shard; none if shards consist of single documents."""
         index, count = shard
@@ -141,8 +145,7 @@ class Corpus:
         found = False
         for source in sources:
             found_here = False
-            opener = self._spooled[source.path].open if source.once else source.open
-            with ByteStream(opener, source.name, source.compression) as stream:
+            with ByteStream(self.opener(source), source.name, source.compression) as stream:
                 for piece in reader(source, stream):
                     found_here = found_here or has_text(piece)
                     yield source, piece

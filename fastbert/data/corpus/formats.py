@@ -10,9 +10,11 @@ from typing import Protocol
 
 from fastbert.data.corpus.columns import arrow_rows, parquet_rows
 from fastbert.data.corpus.compression import ByteStream
+from fastbert.data.corpus.json_values import json_values
 from fastbert.data.corpus.reading import ReadingRules
-from fastbert.data.corpus.records import Record, csv_rows, json_records, missing_field, text_of
+from fastbert.data.corpus.records import MissingField, Record, csv_rows, missing_field, not_an_object, text_of
 from fastbert.data.corpus.text_blocks import MAX_LINE_BYTES, text_blocks
+from fastbert.system.errors import InputError
 
 Part = tuple[list[str], bool]
 
@@ -88,11 +90,23 @@ class RecordFormat:
 
 
 class JsonFormat(RecordFormat):
-    """One JSON object per line, or an array of objects."""
+    """One JSON object per line, or an array of objects; a record may also be its text, or a list of sentences."""
 
     def texts(self, stream: ByteStream, fields: Sequence[str]) -> Iterator[str]:
-        for where, record in json_records(stream):
-            yield text_of(record, fields, where)
+        others_have_it = False
+        for where, value in json_values(stream):
+            bare = isinstance(value, str | list) and fields == [DEFAULT_FIELD]
+            if not bare and not isinstance(value, dict):
+                raise not_an_object(value, where)
+            try:
+                text = text_of({DEFAULT_FIELD: value} if bare else value, fields, where)
+            except MissingField as error:
+                if not others_have_it:
+                    raise
+                what = str(error).partition("Try: ")[0]
+                raise InputError(f"{what}Try: the field, or null, in this record as in those before it") from None
+            others_have_it = True
+            yield text
 
 
 class CsvFormat(RecordFormat):
@@ -105,9 +119,19 @@ class CsvFormat(RecordFormat):
         rows = csv_rows(stream, self.kind)
         _, header = next(rows, (0, []))
         if missing := [field for field in fields if header and field not in header]:
-            raise missing_field(missing[0], header, f"{stream.name}: the header")
+            raise _missing_column(missing[0], header, stream.name)
         for line, values in rows:
             yield text_of(dict(zip(header, values, strict=True)), fields, f"{stream.name}: line {line}")
+
+
+def _missing_column(field: str, header: Sequence[str], name: str) -> InputError:
+    """Not the remedy of another field where the header was not divided: whole rows would be learned as text."""
+    if len(header) == 1 and field in re.findall(r"\w+", header[0]):
+        return InputError(
+            f"{name}: the header is one field, {header[0]!r:.80}. Try: commas, semicolons, tabs or | between fields"
+        )
+    error = missing_field(field, header, f"{name}: the header")
+    return InputError(f"{error}, or a first line with the names of the columns")
 
 
 class ColumnFormat(RecordFormat):

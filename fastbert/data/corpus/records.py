@@ -4,7 +4,6 @@ Every record comes with its location ("file: line n", "file: record n"), which e
 """
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -12,8 +11,9 @@ from typing import Any
 
 from fastbert.data.corpus.arrow_records import folder_records, is_datasets_folder, parquet_records
 from fastbert.data.corpus.compression import ByteStream
+from fastbert.data.corpus.json_values import json_values
 from fastbert.data.corpus.sources import Source, find_sources
-from fastbert.data.corpus.text_blocks import MAX_RECORD_BYTES, text_blocks
+from fastbert.data.corpus.text_blocks import numbered_rows, text_blocks
 from fastbert.system.errors import InputError
 
 Record = dict[str, Any]
@@ -21,7 +21,7 @@ KINDS = "JSON lines (.jsonl), CSV (.csv, .tsv), Parquet (.parquet)"
 # of one CSV field: an open quote would otherwise swallow the rest of the file
 MAX_FIELD_CHARS = 64 << 20
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_DELIMITERS = {"csv": (",", ";", "\t"), "tsv": ("\t",)}
+_DELIMITERS = {"csv": (",", ";", "\t", "|"), "tsv": ("\t",)}
 
 
 def read_records(path: str) -> Iterator[tuple[str, Record]]:
@@ -53,7 +53,7 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
     """Yield ``(where, line)`` for every line of a text file that is not blank."""
     for source in find_sources([path]):
         with ByteStream(source.open, source.name, source.compression) as stream:
-            for number, row in _numbered_rows(stream):
+            for number, row in numbered_rows(stream):
                 yield f"{source.name}: line {number}", row
 
 
@@ -81,7 +81,7 @@ def csv_rows(stream: ByteStream, kind: str) -> Iterator[tuple[int, list[str]]]:
 
     Args:
         stream: the file.
-        kind: "tsv", or "csv" for the delimiter (comma, semicolon or tab) that is most frequent in the header.
+        kind: "tsv", or "csv" for the delimiter (comma, semicolon, tab or |) that is most frequent in the header.
 
     Raises:
         InputError: a row of another length or an open quote, with the line.
@@ -94,7 +94,7 @@ def csv_rows(stream: ByteStream, kind: str) -> Iterator[tuple[int, list[str]]]:
         head.append(row)
         if not row.isspace():
             break
-    delimiter = max(_DELIMITERS[kind], key=(head or [""])[-1].count)
+    delimiter = delimiter_of((head or [""])[-1], kind)
     lines: Iterator[str] = chain(head, rows)
     reader = csv.reader(_escape_quotes(lines) if delimiter == "\t" else lines, delimiter=delimiter, strict=True)
     num_fields = last_line = 0
@@ -117,6 +117,12 @@ def csv_rows(stream: ByteStream, kind: str) -> Iterator[tuple[int, list[str]]]:
             f"{stream.name}: line {last_line + 1}: the record that begins there is not CSV ({error}). "
             'Try: close its quotes, and write " inside a quoted field as ""'
         ) from None
+
+
+def delimiter_of(text: str, kind: str) -> str:
+    """The delimiter of "csv" or "tsv", by the first line of ``text``."""
+    header = text.lstrip("\n").partition("\n")[0]
+    return max(_DELIMITERS[kind], key=header.count)
 
 
 def _escape_quotes(rows: Iterator[str]) -> Iterator[str]:
@@ -150,105 +156,17 @@ def json_records(stream: ByteStream) -> Iterator[tuple[str, Record]]:
     Raises:
         InputError: malformed JSON or values that are not objects, with the line or record.
     """
-    rows = _numbered_rows(stream)
-    first = next(rows, None)
-    if first is None:
-        return
-    if first[1].lstrip().startswith("["):
-        yield from _array_records(stream.name, chain([first[1]], (row for _, row in rows)))
-    elif first[1].strip() == "{":  # one object over many lines: SQuAD's own layout
-        yield from _object_records("\n".join([first[1], *(row for _, row in rows)]), stream.name)
-    else:
-        for number, row in chain([first], rows):
-            yield from _object_records(row, f"{stream.name}: line {number}")
+    for where, value in json_values(stream):
+        if isinstance(value, dict) and isinstance(value.get("data"), list):
+            yield from _squad_records(value["data"], where)
+        elif isinstance(value, dict):
+            yield where, value
+        else:
+            raise not_an_object(value, where)
 
 
-def _numbered_rows(stream: ByteStream) -> Iterator[tuple[int, str]]:
-    number = 0
-    for block in text_blocks(stream, records=True):
-        for row in block.split("\n")[: -1 if block.endswith("\n") else None]:
-            number += 1
-            if row and not row.isspace():
-                yield number, row.removeprefix("\ufeff")  # byte order marks of files that were concatenated
-
-
-def _object_records(text: str, where: str) -> Iterator[tuple[str, Record]]:
-    value = _parsed(text, where)
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        yield from _squad_records(value["data"], where)
-    else:
-        yield where, _object(value, where)
-
-
-def _array_records(name: str, rows: Iterator[str]) -> Iterator[tuple[str, Record]]:
-    """Yield the objects of an array, streamed: only the current one is in memory."""
-    decoder = json.JSONDecoder()
-    buffer = next(rows).lstrip()[1:]
-    number, more, separated = 1, True, True
-    while True:
-        buffer = buffer.lstrip()
-        if buffer.startswith("]"):
-            break
-        where = f"{name}: record {number}"
-        if separated and buffer:
-            try:
-                value, end = decoder.raw_decode(buffer)
-            except (ValueError, RecursionError) as error:
-                if not more or isinstance(error, RecursionError) or len(buffer) > MAX_RECORD_BYTES:
-                    raise _not_json(error, where) from None
-            else:
-                yield where, _object(_checked(value, buffer[:end], where), where)
-                buffer, number, separated = buffer[end:].lstrip(), number + 1, False
-                if buffer[:1] not in ("", ",", "]"):
-                    raise InputError(f"{name}: after record {number - 1}: expected ',' or ']'. Try: repair the JSON")
-                continue
-        elif buffer.startswith(","):
-            buffer, separated = buffer[1:], True
-            continue
-        if not more:
-            raise InputError(f"{name}: the array is not closed after record {number - 1}. Try: get the file again")
-        added: list[str] = []
-        size = 0
-        for row in rows:  # doubling, so that long records are not parsed again for every row
-            added.append(row)
-            size += len(row)
-            if size >= len(buffer):
-                break
-        more = bool(added)
-        buffer = "\n".join([buffer, *added])
-    if buffer[1:].strip() or any(True for _ in rows):
-        raise InputError(f"{name}: more text after the end of the array. Try: one array, or one object per line")
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _not_json(error, where) from None
-    return _checked(value, text, where)
-
-
-def _not_json(error: Exception, where: str) -> InputError:
-    reason = " ".join(str(error).split())
-    if isinstance(error, json.JSONDecodeError) and error.lineno == 1:  # relative to this line
-        reason = f"{error.msg} at character {error.pos + 1}"
-    return InputError(f"{where}: is not valid JSON ({reason}). Try: one object per line, as in JSON lines files")
-
-
-def _checked(value: Any, text: str, where: str) -> Any:
-    """JSON can contain half of a surrogate pair, such as "\\ud800"."""
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{where}: contains half of a surrogate pair, not Unicode text. Try: repair it") from None
-    return value
-
-
-def _object(value: Any, where: str) -> Record:
-    if not isinstance(value, dict):
-        raise InputError(f'{where}: is {type(value).__name__}, not a JSON object. Try: an object like {{"text": …}}')
-    return value
+def not_an_object(value: Any, where: str) -> InputError:
+    return InputError(f'{where}: is {type(value).__name__}, not a JSON object. Try: an object like {{"text": …}}')
 
 
 def _squad_records(articles: list, where: str) -> Iterator[tuple[str, Record]]:
@@ -267,11 +185,11 @@ def _squad_records(articles: list, where: str) -> Iterator[tuple[str, Record]]:
 
 
 def text_of(record: Record, fields: Sequence[str], where: str) -> str:
-    """Return the text of some fields, one per line; null is empty, a list of strings gives a line for each.
+    """Return the text of some fields, one per line; null is empty, a list of texts gives a line for each.
 
     Args:
         record: from a file.
-        fields: names; "a.b" also names field b of the object in field a.
+        fields: names; "a.b" also names field b of the object in field a, or of each of a list of objects.
         where: location for errors.
 
     Raises:
@@ -287,21 +205,28 @@ def _value(record: Record, field: str, where: str) -> Any:
         return record[field]
     value: Any = record
     for name in field.split("."):
-        if not isinstance(value, dict) or name not in value:
-            raise missing_field(field, record, where)
-        value = value[name]
+        try:
+            value = [item[name] for item in value] if isinstance(value, list) else value[name]
+        except (KeyError, TypeError):
+            raise missing_field(field, record, where) from None
     return value
 
 
-def missing_field(field: str, names: Iterable[str], where: str) -> InputError:
+class MissingField(InputError):
+    """A record without the field that is asked for."""
+
+
+def missing_field(field: str, names: Iterable[str], where: str) -> MissingField:
     found = ", ".join(map(repr, _nested(names))) or "none"
-    return InputError(f"{where}: has no field {field!r}; its fields: {found}. Try: --text-field with one of them")
+    return MissingField(f"{where}: has no field {field!r}; its fields: {found}. Try: --text-field with one of them")
 
 
 def _nested(names: Iterable[str] | Record) -> Iterator[str]:
     """The names of fields, with those of objects within as "a.b"."""
     for name in names:
         value = names[name] if isinstance(names, dict) else None
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = value[0]  # a list of objects is read as the list of their fields
         if isinstance(value, dict) and value:
             yield from (f"{name}.{inner}" for inner in _nested(value))
         else:
@@ -311,8 +236,8 @@ def _nested(names: Iterable[str] | Record) -> Iterator[str]:
 def _text(value: Any, field: str, where: str) -> str:
     if value is None:
         return ""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = "\n".join(value)
+    if isinstance(value, list):
+        return "\n".join(filter(None, (_text(item, field, where) for item in value)))
     if not isinstance(value, str):
         raise InputError(
             f"{where}: field {field!r} holds {type(value).__name__}, not text. Try: --text-field with another field"

@@ -10,10 +10,16 @@ from fastbert.data.corpus.reading import ReadingRules
 from fastbert.system.errors import InputError
 
 BLOCK_BYTES = 1 << 20
+BOM = "\ufeff"  # byte order mark
 # a longer line of plain text is cut, at white space if possible
 MAX_LINE_BYTES = 4 << 20
 # a longer line of JSON or CSV is an error, because records are not read in parts
 MAX_RECORD_BYTES = 256 << 20
+# of the bytes of a text in a Western European language: letters with accents; other scripts have more
+MAX_WESTERN_SHARE = 0.25
+_NOT_WINDOWS_1252 = (0x81, 0x8D, 0x8F, 0x90, 0x9D)  # no characters there
+_SAMPLE_BYTES = 1 << 16
+_FEW = 3  # a text of one script has so many times more lower than upper bytes
 
 
 def text_blocks(stream: ByteStream, rules: ReadingRules | None = None, *, records: bool = False) -> Iterator[str]:
@@ -39,6 +45,16 @@ def utf8_blocks(stream: ByteStream, rules: ReadingRules | None = None) -> Iterat
     for block, text in _read(stream, rules, False):
         if text:
             yield text.encode() if block is None else block
+
+
+def numbered_rows(stream: ByteStream) -> Iterator[tuple[int, str]]:
+    """Yield (number, line) of each line that is not blank; lines are not cut."""
+    number = 0
+    for block in text_blocks(stream, records=True):
+        for row in block.split("\n")[: -1 if block.endswith("\n") else None]:
+            number += 1
+            if row and not row.isspace():
+                yield number, row.removeprefix(BOM)  # of files that were joined
 
 
 def _read(stream: ByteStream, rules: ReadingRules | None, records: bool) -> Iterator[tuple[bytes | None, str]]:
@@ -100,22 +116,44 @@ def _decoded(block: bytes, name: str, offset: int, line: int) -> str:
             raise InputError(_not_utf8(block, where, offset, error.start)) from None
     if nul >= 0:
         where = f"{name}: line {line + block.count(10, 0, nul)}: byte {offset + nul} is NUL, which text never contains"
-        kind = remedy_for_binary(block) if offset == 0 else None
+        kind = remedy_for_binary(block) or _remedy_for_wide_characters(block) if offset == 0 else None
         remedy = kind or r"if this is text, remove its NUL bytes. Try: tr -d '\000' < OLD > NEW"
         raise InputError(f"{where}: {remedy}")
     if offset == 0:
-        text = text.removeprefix("\ufeff")
+        text = text.removeprefix(BOM)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text
 
 
+def _remedy_for_wide_characters(block: bytes) -> str | None:
+    """What to do with UTF-16 or UTF-32 without a byte order mark: taking its NUL bytes away would destroy it.
+
+    The upper bytes of its characters are few, for they are the numbers of scripts, and NUL stands among them only.
+    """
+    sample = block[: _SAMPLE_BYTES & -4]
+    for width, name in ((4, "utf-32"), (2, "utf-16")):
+        for order, low in (("le", 0), ("be", width - 1)):
+            lower, upper = {*sample[low::width]}, {*sample[low ^ 1 :: width]}
+            if width == 4 and {*sample[low ^ 2 :: 4], *sample[low ^ 3 :: 4]} - {0, 1}:
+                continue
+            if len(sample) >= width and 0 in upper and 0 not in lower and _FEW * len(upper) <= len(lower):
+                return f"this is {name} text. Try: iconv -f {name}{order} -t utf-8 OLD > NEW"
+    return None
+
+
 def _not_utf8(block: bytes, where: str, offset: int, start: int) -> str:
     where = f"{where} (0x{block[start]:02x}) is not UTF-8"
-    if offset == 0 and (remedy := remedy_for_binary(block)):
+    if offset == 0 and (remedy := remedy_for_binary(block) or _remedy_for_wide_characters(block)):
         return f"{where}: {remedy}"
     num_good = sum(not char.isascii() for char in block.decode("utf-8", "ignore"))
     if num_good > block.decode("utf-8", "replace").count("\ufffd"):
         return f"{where}, but most of the file is. Try: iconv -c -f utf-8 -t utf-8 OLD > NEW, which drops such bytes"
+    high = sum(byte >= 0x80 for byte in block[:_SAMPLE_BYTES])
+    if high > MAX_WESTERN_SHARE * len(block[:_SAMPLE_BYTES]) or any(byte in block for byte in _NOT_WINDOWS_1252):
+        return (
+            f"{where}, nor text in windows-1252. Try: iconv -f ENCODING -t utf-8 OLD > NEW with the encoding the file "
+            "was saved in, such as windows-1251 (Cyrillic), gb18030 (Chinese), shift_jis (Japanese), euc-kr (Korean)"
+        )
     # not latin1: it turns the quotation marks and dashes of Windows (0x80-0x9f) into control characters
     return f"{where}. Try: iconv -f windows-1252 -t utf-8 OLD > NEW, or the encoding the file was saved in"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from fastbert.data.corpus.compression import ByteStream
 from fastbert.data.corpus.formats import RecordFormat, field_names, format_of
 from fastbert.data.corpus.sources import find_sources
-from fastbert.data.corpus.text_blocks import text_blocks
+from fastbert.data.corpus.text_blocks import BOM, text_blocks
 
 
 def read_texts(names: Sequence[str], text_field: str | None = None) -> Iterator[str]:
@@ -26,4 +26,4 @@ def read_texts(names: Sequence[str], text_field: str | None = None) -> Iterator[
             else:
                 for block in text_blocks(stream, records=True):
                     lines = block.removesuffix("\n").split("\n")
-                    yield from (line.removeprefix("\ufeff") for line in lines)
+                    yield from (line.removeprefix(BOM) for line in lines)
