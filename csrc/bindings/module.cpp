@@ -31,4 +31,5 @@ PYBIND11_MODULE(_C, m) {
   bind_rows(m);
   bind_muon(m);
   bind_identity(m);
+  bind_lines(m);
 }

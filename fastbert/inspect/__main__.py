@@ -77,10 +77,12 @@ def inspect(options: InspectOptions) -> Report:
     assert found.corpus is not None
     with found.corpus as corpus:
         seen = clues.quick_findings(corpus, found.num_documents)
-    if tokenizer is None:
+    if tokenizer is not None:
+        spelling = vocabulary.spell(found, tokenizer)
+    else:
         frequency = 1 if found.num_bytes < SMALL_CORPUS_BYTES else 2
         trained = vocabulary.trained_tokenizer(found, settings, options.vocab_size, frequency)
-    spelling = vocabulary.spell(found, tokenizer or trained, trained=tokenizer is None)
+        spelling = vocabulary.spell(found, trained, room=options.vocab_size)
     findings = [*advice.problems(found, spelling), *seen]
     findings.sort(key=lambda finding: not finding.severe)
     return Report(options.data, found, spelling, findings, advice.suggestions(found, spelling))

@@ -11,6 +11,7 @@ MIN_OVERLAP_SHARE = 0.01  # of the text
 MIN_UNKNOWN_SHARE = 0.01  # of the tokens
 LITTLE_TOKENS = 2000  # below, nothing is held out (fastbert.data.batches.split)
 TINY_TOKENS = 50_000
+MAX_LENGTH = 128  # of a sequence, by default
 # tokens up to which a size is suggested, and tokens per second on one core: tiny, small and large scaled by layers x
 # width^2 from mini and base (README.md: AMD EPYC Zen 5, 28 November 2026)
 PRESETS = (("tiny", TINY_TOKENS, 60_000), ("mini", 50_000_000, 17_767), ("small", 500_000_000, 4_400))
@@ -99,8 +100,10 @@ def _about_words(found: Survey, spelling: Spelling) -> list[Finding]:
     if 0 < spelling.tokens < LITTLE_TOKENS:
         what = f"{spelling.tokens:,} tokens in {found.num_lines:,} lines: the model is evaluated on the same text"
         result.append(Finding("little text", what, "more text, or --eval-data", severe=False))
-    elif found.num_lines == 1:
-        what = f"the text is one line of {spelling.tokens:,} tokens: nothing can be held out for evaluation"
+    if found.num_lines == 1 and spelling.tokens > MAX_LENGTH:
+        what = (
+            f"the text is one line of {spelling.tokens:,} tokens: it is cut into windows, and nothing can be held out"
+        )
         result.append(Finding("one line", what, "a sentence in each line, or --eval-data", severe=False))
     if spelling.long_words and spelling.long_words >= MIN_UNKNOWN_SHARE * spelling.tokens:
         len_longest = max((len(word) for word, _ in found.word_counts.items()), default=0)
@@ -113,8 +116,8 @@ def _about_words(found: Survey, spelling: Spelling) -> list[Finding]:
         characters = " ".join(char for char, _ in spelling.missing.most_common(8))
         what = f"{spelling.unknown_share:.1%} of the tokens: {causes}" + (f": {characters}" if characters else "")
         result.append(Finding("unknown words", what, "a vocabulary trained on this text, or a larger one"))
-    if spelling.trained and 2 * spelling.alphabet > spelling.vocab_size:
-        what = f"{spelling.alphabet:,} distinct characters leave little room in {spelling.vocab_size:,} pieces"
+    if spelling.trained and 2 * spelling.alphabet > spelling.room:
+        what = f"{spelling.alphabet:,} distinct characters leave little room for words in {spelling.room:,} pieces"
         size = vocab_size_for(found.num_words, spelling.alphabet)
         result.append(Finding("large alphabet", what, f"--vocab-size {size}", severe=False))
     if found.dropped_words:
@@ -133,7 +136,7 @@ def _about_repetition(found: Survey) -> list[Finding]:
     if (share := lines.near_duplicate_share()) >= MIN_REPEATED_SHARE:
         what = f"{about}{share:.0%} of the lines differ from another only in case, digits or punctuation"
         result.append(Finding("near-duplicate lines", what, "keep one of each", severe=False))
-    for name, count in (("duplicate", lines.exact_documents), ("near-duplicate", lines.near_documents)):
+    for name, count in (("duplicate", lines.totals.exact_documents), ("near-duplicate", lines.totals.near_documents)):
         if count and count >= MIN_OVERLAP_SHARE * lines.num_documents:
             what = f"{about}{count:,} of {lines.num_documents:,} documents"
             result.append(Finding(f"{name} documents", what, "keep one of each"))

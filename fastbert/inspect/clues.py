@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from fastbert.data.corpus.documents import Corpus
 from fastbert.data.corpus.reading import ReadingRules
 from fastbert.data.corpus.sources import Source
+from fastbert.inspect import characters, forms
+from fastbert.inspect.characters import CharacterCounts
 from fastbert.inspect.findings import Finding
 from fastbert.system.errors import InputError
 from fastbert.text.word_counts import SPECIAL_TOKENS
@@ -40,6 +42,9 @@ class Clues:
     entities: int = 0
     rules: Counter[str] = field(default_factory=Counter)
     plain_text: bool = False  # some of it is not from records
+    json_lines: int = 0  # of plain text
+    tab_lines: int = 0  # of blocks whose lines have the same number of tabs
+    characters: CharacterCounts = field(default_factory=CharacterCounts)
 
     def add(self, text: str) -> None:
         self.chars += len(text)
@@ -48,6 +53,7 @@ class Clues:
             self.special_tokens[token] += text.count(token)
         for separator in SEPARATORS:
             self.separators[separator] += text.count(separator)
+        self.characters.add(text)
         if "<" in text:
             self.markup_chars += sum(len(tag) for tag in _TAG.findall(text) if tag not in SEPARATORS)
         if "&" in text:
@@ -60,6 +66,10 @@ class Clues:
         self.lines += len(rows)
         self.blank_lines += sum(not row or row.isspace() for row in rows)
         self.rules.update(match.group() for match in _RULE.finditer(text))
+        self.json_lines += sum(row.startswith('{"') and row.rstrip().endswith("}") for row in rows)
+        if "\t" in text:
+            tabs = {row.count("\t") for row in rows if row and not row.isspace()}
+            self.tab_lines += len(rows) if len(tabs) == 1 and 0 not in tabs else 0
 
 
 _NFC = ReadingRules()
@@ -93,7 +103,11 @@ def _read(corpus: Corpus, source: Source, clues: Clues) -> None:
 
 def findings(clues: Clues, rules: ReadingRules, num_documents: int) -> list[Finding]:
     """What the clues mean for training."""
-    return [*_about_documents(clues, rules, num_documents), *_about_characters(clues, rules)]
+    return [
+        *_about_documents(clues, rules, num_documents),
+        *_about_characters(clues, rules),
+        *_about_records(clues),
+    ]
 
 
 def _about_documents(clues: Clues, rules: ReadingRules, num_documents: int) -> list[Finding]:
@@ -125,6 +139,17 @@ def _about_documents(clues: Clues, rules: ReadingRules, num_documents: int) -> l
     return found
 
 
+def _about_records(clues: Clues) -> list[Finding]:
+    """Records in files that are read as plain text, whose names and signs would be learned as words."""
+    if clues.lines and 2 * clues.json_lines > clues.lines:
+        what = f"{clues.json_lines:,} of {clues.lines:,} lines of plain text are JSON objects"
+        return [Finding("records in plain text", what, "a name that ends in .jsonl, and --text-field")]
+    if clues.lines > 1 and clues.lines - clues.blank_lines == clues.tab_lines:
+        what = f"each of {clues.tab_lines:,} lines of plain text has the same number of tabs"
+        return [Finding("records in plain text", what, "a name that ends in .tsv, and --text-field")]
+    return []
+
+
 def _about_characters(clues: Clues, rules: ReadingRules) -> list[Finding]:
     found = []
     if clues.decomposed > 0:
@@ -154,4 +179,9 @@ def _about_characters(clues: Clues, rules: ReadingRules) -> list[Finding]:
 
 def quick_findings(corpus: Corpus, num_documents: int) -> Sequence[Finding]:
     """What can be said at little cost: the cheap part of ``python -m fastbert.inspect``."""
-    return findings(read_clues(corpus), corpus.rules, num_documents)
+    clues = read_clues(corpus)
+    return [
+        *findings(clues, corpus.rules, num_documents),
+        *characters.findings(clues.characters),
+        *forms.findings(corpus),
+    ]

@@ -42,7 +42,7 @@ class Report:
             ("tokens", f"{spelling.tokens:,} in {spelling.vocab_size:,} pieces ({kind})"),
             ("[UNK]", f"{spelling.unknown_share:.2%} of the tokens"),
             ("repeated lines", f"{about}{lines.duplicate_share():.1%}, nearly {lines.near_duplicate_share():.1%}"),
-            ("repeated documents", f"{lines.exact_documents:,}, nearly {lines.near_documents:,}"),
+            ("repeated documents", f"{lines.totals.exact_documents:,}, nearly {lines.totals.near_documents:,}"),
             ("longest documents", longest or "none"),
         ]
 
@@ -87,8 +87,8 @@ class Report:
                 "estimated": lines.estimated,
                 "duplicate_lines": lines.duplicate_share(),
                 "near_duplicate_lines": lines.near_duplicate_share(),
-                "duplicate_documents": lines.exact_documents,
-                "near_duplicate_documents": lines.near_documents,
+                "duplicate_documents": lines.totals.exact_documents,
+                "near_duplicate_documents": lines.totals.near_documents,
                 "boilerplate": [asdict(line) for line in lines.boilerplate()],
                 "heldout_overlap": lines.overlap_share(),
             },

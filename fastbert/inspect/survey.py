@@ -11,16 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fastbert.data.corpus.documents import Corpus
-from fastbert.data.corpus.formats import Part
 from fastbert.data.corpus.reading import ReadingRules
 from fastbert.data.corpus.sources import Source, endings, find_sources
-from fastbert.inspect.lines import LineTable
+from fastbert.inspect.lines import MAX_WORD_CHARS, Lines
 from fastbert.system.errors import InputError
 from fastbert.text.tokenizer_files import TokenizerOptions
 from fastbert.text.word_counts import WordCounts
 
 MAX_WORDS = 4_000_000  # distinct words, some 400 MB
-MAX_COUNTED_CHARS = 1000  # longer words are counted as such, not kept
 NUM_LONGEST = 5
 _CHECK_EVERY_BYTES = 64 << 20
 _NUM_LISTED = 20
@@ -35,7 +33,7 @@ class Survey:
         problems: files that cannot be read and why, up to 20; ``num_problems``: all.
         left_out: endings of files in named folders that are no text -> number.
         num_bytes: of text, in UTF-8.
-        word_counts: words of at most 1,000 characters, normalized; ``long_words``: longer ones.
+        word_counts: words of at most MAX_WORD_CHARS characters, normalized.
         dropped_words: occurrences of rare words that were dropped to bound the memory.
         longest: (bytes, file, number of the document in it) of the longest documents.
         document_bytes: number of documents by the binary logarithm of their size.
@@ -48,9 +46,8 @@ class Survey:
     left_out: Counter[str] = field(default_factory=Counter)
     num_bytes: int = 0
     word_counts: WordCounts = field(default_factory=WordCounts)
-    long_words: int = 0
     dropped_words: int = 0
-    lines: LineTable = field(default_factory=LineTable)
+    lines: Lines = field(default_factory=Lines)
     longest: list[tuple[int, str, int]] = field(default_factory=list)
     document_bytes: Counter[int] = field(default_factory=Counter)
     corpus: Corpus | None = None  # the files that exist
@@ -62,6 +59,11 @@ class Survey:
     @property
     def num_lines(self) -> int:
         return self.lines.num_lines
+
+    @property
+    def long_words(self) -> int:
+        """Words that the counter passes over."""
+        return self.lines.totals.long_words
 
     @property
     def num_words(self) -> int:
@@ -86,7 +88,9 @@ def survey(data: Sequence[str], rules: ReadingRules, options: TokenizerOptions, 
             strip_accents=options.normalizer.strip_accents,
             clean_text=options.clean_text,
             handle_chinese_chars=options.handle_chinese_chars,
-            max_word_chars=MAX_COUNTED_CHARS,
+            split_punctuation=options.split_punctuation,
+            single_digits=options.single_digits,
+            max_word_chars=MAX_WORD_CHARS,
             threads=threads,
         )
     )
@@ -100,11 +104,11 @@ def survey(data: Sequence[str], rules: ReadingRules, options: TokenizerOptions, 
         try:
             _read(found, found.corpus, source)
         except InputError as error:
+            found.lines.end()
             _add_problem(found, error)
             continue
         found.num_files += 1
         found.formats[source.format + source.compression] += 1
-    found.lines.end_document()
     found.longest.sort(reverse=True)
     return found
 
@@ -136,65 +140,24 @@ def _left_out(name: str) -> Iterator[str]:
 
 
 def _read(found: Survey, corpus: Corpus, source: Source) -> None:
-    number = size = unchecked = 0
-    plain = _PlainText()
+    number = unchecked = 0
     for _, raw in corpus.raw_parts([source]):
         if isinstance(raw, bytes):
-            parts, data = plain.documents(raw), raw
+            data, ended = raw, found.lines.add_text(raw)
         else:
-            parts, data = iter([_encoded(raw)]), "\n".join(raw[0]).encode()
-        for lines, continues in parts:
-            if not continues:
-                _end_document(found, size, source.name, number)
-                number, size = number + 1, 0
-            size += sum(map(len, lines)) + len(lines)
-            found.lines.add(lines, continues)
-            if max(map(len, lines)) > MAX_COUNTED_CHARS:
-                found.long_words += sum(map(_num_long_words, lines))
+            data = "\n".join(raw[0]).encode()
+            size = found.lines.add(data, raw[1])
+            ended = [size] if size else []
+        for size in ended:
+            number += 1
+            _end_document(found, size, source.name, number)
         found.word_counts.add_bytes(data, source.name)
         found.num_bytes += len(data)
         unchecked += len(data)
         if unchecked > _CHECK_EVERY_BYTES:
             unchecked = 0
             _drop_rare_words(found)
-    _end_document(found, size, source.name, number)
-
-
-def _encoded(part: Part) -> tuple[list[bytes], bool]:
-    return [line.encode() for line in part[0]], part[1]
-
-
-def _num_long_words(line: bytes) -> int:
-    """Words that the counter passes over."""
-    if len(line) <= MAX_COUNTED_CHARS:
-        return 0
-    words = line.split()
-    if max(map(len, words)) <= MAX_COUNTED_CHARS:  # bytes
-        return 0
-    return sum(len(word.decode("utf-8", "ignore")) > MAX_COUNTED_CHARS for word in words)
-
-
-class _PlainText:
-    """The documents of blocks of plain text, as lists of lines."""
-
-    def __init__(self) -> None:
-        self.inside_line = self.is_open = False  # the block before ended within a line, within a document
-
-    def documents(self, block: bytes) -> Iterator[tuple[list[bytes], bool]]:
-        lines: list[bytes] = []
-        continues = self.is_open
-        for row in block.removesuffix(b"\n").split(b"\n"):
-            if row and not row.isspace():
-                lines.append(row)
-            elif not self.inside_line:
-                if lines:
-                    yield lines, continues
-                lines, continues, self.is_open = [], False, False
-            self.inside_line = False
-        if lines:
-            yield lines, continues
-            self.is_open = True
-        self.inside_line = not block.endswith(b"\n")
+    _end_document(found, found.lines.end(), source.name, number + 1)
 
 
 def _end_document(found: Survey, size: int, name: str, number: int) -> None:

@@ -23,6 +23,7 @@ class Spelling:
 
     Attributes:
         vocab_size: pieces of the vocabulary.
+        room: pieces that it may have.
         trained: on these words, in place of a given one.
         tokens, unknown: of the corpus.
         causes: of [UNK] -> occurrences; ``missing``: characters that are not in the vocabulary -> occurrences.
@@ -32,6 +33,7 @@ class Spelling:
     """
 
     vocab_size: int
+    room: int
     trained: bool
     tokens: int = 0
     unknown: int = 0
@@ -51,14 +53,20 @@ def trained_tokenizer(found: Survey, options: TokenizerOptions, vocab_size: int,
     limit = options.max_input_chars_per_word
     words = [(word, count) for word, count in found.word_counts.items() if len(word) <= limit]
     result = learn_vocab(words, vocab_size=vocab_size, min_frequency=min_frequency)
-    return Tokenizer(complete_alphabet(result, vocab_size, options.lowercase), options)
+    return Tokenizer(complete_alphabet(result, vocab_size, options.normalizer), options)
 
 
-def spell(found: Survey, tokenizer: Tokenizer, *, trained: bool) -> Spelling:
-    """Split every distinct word into pieces and count them as often as the word occurs."""
+def spell(found: Survey, tokenizer: Tokenizer, *, room: int | None = None) -> Spelling:
+    """Split every distinct word into pieces and count them as often as the word occurs.
+
+    Args:
+        found: has the words.
+        tokenizer: a given one, or trained on them.
+        room: pieces that the trained one was allowed; None: it is given.
+    """
     limit = tokenizer.options.max_input_chars_per_word
     words = found.word_counts.items()
-    result = Spelling(len(tokenizer), trained)
+    result = Spelling(len(tokenizer), len(tokenizer) if room is None else room, room is not None)
     unknown: Counter[str] = Counter()
     characters: Counter[str] = Counter()
     for start in range(0, len(words), _WORDS_AT_ONCE):

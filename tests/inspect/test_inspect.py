@@ -7,7 +7,9 @@ import unicodedata
 import pytest
 
 from fastbert.inspect.__main__ import InspectOptions, main
-from fastbert.inspect.lines import LineTable
+from fastbert.inspect.line_table import LineTable
+from fastbert.inspect.lines import Lines
+from fastbert.system import native
 from fastbert.system.cli import run
 
 random.seed(0)
@@ -59,6 +61,19 @@ CASES = {
     "decomposed": ("a.txt", unicodedata.normalize("NFD", ACCENTS * 200), "decomposed accents", "2,600 accents"),
     "one paragraph": ("a.txt", "Era conveniente ao romance que o leitor ficasse. " * 20, "little text", "1 lines"),
     "one line": ("a.txt", ACCENTS * 200, "one line", "held out"),
+    "a paragraph on one line": ("a.txt", "Era conveniente ao romance que o leitor. " * 40, "one line", "windows"),
+    "acronyms": ("a.txt", "NASA USA iPhone HTML5 COVID-19 IBM\n" * 3, "capitals within words", "18 of 18"),
+    "array": ("a.json", '[\n {\n  "text": "one"\n },\n {"text": "b", "id": 1}]', "records", "JSON array"),
+    "fields not read": ("a.jsonl", objects("abc", title="t"), "records", "not read: title"),
+    "lists": ("a.jsonl", objects([["a.", "b."]] * 5), "records", "text: a list of texts"),
+    "bare texts": ("a.jsonl", '"one"\n"two"\n', "records", "without fields"),
+    "semicolons in a table": ("a.csv", "text;label\nRuim demais;0\n", "records", "semicolons; not read: label"),
+    "byte order marks": ("a.jsonl", '{"text": "one"}\n\ufeff{"text": "two"}\n', "records", "1 byte order marks"),
+    "JSON in a .txt": ("a.txt", objects(sentences(40)), "records in plain text", ".jsonl"),
+    "a table in a .txt": ("a.txt", "id\ttext\n" + "1\tum dois\n" * 9, "records in plain text", ".tsv"),
+    "misread": ("a.txt", (ACCENTS * 9).encode().decode("latin-1"), "misread characters", "windows-1252"),
+    "lost": ("a.txt", "a\ufffd\ufffdo " * 50, "lost characters", "100 times"),
+    "invisible": ("a.txt", "su\u00adbir zero\u200blargura\n" * 50, "invisible characters", "100 soft hyphens"),
     "a line each": ("a.txt", "\n".join(sentences(900)), "one document", "--documents line"),
     "endoftext": ("a.txt", "\n<|endoftext|>\n".join(documents(9)), "separators", "--documents '<|endoftext|>'"),
     "stars": ("a.txt", "\n*****\n".join(documents(200)), "separators", "--documents '*****'"),
@@ -153,11 +168,37 @@ def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch, argv):
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
 
 
-def test_lines_are_sampled_when_there_are_too_many():
-    table = LineTable(max_lines=1000)
+@pytest.mark.parametrize("impl", ["auto", "reference"])
+def test_lines_are_sampled_when_there_are_too_many(impl):
+    lines = Lines(max_lines=1000, impl=impl)
     for number in range(20_000):
-        table.add([b"line %d" % (number % 10_000)], continues=False)
-    table.end_document()
-    assert table.estimated and len(table._lines) <= 1000
-    assert table.num_lines == table.num_documents == 20_000
-    assert table.duplicate_share() == pytest.approx(0.5, abs=0.03)
+        lines.add(b"line %d" % (number % 10_000), continues=False)
+    lines.end()
+    assert lines.estimated and lines.totals.distinct_lines <= 1000
+    assert lines.num_lines == lines.num_documents == 20_000
+    assert lines.duplicate_share() == pytest.approx(0.5, abs=0.03)
+
+
+ROWS = ["um dois", "UM, dois!", "três", "", " \t", "\x1f", "x" * 20, "é" * 12, "quatro 4", "quatro 5", "\r"]
+
+
+@pytest.mark.skipif(native.core() is None, reason="compares with the core")
+@pytest.mark.parametrize("seed", range(40))
+def test_twins_count_lines_alike(seed):
+    draw = random.Random(seed)
+    tables = [make(3 + 997 * (seed % 2), 10, 0.8) for make in (LineTable, native.core().LineTable)]
+    ended: list[list] = [[], []]
+    for _ in range(draw.randint(1, 12)):
+        rows = draw.choices(ROWS, k=draw.randint(1, 9))
+        text = ("\n".join(rows) + draw.choice(("\n", ""))).encode()
+        continues, kind = draw.random() < 0.3, draw.randrange(4)
+        for table, sizes in zip(tables, ended, strict=True):
+            if kind == 0:
+                sizes.append(table.end())
+            elif kind == 1:
+                sizes.append(table.add(text, continues))
+            else:
+                sizes += table.add_text(text)
+    assert ended[0] == ended[1]
+    assert tables[0].totals() == tables[1].totals()
+    assert sorted(tables[0].frequent(2)) == sorted(tables[1].frequent(2))
