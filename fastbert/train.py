@@ -117,6 +117,7 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
     from fastbert.runs.metrics_log import Monitor
     from fastbert.runs.trackers import names_of
     from fastbert.system.devices import choose_device, set_threads
+    from fastbert.training.average_with_start import average_with_start
     from fastbert.training.evaluation_data import EvaluationText
     from fastbert.training.new_model import Architecture
     from fastbert.training.plan import make_plan
@@ -161,6 +162,9 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
             with check.explain_failures():
                 trainer.train()
                 if not trainer.stopped:
+                    if plan.init_share:
+                        average_with_start(run.path, trainer.model, plan.init_share)
+                        monitor.log(f"weights: {plan.init_share:.0%} of those it began with, the rest trained")
                     (share,) = world.broadcast(trainer.evaluations.final_share)
                     result = trainer.evaluate(setup.final_batches(share))
                     trainer.evaluate_replay()

@@ -31,7 +31,7 @@ from fastbert.data import BatchLoader, Corpus, TokenStore, split_documents, writ
 from fastbert.data.batches.mixed_loader import MixedLoader
 from fastbert.model import BertForPreTraining
 from fastbert.optim.optimizers import Optimizers
-from fastbert.optim.schedules import CONTINUED_HYPERPARAMETERS, CONTINUED_SCHEDULE, Schedule
+from fastbert.optim.schedules import CONTINUED_HYPERPARAMETERS, CONTINUED_SCHEDULE, CONTINUED_SHARE, Schedule
 from fastbert.text import Tokenizer
 from fastbert.training.loaders import EVALUATION_RATE, EVALUATION_SEED
 from fastbert.training.options import replay_tokens
@@ -146,12 +146,16 @@ class Bench:
         return evaluate(model, batches, torch.autocast("cpu", torch.bfloat16)).loss
 
     def trained(self, setting: dict | None, steps: int, seed: int) -> BertForPreTraining:
-        """The model after that many steps on the new text; setting None: the defaults of `--init`."""
-        setting = setting or {}
-        rate, muon_rate, decay = CONTINUED_HYPERPARAMETERS
+        """The model after that many steps on the new text; setting None: the defaults of `--init` for Muon.
+
+        A setting may have the "share" of the weights it began with in the result.
+        """
+        setting = {"optimizer": "muon", "share": CONTINUED_SHARE["muon"]} if setting is None else setting
+        rate, muon_rate, decay = CONTINUED_HYPERPARAMETERS[setting.get("optimizer", "adamw")]
         warmup, falling = CONTINUED_SCHEDULE.warmup, CONTINUED_SCHEDULE.decay
         torch.manual_seed(seed)
         model = BertForPreTraining.from_pretrained(self.path).train()
+        start = [parameter.detach().clone() for parameter in model.parameters()]
         schedule = Schedule(setting.get("warmup", warmup), setting.get("decay", falling))
         optimizers = Optimizers(
             model, optimizer=setting.get("optimizer", "adamw"), learning_rate=setting.get("learning_rate", rate),
@@ -165,6 +169,9 @@ class Bench:
             loss.backward()
             optimizers.step(schedule(step / steps), 1 / steps)
         loader.close()
+        with torch.no_grad():
+            for parameter, first in zip(model.parameters(), start, strict=True):
+                parameter.lerp_(first, setting.get("share", 0.0))
         return model
 
     def run(self, setting: dict, steps: int, seed: int) -> dict:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from fastbert.optim.schedules import BatchRamp, RateSchedule
 from fastbert.system.cli import unset
 from fastbert.system.errors import InputError
+from fastbert.text.word_counts import SPECIAL_TOKENS, check_special_tokens
 from fastbert.training.source_files import absolute
 
 Preset = Literal["tiny", "mini", "small", "base", "large"]
@@ -67,6 +68,14 @@ class TrainOptions:
     """Strip accents: "é" becomes "e". Not for Portuguese, where accents distinguish words."""
     no_chinese_chars: bool = False
     """Chinese characters are parts of words, as other letters are; by default each is a word."""
+    split: Literal["punctuation", "whitespace"] = "punctuation"
+    """Where words are divided: at blanks and at punctuation, or only at blanks (whitespace), as codes and
+    formulas may want it."""
+    single_digits: bool = False
+    """Each of the digits 0 to 9 is a word; by default "2024" can be one piece."""
+    special_tokens: list[str] = field(default_factory=list)
+    """Further special tokens, such as "<user>" "[CITE]": one token each wherever they stand in the text, learned as
+    other tokens are. With --init or --tokenizer they are added to that vocabulary."""
     max_word_chars: Annotated[int | None, unset("N")] = None
     """Longer words become one [UNK], such as sequences of DNA without spaces (default: 100, or that of --tokenizer)."""
     allow_unknown: bool = False
@@ -91,6 +100,9 @@ class TrainOptions:
     init: Annotated[str | None, unset("DIR")] = None
     """Start from the weights of this run or Hugging Face directory, with its vocabulary unless --tokenizer is given;
     each row then goes with its piece, and that of a new piece begins as the mean of its old pieces."""
+    init_share: Annotated[float | None, unset("SHARE")] = None
+    """With --init: the result is an average of the weights it began with and the trained ones, with this SHARE of the
+    former (default: 0.5 with Muon, 0.3 with AdamW, which forgets less; 0 keeps the trained ones as they are)."""
     window: Annotated[int | None, unset("N")] = None
     """modern: local attention to N tokens on each side in two of three layers, as in ModernBERT (64 there; default:
     full attention in all layers)."""
@@ -117,9 +129,9 @@ class TrainOptions:
     --init the one that trained its weights, adamw for those of others)."""
     learning_rate: Annotated[float | None, unset("X")] = None
     """Peak learning rate of AdamW (default: 0.002 at 2,000 steps, scaled by the cube root of 2,000 / steps; fixed with
-    --optimizer adamw and for texts small enough to memorize; 0.0002 with --init)."""
+    --optimizer adamw and for texts small enough to memorize; with --init 0.001, or 0.0005 with --optimizer adamw)."""
     muon_learning_rate: Annotated[float | None, unset("X")] = None
-    """Peak learning rate of Muon (default: 0.02, scaled likewise; 0.002 with --init)."""
+    """Peak learning rate of Muon (default: 0.02, scaled likewise; 0.01 with --init)."""
     weight_decay: Annotated[float | None, unset("X")] = None
     """Decoupled weight decay of matrices and embeddings (default: set so that 1/(learning rate × decay) of Muon is a
     tenth of the run; 0.01 with --init, --optimizer adamw and texts small enough to memorize)."""
@@ -180,7 +192,7 @@ class TrainOptions:
 # options that may change when a run is resumed
 CHANGEABLE = (
     "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "keep_last", "keep_every", "stop_after",
-    "log", "watch", "threads", "device", "impl", "shard", "micro_batch_tokens",
+    "log", "watch", "threads", "device", "impl", "shard", "micro_batch_tokens", "init_share",
 )  # fmt: skip
 
 
@@ -230,7 +242,9 @@ def check(options: TrainOptions) -> None:
     ):
         if not 0 <= (getattr(options, option) or 0) < float("inf"):
             refuse(option, "0 or more")
-    for option in ("dropout", "warmup", "decay", "heldout_fraction"):
+    if options.init_share is not None and not (options.init or options.resume):
+        refuse("init_share", "--init with it")
+    for option in ("dropout", "warmup", "decay", "heldout_fraction", "init_share"):
         if not 0.0 <= (getattr(options, option) or 0.0) <= 1.0:
             refuse(option, "a share between 0 and 1")
     if not 0 <= options.seed < 2**63:
@@ -251,6 +265,14 @@ def check(options: TrainOptions) -> None:
 
 
 def _check_vocabulary(options: TrainOptions) -> None:
+    try:
+        check_special_tokens([*SPECIAL_TOKENS, *options.special_tokens])
+    except InputError as error:
+        raise InputError(f"--special-tokens {error}") from None
+    for option, usual in (("split", "punctuation"), ("single_digits", False), ("no_chinese_chars", False)):
+        if getattr(options, option) != usual and (options.tokenizer or options.init):
+            name = option.replace("_", "-")
+            raise InputError(f"--{name}: a vocabulary that is there divides words as it does. Try: leave it out")
     if options.lowercase and options.no_lowercase:
         raise InputError("--lowercase and --no-lowercase exclude each other. Try: one of them")
     if options.no_lowercase and not (options.tokenizer or options.init):
@@ -323,13 +345,11 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
     """
     known = {f.name for f in fields(TrainOptions)}
     stored = TrainOptions(**{k: v for k, v in stored_values.items() if k in known})
-    if stored.init and "replay" not in stored_values:  # begun before --init had rates of its own
-        earlier: dict[str, Any] = {
-            "optimizer": "muon",
-            "learning_rate": 2e-3,
-            "muon_learning_rate": 0.02,
-            "weight_decay": 0.01,
-        }
+    if stored.init and "init_share" not in stored_values:  # begun with other rates, and without averaging
+        earlier: dict[str, Any] = {"learning_rate": 2e-4, "muon_learning_rate": 2e-3}
+        if "replay" not in stored_values:
+            earlier = {"optimizer": "muon", "learning_rate": 2e-3, "muon_learning_rate": 0.02, "weight_decay": 0.01}
+        earlier["init_share"] = 0.0
         stored = replace(stored, **{name: v for name, v in earlier.items() if getattr(stored, name) is None})
     default = TrainOptions()
     changes = {name: getattr(given, name) for name in known if getattr(given, name) != getattr(default, name)}

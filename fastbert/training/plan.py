@@ -16,6 +16,7 @@ from fastbert.distributed.world import World
 from fastbert.optim.schedules import (
     CONTINUED_HYPERPARAMETERS,
     CONTINUED_SCHEDULE,
+    CONTINUED_SHARE,
     DEFAULT_LEARNING_RATE,
     DEFAULT_MUON_LEARNING_RATE,
     DEFAULT_WEIGHT_DECAY,
@@ -47,6 +48,7 @@ class TrainingPlan:
     config: BertConfig  # with dropout
     init: Path | None  # weights to start from; None when a run resumes
     transfer: VocabularyTransfer | None  # of those weights to another vocabulary
+    init_share: float  # of the weights it began with, in the result
     impl: str
     # machine
     device: torch.device
@@ -126,6 +128,7 @@ def make_plan(
         config=config_of(options, architecture, preset, text.tokenizer),
         init=Path(options.init) if options.init and not architecture.resumed else None,
         transfer=transfer_of(options, architecture, text.tokenizer),
+        init_share=init_share_of(options, evaluation),
         impl=options.impl,
         device=device,
         dtype=torch.bfloat16 if bf16 else torch.float32,
@@ -167,11 +170,19 @@ def hyperparameters(options: TrainOptions, evaluation: EvaluationText) -> tuple[
     rates: tuple[float | None, ...] = (options.learning_rate, options.muon_learning_rate, options.weight_decay)
     schedule = CONTINUED_SCHEDULE if options.init else Schedule()
     if options.init:  # the weights should not be forgotten
-        rates = given_or(rates, CONTINUED_HYPERPARAMETERS)
+        rates = given_or(rates, CONTINUED_HYPERPARAMETERS[options.optimizer or default_optimizer(options)])
     elif not evaluation.unseen:  # nor the text
         rates = given_or(rates, (DEFAULT_LEARNING_RATE, DEFAULT_MUON_LEARNING_RATE, DEFAULT_WEIGHT_DECAY))
     warmup, decay = given_or((options.warmup, options.decay), (schedule.warmup, schedule.decay))
     return rates, Schedule(warmup, decay)
+
+
+def init_share_of(options: TrainOptions, evaluation: EvaluationText) -> float:
+    """The share of the weights of ``--init`` in the result; none for a text that is to be learned by heart."""
+    if options.init is None or options.init_share is not None:
+        return options.init_share or 0.0
+    optimizer = options.optimizer or default_optimizer(options)
+    return CONTINUED_SHARE[optimizer] if evaluation.memorization is None else 0.0
 
 
 def given_or(given: Sequence[float | None], default: Sequence[float]) -> tuple[float, ...]:

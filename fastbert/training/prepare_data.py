@@ -41,6 +41,9 @@ class DataOptions:
     lowercase: bool
     strip_accents: bool
     no_chinese_chars: bool
+    split: str
+    single_digits: bool
+    special_tokens: list[str]
     case: bool | None  # of a given vocabulary without configuration: uncased, cased, or as its entries are
     add_words: str | None  # file
     extend_vocab: int | None
@@ -66,6 +69,9 @@ class DataOptions:
             "lowercase",
             "strip_accents",
             "no_chinese_chars",
+            "split",
+            "single_digits",
+            "special_tokens",
             "case",
             "add_words",
             "extend_vocab",
@@ -129,7 +135,7 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
     if options.vocabulary:
         tokenizer = Tokenizer.load(options.vocabulary, "auto", options.max_word_chars, options.case)
         monitor.log(f"vocabulary: {len(tokenizer):,} pieces from {options.vocabulary}")
-        if options.add_words or options.extend_vocab:
+        if options.add_words or options.extend_vocab or options.special_tokens:
             tokenizer = extend(tokenizer, options, corpus, monitor)
     else:
         assert corpus is not None
@@ -141,6 +147,9 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             strip_accents=options.strip_accents,
             handle_chinese_chars=not options.no_chinese_chars,
             max_input_chars_per_word=options.max_word_chars or MAX_WORD_CHARS,
+            split_punctuation=options.split == "punctuation",
+            single_digits=options.single_digits,
+            special_tokens=options.special_tokens,
             threads=options.threads,
         )
         smaller = f" (of {options.vocab_size:,} requested; the text has no more)"
@@ -153,11 +162,12 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
 
 
 def extend(tokenizer: Tokenizer, options: DataOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
-    """The tokenizer with the pieces of ``--add-words`` and ``--extend-vocab``."""
+    """The tokenizer with the pieces of ``--add-words``, ``--extend-vocab`` and ``--special-tokens``."""
+    given = {name: getattr(options, name) for name in ("add_words", "extend_vocab", "special_tokens")}
+    option = "--" + next(name for name, value in given.items() if value).replace("_", "-")
     if corpus is None:
-        option = "--add-words" if options.add_words else "--extend-vocab"
         raise InputError(f"{option}: --data {options.data[0]} is tokens already. Try: --data with the text itself")
-    require_wordpiece("--add-words" if options.add_words else "--extend-vocab", tokenizer)
+    require_wordpiece(option, tokenizer)
     if options.add_words:
         listed = WordList.read(options.add_words, tokenizer, compose=options.normalize == "nfc")
         tokenizer = extended(tokenizer, listed.words)
@@ -171,6 +181,10 @@ def extend(tokenizer: Tokenizer, options: DataOptions, corpus: Corpus | None, mo
         monitor.log(
             f"--extend-vocab {options.extend_vocab}: {len(pieces):,} pieces added{fewer}: {' '.join(pieces[:8])}"
         )
+    if options.special_tokens:
+        size = len(tokenizer)
+        tokenizer = extended(tokenizer, (), options.special_tokens)
+        monitor.log(f"--special-tokens: {len(tokenizer) - size:,} added: {' '.join(options.special_tokens[:8])}")
     return tokenizer
 
 

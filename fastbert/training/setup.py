@@ -14,6 +14,7 @@ from fastbert.runs.directory import RunDirectory
 from fastbert.runs.metrics_log import Monitor, clock
 from fastbert.system import process
 from fastbert.training import estimate
+from fastbert.training.average_with_start import keep_start
 from fastbert.training.evaluation_data import EvaluationText
 from fastbert.training.loaders import EVALUATION_RATE, evaluation_batches, training_loader
 from fastbert.training.plan import FINAL_EVAL_SCALE, TrainingPlan
@@ -55,6 +56,8 @@ def set_up(
     model = build_model(plan).to(plan.device)
     if plan.transfer is not None:
         monitor.log(f"vocabulary of {plan.init}: {plan.transfer}")
+    if plan.init is not None and plan.init_share and world.main:
+        keep_start(run.path, model)
     parallelism = parallelize(model, plan.mode, world, plan.device, plan.unused_parameters, plan.optimizer_settings)
     if world.rank:
         torch.manual_seed(plan.seed + (world.rank << 40))  # each rank has its own dropout
@@ -85,13 +88,16 @@ def set_up(
 
 def build_model(plan: TrainingPlan) -> BertForPreTraining:
     """A new model, or one with the weights of ``--init``."""
-    source = BertForPreTraining.from_pretrained(plan.init, impl=plan.impl) if plan.init else None
-    model = BertForPreTraining(plan.config, impl=plan.impl)
-    if source is not None:
-        state = source.state_dict()
-        if plan.transfer is not None:
-            state = plan.transfer.state_dict(state, VOCABULARY_ROWS, plan.config.padded_vocab_size)
-        model.load_state_dict(state)
+    if plan.init is None:
+        return BertForPreTraining(plan.config, impl=plan.impl)
+    source = BertForPreTraining.from_pretrained(plan.init, impl=plan.impl)
+    # files without the field may have a decoder of their own
+    config = plan.config.replace(tie_word_embeddings=source.config.tie_word_embeddings)
+    model = BertForPreTraining(config, impl=plan.impl)
+    state = source.state_dict()
+    if plan.transfer is not None:
+        state = plan.transfer.state_dict(state, VOCABULARY_ROWS, config.padded_vocab_size)
+    model.load_state_dict(state)
     return model
 
 

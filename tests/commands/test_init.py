@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from fastbert.model import BertForPreTraining
 from fastbert.text import Tokenizer
@@ -109,6 +111,32 @@ def test_the_loss_before_the_first_step_is_that_of_the_weights(tmp_path, old):
     first, last = records(tmp_path / "new", "heldout")
     assert (first["step"], last["step"]) == (0, 2) and f"before the first step: loss {first['loss']:.3f}" in done.stdout
     assert first["loss"] == pytest.approx(records(run, "heldout")[-1]["loss"], abs=1e-5) and first != last
+
+
+def test_the_result_is_an_average_with_the_weights_it_began_with(tmp_path, old):
+    run, _ = old
+    shutil.copytree(run, tmp_path / "weights")
+    (tmp_path / "new.txt").write_text("\n\n".join(["a menina dorme na cama azul", "o rei come"] * 400))
+    arguments = ("--data", "new.txt", "--init", "weights", *STEPS, "--steps", 4)
+    for share in ("0", "0.25", None):
+        given = () if share is None else ("--init-share", share)
+        assert train(*arguments, *given, "--output", f"o{share}", "--stop-after", 2, cwd=tmp_path).returncode == 0
+    start = load_file(run / "model.safetensors")
+    shutil.rmtree(tmp_path / "weights")  # not needed again
+    for share in ("0", "0.25", None):
+        done = train("--resume", "--output", f"o{share}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    trained, mixed, usual = (load_file(tmp_path / f"o{s}" / "model.safetensors") for s in ("0", "0.25", None))
+    for name, weights in trained.items():
+        torch.testing.assert_close(mixed[name], 0.75 * weights + 0.25 * start[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(usual[name], 0.5 * weights + 0.5 * start[name], rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(weights, start[name]) for name, weights in trained.items())
+    (tmp_path / "oNone" / "checkpoints" / "start.safetensors").unlink()
+    done = train("--resume", "--output", "oNone", "--steps", 6, cwd=tmp_path)
+    assert done.returncode == 2 and "start.safetensors" in done.stderr and "--init-share 0" in done.stderr
+    assert train("--resume", "--output", "oNone", "--init-share", 0, cwd=tmp_path).returncode == 0
+    refused(tmp_path, "--data", "new.txt", "--init-share", 0.5, expected="--init-share 0.5")
+    refused(tmp_path, "--data", "new.txt", "--init", run, "--init-share", 1.5, expected="--init-share 1.5")
 
 
 def test_replay_resumes_bit_for_bit(tmp_path, old):

@@ -10,6 +10,7 @@ from fastbert.distributed.world import World
 from fastbert.optim.schedules import (
     CONTINUED_HYPERPARAMETERS,
     CONTINUED_SCHEDULE,
+    CONTINUED_SHARE,
     DEFAULT_LEARNING_RATE,
     BatchRamp,
     RateSchedule,
@@ -80,7 +81,12 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
     assert plan(init=str(tmp_path)).optimizer == "muon"
     assert (usual.schedule, continued.schedule) == (Schedule(0.02, 0.6), CONTINUED_SCHEDULE)
     rates = (continued.learning_rate, continued.muon_learning_rate, continued.weight_decay)
-    assert rates == CONTINUED_HYPERPARAMETERS and rates[0] < DEFAULT_LEARNING_RATE / 4
+    assert rates == CONTINUED_HYPERPARAMETERS["adamw"] and rates[0] < DEFAULT_LEARNING_RATE
+    assert plan(init=str(tmp_path)).muon_learning_rate == CONTINUED_HYPERPARAMETERS["muon"][1]
+    assert (usual.init_share, continued.init_share) == (0.0, CONTINUED_SHARE["adamw"])
+    assert plan(init=str(tmp_path)).init_share == CONTINUED_SHARE["muon"]
+    assert plan(init=str(tmp_path), init_share=0.0).init_share == 0.0
+    assert plan(init=str(tmp_path), memorization=object(), unseen=False).init_share == 0.0
     given = plan(init=str(tmp_path), learning_rate=0.5, warmup=0.0, decay=1.0)
     assert given.learning_rate == 0.5 and given.schedule == Schedule(0.0, 1.0)
 
@@ -88,6 +94,10 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
 def test_a_run_begun_with_the_old_rates_of_init_keeps_them():
     stored = {"init": "weights", "warmup": 0.02, "decay": 0.6, "learning_rate": None, "muon_learning_rate": 0.5}
     earlier = stored_options("run", stored, TrainOptions())
+    assert earlier.init_share == 0.0
     assert (earlier.learning_rate, earlier.muon_learning_rate, earlier.weight_decay) == (0.002, 0.5, 0.01)
-    assert stored_options("run", stored | {"replay": None}, TrainOptions()).learning_rate is None
+    later = stored_options("run", stored | {"replay": None}, TrainOptions())
+    assert (later.learning_rate, later.muon_learning_rate, later.init_share) == (2e-4, 0.5, 0.0)
+    now = stored_options("run", stored | {"replay": None, "init_share": None}, TrainOptions())
+    assert (now.learning_rate, now.init_share) == (None, None)
     assert stored_options("run", stored | {"init": None}, TrainOptions()).learning_rate is None

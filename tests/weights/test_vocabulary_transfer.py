@@ -9,6 +9,7 @@ from fastbert.bert import Bert
 from fastbert.text import Tokenizer
 from fastbert.text.tokenizer_files import TokenizerOptions
 from fastbert.training.setup import build_model
+from fastbert.weights.state_dict import VOCABULARY_ROWS
 from fastbert.weights.vocabulary_transfer import VocabularyTransfer
 from support import make_model
 
@@ -82,21 +83,25 @@ def test_rows_are_the_mean_of_their_sources(old):
     assert torch.equal(transfer.rows(table[:, 0], 64), rows[:, 0])  # a bias
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("arch", ["classic", "roformer", "modern"])
-def test_old_and_new_pieces_answer_as_they_should(tmp_path, old, arch):
+def test_old_and_new_pieces_answer_as_they_should(tmp_path, old, arch, tied):
     """Kept pieces score as before; with the new tokenizer stock transformers gives the same ids and logits."""
     transformers = pytest.importorskip("transformers")
-    source = make_model(arch, vocab_size=len(OLD))
+    source = make_model(arch, vocab_size=len(OLD), tie_word_embeddings=tied)
     with torch.no_grad():
-        source.head.bias[len(OLD) :] = 0
-        source.embeddings.word.weight[len(OLD) :] = 0
+        for name, parameter in source.named_parameters():
+            if name in VOCABULARY_ROWS:
+                parameter[len(OLD) :] = 0
     source.save_pretrained(tmp_path / "old")
     new = Tokenizer(NEW, CASED)
     transfer = VocabularyTransfer.between(old, new)
-    config = source.config.replace(vocab_size=len(new), pad_token_id=new.pad_id)
+    # what is read from a config.json without the field
+    config = source.config.replace(vocab_size=len(new), pad_token_id=new.pad_id, tie_word_embeddings=True)
     plan = SimpleNamespace(init=tmp_path / "old", impl="auto", config=config, transfer=transfer)
     model = build_model(plan).eval()
 
+    assert (model.head.decoder is None) == tied
     kept = [i for i, sources in enumerate(transfer.sources) if len(sources) == 1]
     of_old = torch.tensor([transfer.sources[i][0] for i in kept])
     sentence = ["[CLS]", "gato", "##os", "[MASK]", "o", "[SEP]"]
