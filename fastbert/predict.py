@@ -66,7 +66,7 @@ def main(options: PredictOptions) -> int:
         records = (follow(bert, text, options.next) for text in texts_of(options))
     elif head is None:
         reject_extras(options, "fills masks")
-        records = fill_all(bert, texts_of(options), options.top_k or 5)
+        records = fill_all(bert, texts_of(options), options.top_k or 5, file_of(options))
     else:
         records = predict(bert, options)
     if options.output is not None:
@@ -153,8 +153,8 @@ def contexts(options: PredictOptions) -> Iterator[str]:
 
 
 # ---- predictions ----
-def fill_all(bert: "Bert", texts: Iterator[str], top_k: int) -> Iterator[Record]:
-    """Predictions for the masks of each text; among several, one that does not fit is named and skipped."""
+def fill_all(bert: "Bert", texts: Iterator[str], top_k: int, file: str | None = None) -> Iterator[Record]:
+    """Predictions for the masks of each text (of a file); among several, one that does not fit is named and skipped."""
     refused: list[tuple[int, InputError]] = []
     number = 0
     for number, text in enumerate(texts, start=1):
@@ -165,7 +165,8 @@ def fill_all(bert: "Bert", texts: Iterator[str], top_k: int) -> Iterator[Record]
             continue
         yield {"text": text, "masks": [answer] if isinstance(answer[0], dict) else answer}
     if len(refused) == number and refused:
-        raise refused[0][1]
+        position, first = refused[0]
+        raise InputError(f"{file}: text {position}: {first}") if file else first
     for position, reason in refused:
         print(f"warning: text {position} is skipped: {reason}", file=sys.stderr)
 

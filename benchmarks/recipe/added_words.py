@@ -3,7 +3,8 @@
     python benchmarks/recipe/added_words.py RUN --new wealth.txt     # RUN: trained on bundled:en
 
 The new text is that of continued.py. The words are the most frequent ones of its training part that the run's
-vocabulary divides. A word of the held-out part is masked with all its pieces and counts as right when all are.
+vocabulary divides. A word of the held-out part is masked with all its pieces and counts as right when all are; its loss
+is the sum over its pieces.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from fastbert.text.vocabulary_extension import extended
 from fastbert.weights.state_dict import VOCABULARY_ROWS
 from fastbert.weights.vocabulary_transfer import VocabularyTransfer
 
+HELDOUT = 0.3  # of the new text, for a few hundred of the words
+
 
 def lines_of(bench: Bench, part: str) -> Iterator[str]:
     """The lines of the new text's training or held-out part."""
@@ -42,10 +45,13 @@ def divided_words(bench: Bench, number: int) -> list[str]:
 
 
 @torch.no_grad()
-def accuracy(model: BertForPreTraining, tokenizer: Tokenizer, lines: list[str], words: set[str]) -> tuple[int, int]:
-    """The words of the lines that are predicted with all their pieces, and all of them."""
+def accuracy(
+    model: BertForPreTraining, tokenizer: Tokenizer, lines: list[str], words: set[str]
+) -> tuple[int, int, float]:
+    """The words of the lines that are predicted with all their pieces, all of them, and their mean loss in nats."""
     model.eval()
     right = count = 0
+    loss = 0.0
     for line in lines:
         encoding = tokenizer.encode(line, max_length=128)
         for word_id in sorted({i for i in encoding.word_ids if i is not None}):
@@ -56,9 +62,11 @@ def accuracy(model: BertForPreTraining, tokenizer: Tokenizer, lines: list[str], 
             ids = torch.tensor([encoding.ids])
             wanted = ids[0, places].clone()
             ids[0, places] = tokenizer.mask_id
-            right += int(bool((model(ids).prediction_logits[0, places].argmax(-1) == wanted).all()))
+            logits = model(ids).prediction_logits[0, places]
+            right += int(bool((logits.argmax(-1) == wanted).all()))
+            loss += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
             count += 1
-    return right, count
+    return right, count, loss / max(count, 1)
 
 
 def with_words(pieces: Bench, words: list[str], arguments: tuple, work: Path) -> Bench:
@@ -89,7 +97,7 @@ def main() -> None:
     parser.add_argument("--setting", type=json.loads, default=None, help="as in continued.jsonl; or the defaults")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    arguments = ("mini", options.model, options.work, options.new)
+    arguments = ("mini", options.model, options.work, options.new, HELDOUT)
     pieces = Bench(*arguments)
     words = divided_words(pieces, options.words)
     lines = list(lines_of(pieces, "heldout"))
@@ -97,8 +105,8 @@ def main() -> None:
     print(f"{len(words)} words: {', '.join(' '.join(pieces.tokenizer.encode(w).tokens[1:-1]) for w in words)}")
     for seed, (name, bench) in itertools.product(options.seeds, benches.items()):
         model = bench.trained(options.setting, options.steps, seed)
-        right, count = accuracy(model, bench.tokenizer, lines, set(words))
-        print(f"seed {seed}  {name}: {right} of {count}, {right / count:.1%}", flush=True)
+        right, count, loss = accuracy(model, bench.tokenizer, lines, set(words))
+        print(f"seed {seed}  {name}: {right} of {count}, {right / max(count, 1):.1%}, loss {loss:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -113,12 +113,12 @@ def english(model: Path, work: Path, new: Path | None) -> dict[str, Path]:
 class Bench:
     """A model and its two texts in tokens."""
 
-    def __init__(self, name: str, model: Path, work: Path, new: Path | None = None):
+    def __init__(self, name: str, model: Path, work: Path, new: Path | None = None, heldout: float = 0.05):
         self.name = name if new is None else f"{name} {new.stem}"
         paths = chemistry(model, work) if name == "rxnfp" else english(model, work, new)
         self.path, self.tokenizer = paths["model"], Tokenizer.load(paths["model"])
         self.stores, self.spans = {}, {}
-        for kind, fraction in (("old", 0.05 if name == "mini" else 0.99), ("new", 0.05)):
+        for kind, fraction in (("old", 0.05 if name == "mini" else 0.99), ("new", heldout)):
             written = paths[kind] if paths[kind].is_dir() else work / f"{kind}_tokens"
             if not (written / "manifest.json").is_file():
                 write_store(written, Corpus([str(paths[kind])]), self.tokenizer)

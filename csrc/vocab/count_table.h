@@ -19,6 +19,14 @@ class CountTable {
   // A hash of a key of at least one byte. It never shows in results.
   static uint32_t hash(const uint8_t* bytes, size_t size);
 
+  // Ask for the memory that add_if_known will read: first the place of a hash, then the key that is there.
+  void prefetch(uint32_t hash) const {
+    if (!slots_.empty()) __builtin_prefetch(&slots_[hash & (slots_.size() - 1)]);
+  }
+  void prefetch_key(uint32_t hash) const {
+    if (!slots_.empty()) __builtin_prefetch(slots_[hash & (slots_.size() - 1)].bytes);
+  }
+
   // Adds to the count of a key that is there; false when it is not. The counts together must stay within 2^63 - 1.
   bool add_if_known(const uint8_t* bytes, size_t size, uint32_t hash, int64_t count);
   // Adds to the count of a key, copying it into the table when it is new. Keys have 1 to 2^32 - 1 bytes.

@@ -11,6 +11,8 @@
 namespace fastbert {
 namespace {
 
+constexpr size_t kQueueSize = 32;
+
 enum ByteClass : uint8_t { kInWord = 0, kBlank = 1, kPunctuation = 2 };
 
 bool is_blank(uint8_t byte) { return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r'; }
@@ -133,31 +135,52 @@ void WordCounter::count(const std::vector<Chunk>& chunks) {
 }
 
 void WordCounter::count_chunk(Worker& worker, const Chunk& chunk) const {
+  Waiting queue[kQueueSize];
+  size_t waiting = 0;
+  const auto flush = [&] {
+    add_waiting(worker, queue, waiting, chunk);
+    waiting = 0;
+  };
+  const auto add = [&](const uint8_t* begin, const uint8_t* end) {
+    const auto size = static_cast<size_t>(end - begin);
+    if (size == 0) return;
+    if (size > limits_.max_segment_bytes) {
+      flush();  // faults are found in the order of the text
+      check_utf8(begin, size, chunk);
+      normalise(worker, begin, size, 1);
+      return;
+    }
+    const uint32_t hash = CountTable::hash(begin, size);
+    worker.segments.prefetch(hash);
+    queue[waiting++] = {begin, static_cast<uint32_t>(size), hash};
+    if (waiting == kQueueSize) flush();
+  };
   const uint8_t* segment = chunk.begin;
   const uint8_t* p = chunk.begin;
   for (;;) {
     while (p < chunk.end && classes_[*p] == kInWord) ++p;
     if (p == chunk.end) break;
-    add_segment(worker, segment, p, chunk);
-    if (classes_[*p] == kPunctuation) add_segment(worker, p, p + 1, chunk);
+    add(segment, p);
+    if (classes_[*p] == kPunctuation) add(p, p + 1);
     segment = ++p;
   }
-  add_segment(worker, segment, p, chunk);
+  add(segment, p);
+  flush();
 }
 
-void WordCounter::add_segment(Worker& worker, const uint8_t* begin, const uint8_t* end, const Chunk& chunk) const {
-  const auto size = static_cast<size_t>(end - begin);
-  if (size == 0) return;
-  const bool is_short = size <= limits_.max_segment_bytes;
-  const uint32_t hash = is_short ? CountTable::hash(begin, size) : 0;
-  if (is_short && worker.segments.add_if_known(begin, size, hash, 1)) return;
-  const uint8_t* const ill_formed = find_ill_formed(begin, end);
-  if (ill_formed != end) throw InvalidUtf8(chunk.offset + static_cast<size_t>(ill_formed - chunk.begin));
-  if (is_short) {
-    worker.segments.add(begin, size, hash, 1);
-  } else {
-    normalise(worker, begin, size, 1);
+void WordCounter::add_waiting(Worker& worker, const Waiting* waiting, size_t count, const Chunk& chunk) const {
+  for (size_t i = 0; i < count; ++i) worker.segments.prefetch_key(waiting[i].hash);
+  for (size_t i = 0; i < count; ++i) {
+    const Waiting& segment = waiting[i];
+    if (worker.segments.add_if_known(segment.begin, segment.size, segment.hash, 1)) continue;
+    check_utf8(segment.begin, segment.size, chunk);
+    worker.segments.add(segment.begin, segment.size, segment.hash, 1);
   }
+}
+
+void WordCounter::check_utf8(const uint8_t* begin, size_t size, const Chunk& chunk) const {
+  const uint8_t* const ill_formed = find_ill_formed(begin, begin + size);
+  if (ill_formed != begin + size) throw InvalidUtf8(chunk.offset + static_cast<size_t>(ill_formed - chunk.begin));
 }
 
 void WordCounter::normalise(Worker& worker, const uint8_t* segment, size_t size, int64_t count) const {

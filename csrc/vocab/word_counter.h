@@ -73,7 +73,13 @@ class WordCounter {
   const uint8_t* chunk_end(const uint8_t* begin, const uint8_t* end, bool final) const;
   void count(const std::vector<Chunk>& chunks);
   void count_chunk(Worker& worker, const Chunk& chunk) const;
-  void add_segment(Worker& worker, const uint8_t* begin, const uint8_t* end, const Chunk& chunk) const;
+  // A short segment whose place in the table is on its way: the table is larger than the near caches.
+  struct Waiting {
+    const uint8_t* begin;
+    uint32_t size, hash;
+  };
+  void add_waiting(Worker& worker, const Waiting* waiting, size_t count, const Chunk& chunk) const;
+  void check_utf8(const uint8_t* begin, size_t size, const Chunk& chunk) const;
   void normalise(Worker& worker, const uint8_t* segment, size_t size, int64_t count) const;
   void normalise_segments(Worker& worker) const;
   void collect();

@@ -40,10 +40,10 @@ class Schedule:
 # for weights that are trained already, at any length of the run, by optimizer: learning rates of AdamW and Muon, weight
 # decay; and the share of these weights in the result (docs/recipe.md)
 CONTINUED_HYPERPARAMETERS = {
-    "muon": (1e-3, 0.01, DEFAULT_WEIGHT_DECAY),
+    "muon": (2e-3, 0.01, DEFAULT_WEIGHT_DECAY),
     "adamw": (5e-4, 0.0, DEFAULT_WEIGHT_DECAY),
 }
-CONTINUED_SHARE = {"muon": 0.5, "adamw": 0.3}
+CONTINUED_SHARE = {"muon": 0.6, "adamw": 0.3}
 CONTINUED_SCHEDULE = Schedule(warmup=0.1, decay=0.9)
 
 

@@ -13,6 +13,10 @@ from fastbert.text.vocab_trainer import complete_alphabet, train_vocab
 from fastbert.text.word_counts import SPECIAL_TOKENS, check_special_tokens
 
 
+class NoWordsError(InputError):
+    """The text has nothing to train a vocabulary on."""
+
+
 def trained_tokens(
     files_or_iterable: Any,
     options: TokenizerOptions,
@@ -41,7 +45,7 @@ def trained_tokens(
         **training,
     )  # fmt: skip
     if not result.num_words:
-        raise InputError(
+        raise NoWordsError(
             f"the text has no words of at most {longest} characters. Try: a larger limit (max_input_chars_per_word, in "
             "commands --max-word-chars), or text with letters"
         )

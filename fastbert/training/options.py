@@ -104,7 +104,7 @@ class TrainOptions:
     each row then goes with its piece, and that of a new piece begins as the mean of its old pieces."""
     init_share: Annotated[float | None, unset("SHARE")] = None
     """With --init: the result is an average of the weights it began with and the trained ones, with this SHARE of the
-    former (default: 0.5 with Muon, 0.3 with AdamW, which forgets less; 0 keeps the trained ones as they are)."""
+    former (default: 0.6 with Muon, 0.3 with AdamW, which forgets less; 0 keeps the trained ones as they are)."""
     window: Annotated[int | None, unset("N")] = None
     """modern: local attention to N tokens on each side in two of three layers, as in ModernBERT (64 there; default:
     full attention in all layers)."""
@@ -131,7 +131,7 @@ class TrainOptions:
     --init the one that trained its weights, adamw for those of others)."""
     learning_rate: Annotated[float | None, unset("X")] = None
     """Peak learning rate of AdamW (default: 0.002 at 2,000 steps, scaled by the cube root of 2,000 / steps; fixed with
-    --optimizer adamw and for texts small enough to memorize; with --init 0.001, or 0.0005 with --optimizer adamw)."""
+    --optimizer adamw, for texts small enough to memorize, and with --init; 0.0005 with --init and adamw)."""
     muon_learning_rate: Annotated[float | None, unset("X")] = None
     """Peak learning rate of Muon (default: 0.02, scaled likewise; 0.01 with --init)."""
     weight_decay: Annotated[float | None, unset("X")] = None

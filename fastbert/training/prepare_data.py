@@ -14,6 +14,7 @@ from fastbert.system.background import Background
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 from fastbert.text.library_tokenizer import require_wordpiece
+from fastbert.text.trained_tokens import NoWordsError
 from fastbert.text.vocabulary_extension import WordList, count_words, extended, most_useful_pieces
 from fastbert.text.word_counts import MAX_WORD_CHARS
 from fastbert.training import source_files
@@ -142,7 +143,24 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             tokenizer = extend(tokenizer, options, corpus, monitor)
     else:
         assert corpus is not None
-        tokenizer = Tokenizer.train(
+        tokenizer = trained_tokenizer(options, corpus)
+        smaller = f" (of {options.vocab_size:,} requested; the text has no more)"
+        monitor.log(
+            f"vocabulary: {len(tokenizer):,} pieces, {'uncased' if options.lowercase else 'cased'}, accents "
+            f"{'stripped' if options.strip_accents else 'kept'}{smaller if len(tokenizer) < options.vocab_size else ''}"
+        )
+    tokenizer.save(run, token_type_ids=options.token_type_ids, max_length=options.max_positions)
+    return tokenizer
+
+
+def trained_tokenizer(options: DataOptions, corpus: Corpus) -> Tokenizer:
+    """A tokenizer with a vocabulary trained on the corpus.
+
+    Raises:
+        InputError: bad text, or no words in it.
+    """
+    try:
+        return Tokenizer.train(
             corpus.text_chunks(),
             vocab_size=options.vocab_size,
             min_frequency=options.min_frequency or min_frequency_of(corpus),
@@ -155,13 +173,8 @@ def get_tokenizer(run: Path, options: DataOptions, corpus: Corpus | None, monito
             special_tokens=options.special_tokens,
             threads=options.threads,
         )
-        smaller = f" (of {options.vocab_size:,} requested; the text has no more)"
-        monitor.log(
-            f"vocabulary: {len(tokenizer):,} pieces, {'uncased' if options.lowercase else 'cased'}, accents "
-            f"{'stripped' if options.strip_accents else 'kept'}{smaller if len(tokenizer) < options.vocab_size else ''}"
-        )
-    tokenizer.save(run, token_type_ids=options.token_type_ids, max_length=options.max_positions)
-    return tokenizer
+    except NoWordsError as error:
+        raise InputError(f"{corpus.name}: {error}") from None
 
 
 def extend(tokenizer: Tokenizer, options: DataOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:

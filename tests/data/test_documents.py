@@ -169,6 +169,7 @@ def test_character_cut_short_at_the_end(tmp_path):
         (b"PK\x03\x04\x14\x00\x00\x00", "zip"),
         ("olá\n".encode("utf-16"), "utf-16"),
         (b"%PDF-1.7\n%\xe2\xe3", "PDF"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "image"),
         (b"\x7fELF\x02\x01\x01\x00\x00", "NUL"),
         ("olá".encode("utf-16-le"), "NUL"),
     ],

@@ -30,6 +30,7 @@ def shell(remedy, path, ending=".txt"):
 COMMANDS = {
     "windows-1252": ((PROSE * 20).encode("windows-1252"), PROSE * 20),
     "latin-1": ("é uma só".encode("latin-1"), "é uma só"),
+    "latin-1, many accents": ("éàè ção\n".encode("latin-1") * 9, "éàè ção\n" * 9),
     "one bad byte": (PROSE.encode() + b"a\x93b\n" + PROSE.encode(), f"{PROSE}ab\n{PROSE}"),
     "surrogates in UTF-8": (PROSE.encode() + b"a\xed\xa0\x80b\n", f"{PROSE}ab\n"),
     "NUL in a log": (b"a log\n" * 3 + b"sta\0rt\n", "a log\n" * 3 + "start\n"),

@@ -6,6 +6,8 @@ import unicodedata
 
 import pytest
 
+from fastbert.data.corpus import text_blocks
+from fastbert.inspect import survey
 from fastbert.inspect.__main__ import InspectOptions, main
 from fastbert.inspect.line_table import LineTable
 from fastbert.inspect.lines import Lines
@@ -202,3 +204,14 @@ def test_twins_count_lines_alike(seed):
     assert ended[0] == ended[1]
     assert tables[0].totals() == tables[1].totals()
     assert sorted(tables[0].frequent(2)) == sorted(tables[1].frequent(2))
+
+
+def test_rare_words_are_dropped_when_there_are_too_many(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(survey, "MAX_WORDS", 500)
+    monkeypatch.setattr(survey, "_CHECK_EVERY_BYTES", 1)
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 4096)
+    rows = [f"comum gato w{i}" for i in range(4000)]
+    (tmp_path / "a.txt").write_text("\n".join(rows))
+    report = inspected(tmp_path, capsys, tmp_path / "a.txt")
+    assert report["words"] == 12_000 and report["distinct_words"] <= 1000
+    assert "estimates" in found(report)

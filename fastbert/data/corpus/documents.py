@@ -74,6 +74,12 @@ class Corpus:
         other.rules = rules
         return other
 
+    @property
+    def name(self) -> str:
+        """Its file, or the first one and the number of the others."""
+        more = len(self.sources) - 1
+        return self.sources[0].name + (f" and {more:,} more" if more else "")
+
     def identity(self) -> list[list]:
         """Name, size and modification time (for pipes: checksum) of every source, to recognize a corpus."""
         return [

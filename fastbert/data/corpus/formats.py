@@ -119,19 +119,19 @@ class CsvFormat(RecordFormat):
         rows = csv_rows(stream, self.kind)
         _, header = next(rows, (0, []))
         if missing := [field for field in fields if header and field not in header]:
-            raise _missing_column(missing[0], header, stream.name)
+            raise self._missing_column(missing[0], header, stream.name)
+        if twice := [field for field in fields if header.count(field) > 1]:
+            raise InputError(f"{stream.name}: the header has {twice[0]!r} twice. Try: another name for each column")
         for line, values in rows:
             yield text_of(dict(zip(header, values, strict=True)), fields, f"{stream.name}: line {line}")
 
-
-def _missing_column(field: str, header: Sequence[str], name: str) -> InputError:
-    """Not the remedy of another field where the header was not divided: whole rows would be learned as text."""
-    if len(header) == 1 and field in re.findall(r"\w+", header[0]):
-        return InputError(
-            f"{name}: the header is one field, {header[0]!r:.80}. Try: commas, semicolons, tabs or | between fields"
-        )
-    error = missing_field(field, header, f"{name}: the header")
-    return InputError(f"{error}, or a first line with the names of the columns")
+    def _missing_column(self, field: str, header: Sequence[str], name: str) -> InputError:
+        """Not the remedy of another field where the header was not divided: whole rows would be learned as text."""
+        if len(header) == 1 and field in re.findall(r"\w+", header[0]):
+            remedy = "commas, semicolons, tabs or |" if self.kind == "csv" else "a name that ends in .csv, or tabs"
+            return InputError(f"{name}: the header is one field, {header[0]!r:.80}. Try: {remedy} between fields")
+        error = missing_field(field, header, f"{name}: the header")
+        return InputError(f"{error}, or a first line with the names of the columns")
 
 
 class ColumnFormat(RecordFormat):

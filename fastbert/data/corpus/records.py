@@ -20,6 +20,7 @@ Record = dict[str, Any]
 KINDS = "JSON lines (.jsonl), CSV (.csv, .tsv), Parquet (.parquet)"
 # of one CSV field: an open quote would otherwise swallow the rest of the file
 MAX_FIELD_CHARS = 64 << 20
+_NAMED_DELIMITER = re.compile(r'"?sep=([,;|\t])"?\n')  # the first line, as spreadsheets write it
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _DELIMITERS = {"csv": (",", ";", "\t", "|"), "tsv": ("\t",)}
 
@@ -90,11 +91,14 @@ def csv_rows(stream: ByteStream, kind: str) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
     rows = (row + "\n" for block in text_blocks(stream, records=True) for row in block.removesuffix("\n").split("\n"))
     head: list[str] = []
+    named = ""
     for row in rows:
         head.append(row)
-        if not row.isspace():
+        if found := _NAMED_DELIMITER.fullmatch(row):
+            named, head[-1] = found[1], "\n"
+        elif not row.isspace():
             break
-    delimiter = delimiter_of((head or [""])[-1], kind)
+    delimiter = named or delimiter_of((head or [""])[-1], kind)
     lines: Iterator[str] = chain(head, rows)
     reader = csv.reader(_escape_quotes(lines) if delimiter == "\t" else lines, delimiter=delimiter, strict=True)
     num_fields = last_line = 0
@@ -166,7 +170,8 @@ def json_records(stream: ByteStream) -> Iterator[tuple[str, Record]]:
 
 
 def not_an_object(value: Any, where: str) -> InputError:
-    return InputError(f'{where}: is {type(value).__name__}, not a JSON object. Try: an object like {{"text": …}}')
+    kind = "null" if value is None else type(value).__name__
+    return InputError(f'{where}: is {kind}, not a JSON object. Try: an object like {{"text": …}}')
 
 
 def _squad_records(articles: list, where: str) -> Iterator[tuple[str, Record]]:
@@ -180,7 +185,8 @@ def _squad_records(articles: list, where: str) -> Iterator[tuple[str, Record]]:
                     yield f"{where}: question {number}", {**question, "context": paragraph["context"]}
     except (KeyError, TypeError) as error:
         raise InputError(
-            f"{where}: after question {number}: not the layout of SQuAD ({error!r}), data → paragraphs → qas"
+            f"{where}: after question {number}: not the layout of SQuAD, data → paragraphs → qas "
+            f"({error!r}). Try: one object per line, or that layout"
         ) from None
 
 
@@ -217,8 +223,9 @@ class MissingField(InputError):
 
 
 def missing_field(field: str, names: Iterable[str], where: str) -> MissingField:
-    found = ", ".join(map(repr, _nested(names))) or "none"
-    return MissingField(f"{where}: has no field {field!r}; its fields: {found}. Try: --text-field with one of them")
+    found = ", ".join(map(repr, _nested(names)))
+    remedy = "--text-field with one of them" if found else "records with fields of text"
+    return MissingField(f"{where}: has no field {field!r}; its fields: {found or 'none'}. Try: {remedy}")
 
 
 def _nested(names: Iterable[str] | Record) -> Iterator[str]:

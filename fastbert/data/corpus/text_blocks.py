@@ -3,6 +3,7 @@
 Memory is bounded by ``BLOCK_BYTES`` and the longest line allowed, independent of the file size.
 """
 
+import re
 from collections.abc import Iterator
 
 from fastbert.data.corpus.compression import ByteStream, remedy_for_binary
@@ -15,9 +16,10 @@ BOM = "\ufeff"  # byte order mark
 MAX_LINE_BYTES = 4 << 20
 # a longer line of JSON or CSV is an error, because records are not read in parts
 MAX_RECORD_BYTES = 256 << 20
-# of the bytes of a text in a Western European language: letters with accents; other scripts have more
-MAX_WESTERN_SHARE = 0.25
-_NOT_WINDOWS_1252 = (0x81, 0x8D, 0x8F, 0x90, 0x9D)  # no characters there
+# of the bytes above ASCII in a Western European text: three and more together, as in no word with accents
+MAX_WESTERN_SHARE = 0.5
+_RUNS = re.compile(rb"[\x80-\xff]{3,}")
+_NOT_WINDOWS_1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")  # no characters there
 _SAMPLE_BYTES = 1 << 16
 _FEW = 3  # a text of one script has so many times more lower than upper bytes
 
@@ -142,15 +144,27 @@ def _remedy_for_wide_characters(block: bytes) -> str | None:
     return None
 
 
+def _is_surrogates(block: bytes) -> bool:
+    """Whether only the halves of surrogate pairs keep the bytes from being UTF-8."""
+    try:
+        block.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _not_utf8(block: bytes, where: str, offset: int, start: int) -> str:
     where = f"{where} (0x{block[start]:02x}) is not UTF-8"
     if offset == 0 and (remedy := remedy_for_binary(block) or _remedy_for_wide_characters(block)):
         return f"{where}: {remedy}"
+    if _is_surrogates(block):
+        return f"{where}, but half of a surrogate pair. Try: iconv -c -f utf-8 -t utf-8 OLD > NEW, which drops it"
     num_good = sum(not char.isascii() for char in block.decode("utf-8", "ignore"))
     if num_good > block.decode("utf-8", "replace").count("\ufffd"):
         return f"{where}, but most of the file is. Try: iconv -c -f utf-8 -t utf-8 OLD > NEW, which drops such bytes"
-    high = sum(byte >= 0x80 for byte in block[:_SAMPLE_BYTES])
-    if high > MAX_WESTERN_SHARE * len(block[:_SAMPLE_BYTES]) or any(byte in block for byte in _NOT_WINDOWS_1252):
+    sample = block[:_SAMPLE_BYTES]
+    in_runs = sum(map(len, _RUNS.findall(sample)))
+    if in_runs > MAX_WESTERN_SHARE * sum(byte >= 0x80 for byte in sample) or _NOT_WINDOWS_1252.search(block):
         return (
             f"{where}, nor text in windows-1252. Try: iconv -f ENCODING -t utf-8 OLD > NEW with the encoding the file "
             "was saved in, such as windows-1251 (Cyrillic), gb18030 (Chinese), shift_jis (Japanese), euc-kr (Korean)"

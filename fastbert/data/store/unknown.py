@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 from typing import Literal
 
 from fastbert.data.corpus.documents import Corpus
@@ -14,6 +15,7 @@ MIN_REPORTED_SHARE = 0.01  # of the tokens
 MIN_REFUSED_SHARE = 0.5
 MAX_EXAMINED_CHARS = 2 << 20  # from the start of the corpus
 _SHOWN_CHARACTERS = 8
+_OTHER_VOCABULARY = "a vocabulary trained on this text"
 # the other form of a word that the vocabulary can spell
 _FORMS: dict[Literal["NFC", "NFD"], str] = {
     "NFC": "decomposed accents, which --normalize nfc composes",
@@ -34,28 +36,31 @@ def check_unknown(store: TokenStore, corpus: Corpus, tokenizer: Tokenizer, *, al
     share = store.num_unknown / store.num_tokens
     if share < MIN_REPORTED_SHARE:
         return ""
-    what = f"{share:.1%} of the tokens are [UNK]: {describe_unknown(corpus, tokenizer)}"
+    causes, characters = unknown_causes(corpus, tokenizer)
+    what = f"{corpus.name}: {share:.1%} of the tokens are [UNK]: {describe_unknown(causes, characters)}"
+    long = causes and causes.most_common(1)[0][0] == _too_long(tokenizer)
     try:
-        refuse_unknown(store, allowed, what)
+        refuse_unknown(store, allowed, what, "--max-word-chars, or blanks between words" if long else _OTHER_VOCABULARY)
     except InputError:
         remove_files(store.directory)
+        with suppress(OSError):  # where other things are in it, it stays
+            store.directory.rmdir()
         raise
     return what
 
 
-def refuse_unknown(store: TokenStore, allowed: bool, what: str = "") -> None:
-    """Raise InputError if too many tokens of a store are [UNK]; ``what`` begins the message."""
+def refuse_unknown(store: TokenStore, allowed: bool, what: str = "", remedy: str = _OTHER_VOCABULARY) -> None:
+    """Raise InputError if too many tokens of a store are [UNK]; ``what`` begins the message, ``remedy`` ends it."""
     share = store.num_unknown / store.num_tokens
     what = what or f"{store.directory}: {share:.1%} of the tokens are [UNK]"
     if share == 1:
-        raise InputError(f"{what}. Try: a vocabulary trained on this text")
+        raise InputError(f"{what}. Try: {remedy}")
     if share >= MIN_REFUSED_SHARE and not allowed:
-        raise InputError(f"{what}. Try: a vocabulary trained on this text, or --allow-unknown")
+        raise InputError(f"{what}. Try: {remedy}, or --allow-unknown")
 
 
-def describe_unknown(corpus: Corpus, tokenizer: Tokenizer) -> str:
-    """The causes, most frequent first, each with its share."""
-    causes, characters = unknown_causes(corpus, tokenizer)
+def describe_unknown(causes: Counter[str], characters: Counter[str]) -> str:
+    """The causes, most frequent first, each with its share, and the characters that are missing."""
     total = sum(causes.values()) or 1
     found = [f"{cause} ({count / total:.0%})" for cause, count in causes.most_common()]
     if characters:
@@ -72,7 +77,8 @@ def unknown_causes(corpus: Corpus, tokenizer: Tokenizer) -> tuple[Counter[str], 
     for chunk in corpus.text_chunks():
         for line in chunk[: MAX_EXAMINED_CHARS - examined].split("\n"):
             for word in _unknown_words(line, tokenizer):
-                unknown = [char for char in word if _is_unknown(char, tokenizer)]
+                long = len(word) > tokenizer.options.max_input_chars_per_word
+                unknown = [char for char in word if not long and _is_unknown(char, tokenizer)]
                 causes[cause_of(word, unknown, tokenizer)] += 1
                 characters.update(unknown)
         examined += len(chunk)
@@ -93,10 +99,13 @@ def _is_unknown(text: str, tokenizer: Tokenizer) -> bool:
     return tokenizer.unk_id in ids
 
 
+def _too_long(tokenizer: Tokenizer) -> str:
+    return f"words of over {tokenizer.options.max_input_chars_per_word} characters, see --max-word-chars"
+
+
 def cause_of(word: str, unknown: list[str], tokenizer: Tokenizer) -> str:
-    limit = tokenizer.options.max_input_chars_per_word
-    if len(word) > limit:
-        return f"words of over {limit} characters, see --max-word-chars"
+    if len(word) > tokenizer.options.max_input_chars_per_word:
+        return _too_long(tokenizer)
     for form, cause in _FORMS.items():
         if (other := unicodedata.normalize(form, word)) != word and not _is_unknown(other, tokenizer):
             return cause

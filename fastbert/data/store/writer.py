@@ -86,6 +86,7 @@ class ShardWriter:
         self.directory = Path(directory)
         self.vocab_size = vocab_size
         self.fingerprint = tokenizer_fingerprint
+        self.name = "the text"  # of its files, in errors
         self.shard_tokens = shard_tokens
         self.corpus, self.unk_id = corpus, unk_id
         self.dtype = token_dtype(vocab_size)
@@ -145,7 +146,7 @@ class ShardWriter:
         """
         if not self.progress.num_tokens:
             self.discard()
-            raise InputError("the text gives no tokens. Try: text that the vocabulary can spell")
+            raise InputError(f"{self.name}: gives no tokens. Try: text that the vocabulary can spell")
         with writing(self.directory):
             self._close_documents(np.array([self.progress.num_tokens]))
             self._finish_shard(last=True)
@@ -288,6 +289,7 @@ def write_store(
     unk_id = getattr(tokenizer, "unk_id", -1)
     encoder = getattr(tokenizer, "of_corpora", tokenizer)
     writer = ShardWriter(directory, tokenizer.fingerprint(), len(tokenizer), shard_tokens, digest, unk_id)
+    writer.name = corpus.name
     try:
         for batch in islice(batches(corpus, shard), writer.consumed, None):
             writer.add(*batch.encode(encoder, threads))
