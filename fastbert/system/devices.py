@@ -1,9 +1,8 @@
 """Which device a command runs on, with how many threads, and whether bfloat16 is fast there."""
 
-import os
-
 import torch
 
+from fastbert.system.cores import available_cores
 from fastbert.system.errors import InputError
 from fastbert.system.processor import bf16_is_fast
 
@@ -32,7 +31,7 @@ def choose_device(name: str | None, local_rank: int | None = None) -> torch.devi
 def set_threads(threads: int | None, local_size: int = 1) -> None:
     """Use ``threads`` CPU threads; by default this rank's share of the cores (torchrun would give each rank one)."""
     if threads or local_size > 1:
-        torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // local_size))
+        torch.set_num_threads(threads or max(1, available_cores() // local_size))
 
 
 def quick_at_bf16(device: torch.device) -> bool:
