@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +16,8 @@ from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
 
 PACKAGES = ("starlette", "uvicorn", "pydantic", "orjson")  # of the extra
+MOST_WORKERS = 8  # a batch a core needs no barriers; more of them would be too small
+LOOK_S = 0.5  # between looks for the parent
 GRACE_S = 2  # for requests that are being answered when the server stops
 API_KEY = "FASTBERT_API_KEY"
 
@@ -47,6 +51,8 @@ class ServeOptions:
     """Most tokens that one request may send through the model."""
     watch: bool = False
     """Show runs only, without loading a model."""
+    parent: Annotated[int | None, unset("PID")] = None
+    """End when this process, which has started the server, does, however it ends."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of embeddings, as in fastbert.load (auto: bf16 on a CPU with instructions for it)."""
     device: Annotated[str | None, unset("NAME")] = None
@@ -87,6 +93,16 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def end_with(parent: int) -> None:
+    """Wait for the end of the process that has started this one, then stop as by a signal.
+
+    A process whose parent was killed gets another one; a pipe would stay open in the parent's other children.
+    """
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main(options: ServeOptions) -> int:
     check(options)
     if options.watch:
@@ -109,6 +125,12 @@ def main(options: ServeOptions) -> int:
         return serve(options, models, listening, host)
 
 
+def compute_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
 def serve(options: ServeOptions, models: Any, listening: socket.socket, host: str) -> int:
     """Answer requests until a signal."""
     import uvicorn
@@ -117,12 +139,15 @@ def serve(options: ServeOptions, models: Any, listening: socket.socket, host: st
     from fastbert.serve.queue import QueueSizes
     from fastbert.serve.service import Limits, Service
 
+    on_cpu = not options.watch and (options.device or "cpu") == "cpu"
+    threads = compute_threads() if on_cpu else None
     sizes = QueueSizes(
         batch_tokens=options.batch_tokens or (65_536 if (options.device or "cpu").startswith("cuda") else 2048),
         batch_ms=options.batch_ms,
         waiting_requests=options.queue,
+        workers=min(threads or 1, MOST_WORKERS),
     )
-    service = Service(models, Limits(options.max_body, options.max_texts, options.max_tokens), sizes)
+    service = Service(models, Limits(options.max_body, options.max_texts, options.max_tokens), sizes, threads)
     key = options.api_key or os.environ.get(API_KEY) or None
     local = is_loopback(host)
     if key is None and not local:
@@ -144,6 +169,8 @@ def serve(options: ServeOptions, models: Any, listening: socket.socket, host: st
                 for sig, handler in before.items():
                     signal.signal(sig, handler)
 
+    if options.parent is not None:
+        threading.Thread(target=end_with, args=(options.parent,), daemon=True).start()
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S)
     Server(config).run(sockets=[listening])
     print("stopped", flush=True)

@@ -24,7 +24,7 @@ class Worker:
         self.gate, self.batches = threading.Event(), []
         self.queue = BatchQueue(self.compute, QueueSizes(**sizes))
 
-    def compute(self, key, items):
+    def compute(self, key, items, sharers):
         self.batches.append((key, list(items)))
         assert self.gate.wait(10)
         if "wrong" in items:
@@ -140,7 +140,7 @@ def test_a_refused_text_fails_its_own_request():
 
 def test_a_bug_fails_the_requests_and_the_thread_goes_on():
     async def main():
-        def compute(key, items):
+        def compute(key, items, sharers):
             return [1 // item for item in items]
 
         queue = BatchQueue(compute, QueueSizes())

@@ -28,9 +28,9 @@ def running(folder, **sizes):
     gate = threading.Event()
 
     class Gated(Service):
-        def _compute(self, key, items):
+        def _compute(self, key, items, sharers):
             assert gate.wait(20)
-            return super()._compute(key, items)
+            return super()._compute(key, items, sharers)
 
     service = Gated(Models(find(folder)), sizes=QueueSizes(**sizes))
     with socket.socket() as listening:
