@@ -1,7 +1,8 @@
 """Embeddings over HTTP: texts of mixed lengths from several clients, by fastbert.serve and by other servers.
 
     python benchmarks/serving/throughput.py MODEL [--texts 2000] [--clients 16] [--rounds 4]
-        [--servers fastbert plain infinity-torch infinity-optimum] [--precision fp32] [--infinity PATH]
+        [--servers fastbert plain-threads plain-loop infinity-torch infinity-optimum] [--precision fp32]
+        [--infinity PATH]
 
 MODEL is a sentence-transformers directory, such as MiniLM's, for infinity-optimum with an ONNX file in ``onnx/``. Each
 text is a request of its own; a client sends its next one when it has its answer. The servers stand side by side, each a
@@ -40,7 +41,7 @@ sys.path.insert(0, str(HERE.parent))
 from texts import bundled  # noqa: E402
 
 LEAST_COSINE = 0.9999
-SERVERS = ("fastbert", "plain", "infinity-torch", "infinity-optimum")
+SERVERS = ("fastbert", "plain-threads", "plain-loop", "infinity-torch", "infinity-optimum")
 WORDS = 150  # most of a text: no server truncates it
 ALONE = 8  # a single client sends one in so many of the texts
 
@@ -57,25 +58,26 @@ def make_texts(count: int, seed: int = 0) -> list[str]:
 def command_of(server: str, model: str, port: int, precision: str, infinity: str = "") -> list[str]:
     if server == "fastbert":
         return [sys.executable, "-m", "fastbert.serve", model, "--port", str(port), "--precision", precision]
-    if server == "plain":
-        return [sys.executable, str(HERE / "plain_server.py"), model, str(port)]
-    engine = server.removeprefix("infinity-")
+    kind, _, engine = server.partition("-")
+    if kind == "plain":
+        return [sys.executable, str(HERE / "plain_server.py"), model, str(port), engine]
     return [infinity, "v2", "--model-id", model, "--served-model-name", Path(model).name, "--port", str(port),
             "--engine", engine, "--device", "cpu", "--dtype", "float32", "--url-prefix", "/v1",
-            "--no-bettertransformer", "--no-compile", "--log-level", "error"]  # fmt: skip
+            "--pooling-method", "mean", "--no-bettertransformer", "--no-compile", "--log-level", "error"]  # fmt: skip
 
 
 def missing(server: str, infinity: str | None) -> str | None:
     """What a server lacks here."""
     if server.startswith("infinity"):
         return None if infinity else "the command infinity_emb"
-    needs = {"fastbert": ("starlette", "uvicorn"), "plain": ("fastapi", "sentence_transformers")}[server]
+    needs = ("starlette", "uvicorn") if server == "fastbert" else ("fastapi", "sentence_transformers")
     return next((package for package in needs if importlib.util.find_spec(package) is None), None)
 
 
 def version_of(server: str, infinity: str | None) -> str:
     """Of the package, in the environment of its command."""
-    package = {"fastbert": "fastbert", "plain": "sentence-transformers"}.get(server, "infinity-emb")
+    kind = server.partition("-")[0]
+    package = {"fastbert": "fastbert", "plain": "sentence-transformers", "infinity": "infinity-emb"}[kind]
     python = Path(infinity).with_name("python") if infinity and server.startswith("infinity") else sys.executable
     code = f"import importlib.metadata; print(importlib.metadata.version({package!r}))"
     return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
@@ -150,6 +152,11 @@ def least_cosine(answers: dict[int, bytes], expected: np.ndarray) -> float:
     return float(((found * expected).sum(1) / lengths).min())
 
 
+def check(server: str, cosine: float) -> None:
+    if cosine < LEAST_COSINE:
+        sys.exit(f"{server}: a cosine of {cosine:.6f} to the library's vector")
+
+
 @dataclass
 class Figures:
     """Of one server with so many clients."""
@@ -165,8 +172,8 @@ class Figures:
 def race(ports: dict[str, int], options: argparse.Namespace, texts: list[str], expected: np.ndarray) -> dict:
     """(server, clients) → figures; the order of the servers turns from round to round."""
     found: dict[tuple[str, int], Figures] = {}
-    for port in ports.values():
-        measure(port, options.model, texts[:64], options.clients)  # warm
+    for server, port in ports.items():  # warm
+        check(server, least_cosine(measure(port, options.model, texts[:64], options.clients)[2], expected[:64]))
     for number in range(options.rounds):
         share, names = np.arange(number, len(texts), options.rounds), list(ports)
         for server in names[number % len(names) :] + names[: number % len(names)]:
@@ -178,8 +185,7 @@ def race(ports: dict[str, int], options: argparse.Namespace, texts: list[str], e
                 figures.speeds.append(len(rows) / whole)
                 figures.seconds += each
                 figures.cosine = min(figures.cosine, least_cosine(answers, expected[rows]))
-                if figures.cosine < LEAST_COSINE:
-                    sys.exit(f"{server}: a cosine of {figures.cosine:.6f} to the library's vector")
+                check(server, figures.cosine)
     return found
 
 

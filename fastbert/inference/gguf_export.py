@@ -152,8 +152,9 @@ def tensors(model: BertForPreTraining, max_length: int) -> dict[str, NDArray[np.
     if embeddings.token_type is not None:
         found["token_types.weight"] = embeddings.token_type.weight
     for number, layer in enumerate(model.encoder.layers):
-        attention, feed_forward = layer.attention, layer.feed_forward
-        modules = {
+        attention: Any = layer.attention
+        feed_forward: Any = layer.feed_forward
+        modules: dict[str, Any] = {
             "attn_output": attention.out, "attn_output_norm": layer.attention_norm, "ffn_up": feed_forward.up,
             "ffn_down": feed_forward.down, "layer_output_norm": layer.feed_forward_norm,
         }  # fmt: skip

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -79,7 +80,8 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # with the protocol unnamed, asyncio leaves Nagle's algorithm on: each answer waits 40 ms for the client's ACK
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise InputError(f"--host {host}: {error.strerror}. Try: 127.0.0.1") from None
     try:
@@ -139,6 +141,8 @@ def serve(options: ServeOptions, models: Any, listening: socket.socket, host: st
     from fastbert.serve.queue import QueueSizes
     from fastbert.serve.service import Limits, Service
 
+    # answers count the truncated texts; Python would print each message once, and keep it
+    warnings.filterwarnings("ignore", r".* longer than \d+ tokens: truncated")
     on_cpu = not options.watch and (options.device or "cpu") == "cpu"
     threads = compute_threads() if on_cpu else None
     sizes = QueueSizes(

@@ -94,13 +94,16 @@ class Models:
         Raises:
             NoSuchModel: it is not served.
         """
-        names = self.names
-        if name is None and names:
-            return names[0]
-        if name not in names:
+        if name is None:
+            found = next((each for each, served in self.by_name.items() if served.has_model), None)
+        else:
+            served = self.by_name.get(name)
+            found = name if served is not None and served.has_model else None
+        if found is None or self.only_runs:
+            names = self.names
             known = ", ".join(names) or "none yet: the run has not saved a checkpoint"
             raise NoSuchModel(f"model {name!r:.80}: is not served here. Try: {known}")
-        return name
+        return found
 
     def is_loaded(self, name: str) -> bool:
         return name in self._loaded

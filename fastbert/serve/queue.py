@@ -90,7 +90,8 @@ class BatchQueue:
         self.busy_s = 0.0
         self.cancelled = 0
         self._threads = [
-            threading.Thread(target=self._work, name=f"fastbert-serve-{i}", daemon=True) for i in range(sizes.workers)
+            threading.Thread(target=self._work, args=(i,), name=f"fastbert-serve-{i}", daemon=True)
+            for i in range(sizes.workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -162,27 +163,33 @@ class BatchQueue:
         return max(1, min(60, math.ceil(self._waiting_tokens / max(speed, 1.0))))
 
     # ---- in a worker's thread ----
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         expected = 1  # requests: as many as in this worker's previous batch
         while True:
             with self._changed:
-                if not self._wait_for_requests(expected):
+                if not self._wait_for_requests(number, expected):
                     return
                 batch = self._take()
                 if not batch:
                     continue
                 self._busy += 1
                 sharers = self.sizes.workers if self._requests else self._busy
+                self._changed.notify_all()  # the next worker, if something is left
             began = time.perf_counter()
-            self._run(batch, sharers)
+            answers = self._run(batch, sharers)
             expected = len(batch)
             with self._changed:
                 self._busy -= 1
                 self.busy_s += time.perf_counter() - began
+            for request, answer in answers:
+                self._tell(request, answer)
 
-    def _wait_for_requests(self, expected: int) -> bool:
-        """Whether there is something to do; False once the server stops."""
-        while not self._requests and not self._stopping:
+    def _wait_for_requests(self, number: int, expected: int) -> bool:
+        """Whether there is something to do; False once the server stops.
+
+        A worker begins only when those before it compute: a lone client always has the first, whose threads are warm.
+        """
+        while not (self._requests and self._busy >= number) and not self._stopping:
             self._changed.wait()
         expected = min(expected, self.sizes.waiting_requests)
         until = time.monotonic() + self.sizes.batch_ms / 1000
@@ -216,20 +223,17 @@ class BatchQueue:
                 self._requests.remove(request)
         return batch
 
-    def _run(self, batch: list[tuple[_Request, int, int]], sharers: int) -> None:
+    def _run(self, batch: list[tuple[_Request, int, int]], sharers: int) -> list[tuple[_Request, Any]]:
+        """Compute; the requests that are now complete, with their answers, or failed, with the error."""
         try:
             items = [item for request, first, stop in batch for item in request.items[first:stop]]
             answers = list(self.compute(batch[0][0].key, items, sharers))
         except InputError as error:
             if len(batch) > 1:  # one of them is to blame: the others are answered
-                for part in batch:
-                    self._run([part], sharers)
-            else:
-                self._fail(batch, error)
-            return
+                return [told for part in batch for told in self._run([part], sharers)]
+            return self._failed(batch, error)
         except Exception as error:
-            self._fail(batch, error)
-            return
+            return self._failed(batch, error)
         done, start = [], 0
         with self._changed:
             self.batches += 1
@@ -239,16 +243,16 @@ class BatchQueue:
                 request.left -= stop - first
                 start += stop - first
                 if not request.left and not request.cancelled:
-                    done.append(request)
-        for request in done:
-            self._tell(request, request.answers)
+                    done.append((request, request.answers))
+        return done
 
-    def _fail(self, batch: list[tuple[_Request, int, int]], error: BaseException) -> None:
-        for request, _, _ in batch:
-            with self._changed:
+    def _failed(self, batch: list[tuple[_Request, int, int]], error: Exception) -> list[tuple[_Request, Any]]:
+        """The rest of these requests is not computed."""
+        with self._changed:
+            for request, _, _ in batch:
                 if request in self._requests:
                     self._drop(request)
-            self._tell(request, error)
+        return [(request, error) for request, _, _ in batch]
 
     def _drop(self, request: _Request) -> None:
         self._requests.remove(request)

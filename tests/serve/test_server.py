@@ -104,6 +104,14 @@ def test_the_command(served_folder):
         assert process.returncode == 0 and time.monotonic() - began < 5 and not err, (out, err)
 
 
+def test_answers_are_sent_at_once():
+    """asyncio turns Nagle's algorithm off for connections of a socket whose protocol is named."""
+    from fastbert.serve.__main__ import listen
+
+    with listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+
+
 def test_watching_needs_no_torch():
     """The page of a run in training must not cost it seconds."""
     code = "import sys, fastbert.serve.app; print('torch' in sys.modules)"

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from fastbert.serve.models import Models  # noqa: F401 - skips with the conftest where the extra is missing
-from support import SMALL, records, write_corpus
+from support import SMALL, command, records, write_corpus
 
 SHOWN_S = 2.0
 
@@ -80,6 +80,14 @@ def test_an_evaluation_is_shown_within_two_seconds(tmp_path):
             file.write(json.dumps({"kind": "heldout", "step": 10, "tokens": 1000, "loss": 6.125}) + "\n")
         began = time.monotonic()
         assert any("6.12" in page for page in pages) and time.monotonic() - began < SHOWN_S
+
+
+def test_a_missing_package_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    write_corpus(tmp_path / "text.txt")
+    monkeypatch.setattr("fastbert.training.live_page.PACKAGES", ("no_such_package",))
+    done = command("fastbert.train", "--data", "text.txt", "--output", "run", "--watch", *SMALL, cwd=tmp_path)
+    assert done.returncode == 2 and "no_such_package" in done.stderr and "fastbert[serve]" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
