@@ -51,9 +51,10 @@ def code_of(name: str) -> list[tuple[str, str]]:
 def run_quickly(guide, tmp_path, monkeypatch):
     """``run_quickly(code)``: every cell, in an empty directory, with trainings of a few steps."""
     monkeypatch.chdir(tmp_path)
-    display = types.ModuleType("IPython.display")
+    notebook, display = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    notebook.get_ipython = lambda: None  # matplotlib asks
     display.Image, display.display = lambda name: (tmp_path / name).read_bytes(), lambda image: None
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
 
     def run_bash(code: str) -> str:

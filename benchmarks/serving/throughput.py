@@ -42,12 +42,12 @@ from texts import bundled  # noqa: E402
 
 LEAST_COSINE = 0.9999
 SERVERS = ("fastbert", "plain-threads", "plain-loop", "infinity-torch", "infinity-optimum")
-WORDS = 150  # most of a text: no server truncates it
+WORDS = 120  # most of a text: no server truncates it, at 256 tokens or at 512
 ALONE = 8  # a single client sends one in so many of the texts
 
 
 def make_texts(count: int, seed: int = 0) -> list[str]:
-    """Running text of 3 to 150 words, most of them short, as requests are."""
+    """Running text of 3 to 120 words, most of them short, as requests are."""
     words = bundled("en").split()
     rng = random.Random(seed)
     lengths = [min(WORDS, max(3, round(rng.lognormvariate(3.2, 0.9)))) for _ in range(count)]
@@ -169,9 +169,13 @@ class Figures:
         return float(np.percentile(self.seconds, share)) * 1000
 
 
-def race(ports: dict[str, int], options: argparse.Namespace, texts: list[str], expected: np.ndarray) -> dict:
-    """(server, clients) → figures; the order of the servers turns from round to round."""
-    found: dict[tuple[str, int], Figures] = {}
+Found = dict[tuple[str, int], Figures]  # by server and number of clients
+
+
+def race(
+    ports: dict[str, int], options: argparse.Namespace, texts: list[str], expected: np.ndarray, found: Found
+) -> None:
+    """Fill ``found``; the order of the servers turns from round to round."""
     for server, port in ports.items():  # warm
         check(server, least_cosine(measure(port, options.model, texts[:64], options.clients)[2], expected[:64]))
     for number in range(options.rounds):
@@ -186,16 +190,16 @@ def race(ports: dict[str, int], options: argparse.Namespace, texts: list[str], e
                 figures.seconds += each
                 figures.cosine = min(figures.cosine, least_cosine(answers, expected[rows]))
                 check(server, figures.cosine)
-    return found
 
 
-def report(found: dict, options: argparse.Namespace) -> None:
+def report(found: Found, options: argparse.Namespace) -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {options.texts} texts")
     print("| server | clients | texts/s | fastbert / this, by round | p50, ms | p99, ms | least cosine |")
     print("|---|---|---|---|---|---|---|")
     for (server, clients), figures in found.items():
         version = version_of(server, options.infinity)
-        ratios = np.array(found["fastbert", clients].speeds) / figures.speeds if ("fastbert", clients) in found else [1]
+        own = found.get(("fastbert", clients), figures).speeds
+        ratios = [ours / theirs for ours, theirs in zip(own, figures.speeds, strict=False)]
         print(
             f"| {server} {version} | {clients} | {statistics.median(figures.speeds):,.1f} | "
             f"{np.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f}) | {figures.percentile_ms(50):.1f} | "
@@ -225,8 +229,11 @@ def main() -> None:
                 continue
             running = running_process(server, options.model, options.precision, options.infinity or "")
             ports[server] = stack.enter_context(running)[1]
-        found = race(ports, options, texts, expected)
-    report(found, options)
+        found: Found = {}
+        try:
+            race(ports, options, texts, expected, found)
+        finally:  # Ctrl-C shows the rounds so far
+            report(found, options)
 
 
 if __name__ == "__main__":
