@@ -163,6 +163,10 @@ def serve(options: ServeOptions, models: Any, listening: socket.socket, host: st
             app.state.stopping.set()  # live pages end their streams
             super().handle_exit(sig, frame)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.queue.refuse()  # at once: the time that uvicorn gives is for batches that are being computed
+            await super().shutdown(sockets)
+
         @contextlib.contextmanager
         def capture_signals(self) -> Any:
             """As uvicorn's, but a signal is not raised again afterwards: it ends in exit code 0."""

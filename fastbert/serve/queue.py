@@ -145,14 +145,18 @@ class BatchQueue:
         """Whether a worker computes, or may."""
         return any(thread.is_alive() for thread in self._threads)
 
-    def stop(self, timeout_s: float) -> None:
-        """Refuse what waits, and give the current batches time to end."""
+    def refuse(self) -> None:
+        """Refuse what waits and what comes; the current batches are answered."""
         with self._changed:
             self._stopping = True
             waiting, self._requests, self._waiting_tokens = list(self._requests), deque(), 0
             self._changed.notify_all()
         for request in waiting:
             self._tell(request, Stopping())
+
+    def stop(self, timeout_s: float) -> None:
+        """Refuse what waits, and give the current batches time to end."""
+        self.refuse()
         until = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
