@@ -1,6 +1,7 @@
 """``python -m fastbert.export MODEL model.onnx``: a trained model for other programs."""
 
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,21 +12,24 @@ from fastbert.system.errors import InputError
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Write a model as an ONNX file that takes any batch and length (needs: pip install 'fastbert[onnx]').
+    """Write a model for ONNX Runtime, OpenVINO, llama.cpp or sentence-transformers, or upload it.
 
-    Inputs: input_ids, attention_mask and, for BERT and RoFormer, token_type_ids, int64 (batch, length).
+    Of ONNX and OpenVINO the inputs are input_ids, attention_mask and, for BERT and RoFormer, token_type_ids, int64
+    (batch, length) of any size. Needs: pip install 'fastbert[onnx]', [openvino], [gguf] or [hub].
     """
 
     model: Positional[str]
     """Directory of the model: a trained run or a Hugging Face directory."""
     path: Positional[str]
-    """File to write; a directory for sentence-transformers; OWNER/NAME for the hub."""
+    """File to write (OpenVINO: NAME.xml); a directory for sentence-transformers; OWNER/NAME for the hub."""
     output: Literal["logits", "hidden", "embedding"] = "logits"
-    """What it gives: logits of the head (of the task if it is fine-tuned, else over the vocabulary), hidden states
-    (batch, length, width), or one embedding a text (batch, width), pooled as the model's directory says."""
-    to: Literal["onnx", "sentence-transformers", "hub"] = "onnx"
-    """onnx; a sentence-transformers directory; or hub, an upload to Hugging Face as a private repository (needs: pip
-    install 'fastbert[hub]', and a token in HF_TOKEN or from `hf auth login`)."""
+    """Of onnx and openvino: logits of the head (of the task if it is fine-tuned, else over the vocabulary), hidden
+    states (batch, length, width), or one embedding a text (batch, width), pooled as the model's directory says."""
+    to: Literal["onnx", "openvino", "gguf", "sentence-transformers", "hub"] = "onnx"
+    """onnx; openvino; gguf, the embeddings of a BERT in llama.cpp; a sentence-transformers directory; or hub, an upload
+    to Hugging Face as a private repository (needs a token in HF_TOKEN or from `hf auth login`)."""
+    dtype: Literal["f32", "f16"] = "f32"
+    """gguf: of the matrices."""
     public: bool = False
     """hub: make the repository public."""
 
@@ -33,8 +37,10 @@ class ExportOptions:
 def main(options: ExportOptions) -> int:
     if options.public and options.to != "hub":
         raise InputError(f"--public: goes with --to hub, not with {options.to}. Try: leave it out")
-    if options.to != "onnx" and options.output != "logits":
+    if options.to not in ("onnx", "openvino") and options.output != "logits":
         raise InputError(f"--output {options.output}: goes with --to onnx, not with {options.to}. Try: leave it out")
+    if options.to != "gguf" and options.dtype != "f32":
+        raise InputError(f"--dtype {options.dtype}: goes with --to gguf, not with {options.to}. Try: leave it out")
     from fastbert.bert import load
 
     if options.to == "hub":
@@ -45,10 +51,29 @@ def main(options: ExportOptions) -> int:
         return 0
     if options.to == "sentence-transformers":
         write_sentence_transformers(options)
+    elif options.to == "openvino":
+        write_openvino(options)
+    elif options.to == "gguf":
+        from fastbert.inference import gguf_export
+
+        bert = load(options.model)
+        gguf_export.export(bert.model, bert.tokenizer, Path(options.path), bert.embedding, options.dtype)
     else:
         load(options.model).to_onnx(options.path, options.output)
     print(f"{options.path}: written")
     return 0
+
+
+def write_openvino(options: ExportOptions) -> None:
+    from fastbert.bert import load
+    from fastbert.inference import openvino_export
+
+    path = Path(options.path)
+    openvino_export.check(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        onnx_file = Path(folder) / f"{path.stem}.onnx"
+        load(options.model).to_onnx(onnx_file, options.output)
+        openvino_export.convert(onnx_file, path)
 
 
 def write_sentence_transformers(options: ExportOptions) -> None:
