@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastbert.tasks.figures import Result
     from fastbert.tasks.finetuning import TaskData
     from fastbert.tasks.model import TaskModel
+    from fastbert.tasks.saved_training import SavedTraining
     from fastbert.tasks.training import Recipe
 
 DEFAULT_OUTPUT = Path("finetuned")
@@ -26,8 +27,9 @@ DEFAULT_OUTPUT = Path("finetuned")
 def main(options: FinetuneOptions) -> int:
     check(options)
     from fastbert.runs.directory import output_directory
+    from fastbert.tasks.saved_training import NAME
 
-    with output_directory(options.output, DEFAULT_OUTPUT) as (partial, final):
+    with output_directory(options.output, DEFAULT_OUTPUT, NAME, options.resume) as (partial, final):
         finish = finetune(options, partial, final)
     return finish()  # saved by now
 
@@ -82,26 +84,58 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
     sets = [s for s in (data.train, data.eval, data.test) if s is not None]
     vocabulary = Vocabulary(*(s.rows for s in sets))
     print_header(console, options.model, data, recipe, held_out=options.eval is None)
-    outcomes: list[dict[str, Any]] = []
-    best: dict[str, Any] | None = None
-    for seed in range(options.seed, options.seed + options.seeds):
-        outcome, model, result = one_seed(options, data, recipe, vocabulary, pooling, seed, console)
-        outcomes.append(outcome)
-        if best is None or _beats(recipe.measure, outcome, best["outcome"]):
-            best = {"outcome": outcome, "result": result}
-            model.save_pretrained(partial)
-        if outcome["interrupted"]:
-            break
-    assert best is not None
+    outcomes, best = train_seeds(options, data, recipe, vocabulary, pooling, console, partial)
     types = config.type_vocab_size > 0
     tokenizer.save(partial, token_type_ids=types, max_length=config.max_position_embeddings)
     write_results(partial, final, options, data, recipe, outcomes, best)
 
     def finish() -> int:
         print_summary(console, data, outcomes, best, final)
-        return 130 if outcomes[-1]["interrupted"] else 2 if all(outcome["diverged"] for outcome in outcomes) else 0
+        if signal := outcomes[-1]["interrupted"]:
+            return 128 + signal
+        return 2 if all(outcome["diverged"] for outcome in outcomes) else 0
 
     return finish
+
+
+def train_seeds(
+    options: FinetuneOptions,
+    data: "TaskData",
+    recipe: "Recipe",
+    vocabulary: Any,
+    pooling: str,
+    console: "Console",
+    partial: Path,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train with every seed and save the best model; returns the outcomes, and that of the best with its result."""
+    from fastbert.tasks.saved_training import SavedTraining
+
+    saved = SavedTraining(partial, asdict(options), options.resume)
+    outcomes, best = earlier_seeds(saved)
+    for seed in range(options.seed + len(outcomes), options.seed + options.seeds):
+        outcome, model, result = one_seed(options, data, recipe, vocabulary, pooling, seed, console, saved)
+        outcomes.append(outcome)
+        # an unfinished seed does not take the place of a finished one, to which --resume comes back
+        if best is None or (not outcome["interrupted"] and _beats(recipe.measure, outcome, best["outcome"])):
+            best = {"outcome": outcome, "result": result}
+            model.save_pretrained(partial)
+        if outcome["interrupted"]:
+            break
+        saved.earlier = {"outcomes": outcomes, "best": {"outcome": best["outcome"], "result": best["result"].record()}}
+    else:
+        saved.discard()
+    assert best is not None
+    return outcomes, best
+
+
+def earlier_seeds(saved: "SavedTraining") -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The outcomes of the seeds that were done before an interruption, and the best of them with its result."""
+    from fastbert.tasks.figures import Result
+
+    if not saved.earlier:
+        return [], None
+    best = saved.earlier["best"]
+    return saved.earlier["outcomes"], {"outcome": best["outcome"], "result": Result.of_record(best["result"])}
 
 
 def recipe_of(options: FinetuneOptions, data: "TaskData", config: "BertConfig") -> "Recipe":
@@ -144,6 +178,7 @@ def one_seed(
     pooling: str,
     seed: int,
     console: "Console",
+    saved: "SavedTraining",
 ) -> tuple[dict[str, Any], "TaskModel", "Result"]:
     """Train from the pretrained weights with one seed; returns its figures in fp32, the whole model and its result."""
     from dataclasses import replace
@@ -176,6 +211,7 @@ def one_seed(
             lambda m: measure(m, data.eval, data.scale).scores,
             weights=weights,
             report=report,
+            saved=saved,
         )
     fold_scale(model, data.scale)
     if data.settings.multi_label and options.threshold == "auto":

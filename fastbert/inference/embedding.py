@@ -89,7 +89,8 @@ def embed_texts(
     if windows:
         rows, owners = in_windows(texts, tokenizer, limit)
         parts = _embed_rows(model, rows, replace(settings, normalize=False), batch_tokens, frozen)
-        return _joined(parts, owners, np.array([len(row) for row in rows]), settings)
+        lengths = np.array([len(row) for row in rows])
+        return join_windows(torch.from_numpy(parts), owners, lengths, settings).numpy()
     encoded = tokenizer.encode_batch(texts, truncation=True, max_length=limit)
     lengths = np.diff(encoded.offsets)
     if truncated := num_truncated(texts, lengths, tokenizer, limit):
@@ -115,20 +116,26 @@ def _embed_rows(
     return vectors
 
 
-def _joined(
-    parts: NDArray[np.float32], owners: NDArray[np.int64], lengths: NDArray[np.int64], settings: EmbeddingSettings
-) -> NDArray[np.float32]:
-    """The vectors of texts from those of their windows: as pooled over all of their tokens."""
-    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+def join_windows(
+    parts: Tensor, owners: NDArray[np.int64], lengths: NDArray[np.integer], settings: EmbeddingSettings
+) -> Tensor:
+    """(B, D): the vectors of texts from those of their windows, as pooled over all of their tokens.
+
+    Args:
+        parts: (windows, D), not normalized.
+        owners: the text of each window, ascending.
+        lengths: tokens of each window.
+        settings: pooling, and whether to normalize.
+    """
+    counts = torch.from_numpy(np.bincount(owners)).to(parts.device)
     if settings.pooling == "max":
-        vectors = np.maximum.reduceat(parts, starts)
+        vectors = torch.segment_reduce(parts, "max", lengths=counts, axis=0)
     else:
-        weights = lengths[:, None] if settings.pooling == "mean" else np.ones((len(parts), 1))
-        sums = np.add.reduceat(parts * weights, starts)
-        vectors = (sums / np.add.reduceat(weights, starts)).astype(np.float32)
-    if settings.normalize:
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
-    return vectors
+        sizes = lengths if settings.pooling == "mean" else np.ones(len(parts))
+        weights = torch.from_numpy(sizes.astype(np.float32)).to(parts.device)[:, None]
+        sums = torch.segment_reduce(parts * weights, "sum", lengths=counts, axis=0)
+        vectors = sums / torch.segment_reduce(weights, "sum", lengths=counts, axis=0)
+    return F.normalize(vectors, dim=-1) if settings.normalize else vectors
 
 
 def pooled(model: BertForPreTraining | FrozenModel, batch: PackedBatch, settings: EmbeddingSettings) -> Tensor:

@@ -32,6 +32,15 @@ class Result:
     classes: tuple[str, ...] = ()  # of the confusion: those of the model, then those it does not know
     by_class: dict[str, dict[str, float]] = field(default_factory=dict)  # precision, recall, f1, support
 
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return vars(self) | {"confusion": None if self.confusion is None else self.confusion.tolist()}
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> "Result":
+        confusion = None if record["confusion"] is None else np.array(record["confusion"], np.int64)
+        return cls(**record | {"confusion": confusion, "classes": tuple(record["classes"])})
+
 
 def measure(model: TaskModel, data: DataSet, scale: tuple[float, float] = (0.0, 1.0)) -> Result:
     """Predict a labelled set and score it.

@@ -39,6 +39,8 @@ class FinetuneOptions:
     """Examples for the final figures only."""
     output: Annotated[str | None, unset("DIR")] = None
     """Output directory (default: the next free of finetuned/001, finetuned/002 …)."""
+    resume: bool = False
+    """Go on with an interrupted training: the same command again, with --output."""
 
     max_length: Annotated[int | None, unset("N")] = None
     """Maximum tokens per row (default: 256; qa: 384). Longer texts are truncated, which is reported; longer sentences
@@ -148,5 +150,7 @@ def check(options: FinetuneOptions) -> None:
         raise InputError(f"--max-length {options.max_length}: expected at least 8 tokens")
     if options.class_weights and options.task not in ("classification", "tagging", "pairs"):
         raise InputError(f"--class-weights: {options.task} has no classes. Try: leave it out")
+    if options.resume and not options.output:
+        raise InputError("--resume: needs the --output of the interrupted training. Try: --output DIR")
     if options.patience and not options.evaluations:
         raise InputError("--patience: needs evaluations during training. Try: leave out --evaluations 0")

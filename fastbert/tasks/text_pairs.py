@@ -13,6 +13,7 @@ from fastbert.tasks.record_fields import Notes, note_unused
 
 # fields of texts that do not belong to the first; each holds one text, or a list
 _NEGATIVE = re.compile(r"(hard_)?negatives?(_\d+)?")
+NEGATIVES = "multiple-negatives"  # the loss that needs no grades
 MAX_POSTPONED = 1000  # pairs of equal texts that a batch looks past
 Pair = tuple[str, ...]  # two texts that belong together, and perhaps hard negatives
 GradedPair = tuple[str, str, float]
