@@ -39,6 +39,8 @@ class EmbedOptions:
     """Field of the text in records (default: "text")."""
     pooling: Annotated[Literal["mean", "cls", "max"] | None, unset("mean|cls|max")] = None
     """How a text's tokens become one vector (default: as the model's directory says, or mean)."""
+    windows: bool = False
+    """Pool texts that are too long over windows of them instead of truncating them."""
     unnormalized: bool = False
     """Keep the length of the vectors; otherwise as the model's directory says, or 1."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -71,7 +73,9 @@ def main(options: EmbedOptions) -> None:
         for part in chunks(texts):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", TruncatedTexts)
-                vectors = bert.embed(part, options.pooling, False if options.unnormalized else None)
+                vectors = bert.embed(
+                    part, options.pooling, False if options.unnormalized else None, windows=options.windows
+                )
             for warning in caught:
                 if isinstance(warning.message, TruncatedTexts):
                     truncated.append(warning.message)
@@ -121,6 +125,7 @@ def made_by(bert: "Bert", options: EmbedOptions) -> dict[str, Any]:
         "pooling": options.pooling,
         "unnormalized": options.unnormalized,
         "precision": options.precision,
+        **({"windows": True} if options.windows else {}),
     }
 
 

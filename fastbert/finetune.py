@@ -74,6 +74,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
         positions=config.max_position_embeddings,
         limit=options.limit,
         max_answer_tokens=options.max_answer_tokens,
+        windows=options.windows,
         threshold=0.5 if options.threshold == "auto" else float(options.threshold),
         previous=previous_settings(options.model),
         log=lambda line: console.print(line, markup=False),

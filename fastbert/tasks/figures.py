@@ -53,7 +53,7 @@ def measure(model: TaskModel, data: DataSet, scale: tuple[float, float] = (0.0, 
         return _of_answers(model, data)
     if task == "tagging":
         return _of_tags(model, data)
-    logits = np.stack(prediction.outputs(model, data.rows)).astype(np.float64)
+    logits = prediction.logits_of_texts(model, data.rows).astype(np.float64)
     texts = [{"text_a": e.text, "text_b": e.pair} if e.pair is not None else {"text": e.text} for e in examples]
     if task == "regression":
         numbers = logits[:, 0] * scale[1] + scale[0]
@@ -131,7 +131,7 @@ def multi_hot(listed: Sequence[Sequence[str]], names: Sequence[str]) -> NDArray[
 
 def tune_thresholds(model: TaskModel, data: DataSet) -> None:
     """Set the threshold of each label to the one with the best F1 on a labelled set."""
-    chances = prediction.sigmoid(np.stack(prediction.outputs(model, data.rows)).astype(np.float64))
+    chances = prediction.sigmoid(prediction.logits_of_texts(model, data.rows).astype(np.float64))
     labels = model.settings.labels
     true = multi_hot([[name for name in e.label if name in labels] for e in data.examples], labels)
     model.settings = replace(model.settings, thresholds=tuple(scores.best_thresholds(true, chances)))

@@ -23,13 +23,14 @@ class TaskMethods:
     task_model: "TaskModel | None" = None
     embed: Any  # (texts, pooling, normalize) → vectors
 
-    def classify(self, texts: Texts, pairs: Texts | None = None, windows: bool = False) -> Any:
+    def classify(self, texts: Texts, pairs: Texts | None = None, windows: bool | None = None) -> Any:
         """Classify each text, or each pair of texts.
 
         Args:
             texts: one text or several.
             pairs: the second texts of pairs, one for each.
-            windows: split texts that are too long into windows, whose logits are averaged, instead of truncating them.
+            windows: split texts that are too long into windows, whose logits are averaged, instead of truncating them;
+                None: as the model was fine-tuned.
 
         Returns:
             For one text ``{"label", "score" (its probability), "scores" (of every label)}``, for several a list of

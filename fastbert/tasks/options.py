@@ -45,6 +45,9 @@ class FinetuneOptions:
     max_length: Annotated[int | None, unset("N")] = None
     """Maximum tokens per row (default: 256; qa: 384). Longer texts are truncated, which is reported; longer sentences
     and contexts are split over several rows."""
+    windows: bool = False
+    """Split single texts that are longer into windows of that length: each is trained on, and the logits of a text's
+    windows are averaged, here and in later predictions."""
     stride: int = 128
     """qa: tokens by which two windows of a context overlap."""
     max_answer_tokens: int = 60
@@ -148,6 +151,8 @@ def check(options: FinetuneOptions) -> None:
         raise InputError(f"--label-smoothing: {options.task} has no classes. Try: leave it out")
     if options.max_length is not None and options.max_length < 8:
         raise InputError(f"--max-length {options.max_length}: expected at least 8 tokens")
+    if options.windows and options.task not in ("classification", "regression"):
+        raise InputError(f"--windows: for single texts, not for {options.task}. Try: leave it out")
     if options.class_weights and options.task not in ("classification", "tagging", "pairs"):
         raise InputError(f"--class-weights: {options.task} has no classes. Try: leave it out")
     if options.resume and not options.output:

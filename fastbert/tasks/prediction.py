@@ -17,7 +17,6 @@ from fastbert.tasks.features import Rows, SpanRows, TextRows, TokenRows, span_ro
 from fastbert.tasks.model import TaskModel, TaskSettings, require_token_types
 from fastbert.tasks.tag_schemes import find_scheme
 from fastbert.text import Tokenizer
-from fastbert.text.truncation import in_windows
 
 BATCH_TOKENS = 8192
 DEFAULT_THRESHOLD = 0.5
@@ -67,34 +66,25 @@ def softmax(logits: NDArray) -> NDArray:
 
 
 def classify(
-    model: TaskModel, tokenizer: Tokenizer, examples: Sequence[TextExample], windows: bool = False
+    model: TaskModel, tokenizer: Tokenizer, examples: Sequence[TextExample], windows: bool | None = None
 ) -> list[dict[str, Any]] | list[float]:
     """``{"label", "score", "scores": {label: probability}}`` of each text or pair; numbers from a regression model.
 
-    Texts that are too long are truncated, which is said; or split into ``windows``, whose logits are averaged.
+    Texts that are too long are truncated, which is said; or split into ``windows`` (None: as the model was fine-tuned),
+    whose logits are averaged.
 
     Raises:
         InputError: windows of pairs.
     """
     if not examples:
         return []
-    if windows and examples[0].pair is not None:
-        raise InputError("windows: only for single texts, not for pairs. Try: without")
+    if windows is None:
+        windows = model.settings.windows and examples[0].pair is None
     if examples[0].pair is not None:
         require_token_types(model.backbone.config)
-    owners = np.arange(len(examples))
-    if windows:
-        ids, owners = in_windows([example.text for example in examples], tokenizer, _length(model))
-        rows = TextRows([*ids], [np.zeros_like(row) for row in ids])
-    else:
-        rows = text_rows(examples, tokenizer, _length(model))
-    if rows.truncated:
-        warnings.warn(
-            f"{rows.truncated:,} of {len(examples):,} texts are longer than {_length(model)} tokens: truncated",
-            stacklevel=2,
-        )
-    logits = np.stack(outputs(model, rows))
-    logits = np.stack([logits[owners == number].mean(0) for number in range(len(examples))]) if windows else logits
+    rows = text_rows(examples, tokenizer, _length(model), windows)
+    warn_of_truncated(rows, f"of {len(examples):,} texts are longer than {_length(model)} tokens: truncated")
+    logits = logits_of_texts(model, rows)
     if model.settings.task == "regression":
         return [float(number) for number in logits[:, 0]]
     labels = model.settings.labels
@@ -112,6 +102,18 @@ def classify(
         }
         for p in softmax(logits.astype(np.float64))
     ]
+
+
+def logits_of_texts(model: TaskModel, rows: Rows) -> NDArray[np.float32]:
+    """(B, C) logits of every text, the mean of its windows."""
+    logits = np.stack(outputs(model, rows))
+    return rows.mean_of_windows(logits) if isinstance(rows, TextRows) else logits
+
+
+def warn_of_truncated(rows: TextRows | TokenRows | SpanRows, what: str) -> None:
+    """A warning with the number of what is read only in part, if there is any."""
+    if rows.truncated:
+        warnings.warn(f"{rows.truncated:,} {what}", stacklevel=3)
 
 
 def sigmoid(logits: NDArray) -> NDArray:
@@ -134,6 +136,7 @@ def tag_words(
 ) -> tuple[list[list[str]], list[list[float]]]:
     """Tags of the words of each example, and their probabilities."""
     rows = token_rows(examples, tokenizer, _length(model), None)
+    warn_of_truncated(rows, f"words are longer than half a row of {_length(model)} tokens: truncated")
     return tags_of_rows(model, rows, examples)
 
 
@@ -201,6 +204,9 @@ def answer(
     settings = model.settings
     require_token_types(model.backbone.config)
     rows = span_rows(examples, tokenizer, _length(model), settings.stride, labelled=False)
+    warn_of_truncated(
+        rows, f"of {len(examples):,} questions are longer than half of {_length(model)} tokens: truncated"
+    )
     return answers_of_rows(model, rows, examples, top_k, max_answer_tokens)
 
 
