@@ -40,7 +40,7 @@ class TaskData:
     settings: TaskSettings
     train: DataSet
     eval: DataSet
-    test: DataSet | None
+    test: DataSet | None = None
     class_counts: list[int] = field(default_factory=list)  # of the training labels
     scale: tuple[float, float] = (0.0, 1.0)  # mean and deviation of the training numbers
     keeps_head: bool = False  # training starts from the head of the given model
@@ -119,15 +119,18 @@ def read_data(
         windows=windows,
         thresholds=(threshold,) * len(labels) if multi_label else (),
     )
-    sets = {
-        name: DataSet(name, examples, make_rows(settings, examples, tokenizer, with_targets=name == "train"))
-        for name, examples in read.items()
-    }
-    data = TaskData(settings, sets["train"], sets["eval"], sets.get("test"), keeps_head=keeps_head)
+    data = TaskData(settings, **_sets(settings, read, tokenizer), keeps_head=keeps_head)
     describe_targets(data)
     for line in (*notes.lines(), *_limits(data), *_unseen(data), *_about_the_head(previous, data)):
         log(line)
     return data
+
+
+def _sets(settings: TaskSettings, read: dict[str, list[Any]], tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        name: DataSet(name, examples, make_rows(settings, examples, tokenizer, with_targets=name == "train"))
+        for name, examples in read.items()
+    }
 
 
 def _same_task(previous: TaskSettings, task: str, multi_label: bool, labels: Sequence[str]) -> bool:

@@ -145,114 +145,121 @@ def train_guarded(
     Raises:
         Diverged: before there are weights to keep.
     """
-    kept: dict[str, Weights | None] = {"best": None, "last": None}  # last: harmless if the next step is
-    if saved is not None and (found := saved.take()) is not None:
-        _restore(found, model, optimizers, kept, progress, device)
-    spent_s = progress.training_s
-    began_s = saved_at_s = time.monotonic()
+    guard = _Guard(model, optimizers, course, progress, device, saved)
     ahead = itertools.islice(batches, progress.steps, None)
     steps = run_steps([*optimizers.values()], ahead, loss_of, course.factor, course.clip_norm, progress)
-
-    def save() -> None:
-        progress.training_s = spent_s + time.monotonic() - began_s
-        if saved is not None:
-            _save(saved, model, optimizers, kept, progress, device)
-
     try:
         with stop_signals() as received:
             for loss in steps:
-                if kept["last"] is not None:  # the step after it was sound
-                    kept["best"], kept["last"] = kept["last"], None
-                    progress.best_step = progress.steps - 1
-                scores = None
-                if _is_due(progress.steps, course):
-                    scores = _look(model, course, progress, loss, kept)
-                    if progress.steps < course.total and time.monotonic() - saved_at_s >= SAVE_EVERY_S:
-                        save()
-                        saved_at_s = time.monotonic()
+                scores = guard.after_step(loss)
                 report(progress, progress.steps / course.total, scores)
                 if course.patience and progress.waited >= course.patience:
                     progress.stopped_early = progress.steps < course.total
                     break
                 if received and progress.steps < course.total:
                     progress.interrupted = received[0]
-                    save()
+                    guard.save()
                     break
     except Diverged as error:
         if saved is not None:
             saved.discard()
-        if kept["best"] is None:
+        if guard.best is None:
             raise
         progress.diverged = str(error)
     except KeyboardInterrupt:
         if not progress.steps:
             raise
         progress.interrupted = int(signal.SIGINT)
-    ended_early = bool(progress.diverged) or course.score is not None
-    if kept["best"] is not None and ended_early and progress.best_step != progress.steps:
-        model.load_state_dict(kept["best"])
-    progress.training_s = spent_s + time.monotonic() - began_s
+    guard.finish()
 
 
-def _is_due(step: int, course: Course) -> bool:
-    reached = int((step + 1e-6) / course.every) > int((step - 1 + 1e-6) / course.every)
-    return reached or (course.score is not None and step == course.total)
+class _Guard:
+    """The weights that are kept of a training, and its state in a file."""
 
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        course: Course,
+        progress: Progress,
+        device: torch.device,
+        saved: SavedTraining | None,
+    ):
+        self.model, self.optimizers, self.course = model, optimizers, course
+        self.progress, self.device, self.saved = progress, device, saved
+        self.best: Weights | None = None
+        self.last: Weights | None = None  # of the end of an epoch: harmless if the next step is
+        if saved is not None and (found := saved.take()) is not None:
+            self._restore(*found)
+        self._spent_s, self._saved_at_s = progress.training_s, time.monotonic()
+        self._began_s = self._saved_at_s
 
-def _look(
-    model: nn.Module, course: Course, progress: Progress, loss: float, kept: dict[str, Weights | None]
-) -> dict[str, float] | None:
-    """Evaluate, and copy the weights if they are the best; without evaluations they are a candidate."""
-    if course.score is None:
-        kept["last"] = _copy(model)
-        return None
-    scores = course.score()
-    progress.history.append({"step": progress.steps, "train_loss": loss, **scores})
-    progress.waited += 1
-    if better(course.measure, scores[course.measure], progress.best):
-        progress.best, progress.best_step, progress.waited = scores[course.measure], progress.steps, 0
-        kept["best"] = _copy(model)
-    return scores
+    def after_step(self, loss: float) -> dict[str, float] | None:
+        """Evaluate and save where that is due; returns the scores."""
+        progress, course = self.progress, self.course
+        if self.last is not None:
+            self.best, self.last, progress.best_step = self.last, None, progress.steps - 1
+        reached = int((progress.steps + 1e-6) / course.every) > int((progress.steps - 1 + 1e-6) / course.every)
+        if not reached and (course.score is None or progress.steps < course.total):
+            return None
+        scores = self._evaluate(loss)
+        if progress.steps < course.total and time.monotonic() - self._saved_at_s >= SAVE_EVERY_S:
+            self.save()
+            self._saved_at_s = time.monotonic()
+        return scores
+
+    def _evaluate(self, loss: float) -> dict[str, float] | None:
+        """Copy the weights if they are the best; without evaluations they are a candidate."""
+        progress, measure = self.progress, self.course.measure
+        if self.course.score is None:
+            self.last = _copy(self.model)
+            return None
+        scores = self.course.score()
+        progress.history.append({"step": progress.steps, "train_loss": loss, **scores})
+        progress.waited += 1
+        if better(measure, scores[measure], progress.best):
+            progress.best, progress.best_step, progress.waited = scores[measure], progress.steps, 0
+            self.best = _copy(self.model)
+        return scores
+
+    def finish(self) -> None:
+        """Put the best weights in place: those of the best evaluation, or without any the last ones that were good."""
+        progress = self.progress
+        chosen = bool(progress.diverged) or self.course.score is not None
+        if self.best is not None and chosen and progress.best_step != progress.steps:
+            self.model.load_state_dict(self.best)
+        self._count_time()
+
+    def _count_time(self) -> None:
+        self.progress.training_s = self._spent_s + time.monotonic() - self._began_s
+
+    # ---- the state ----
+    def save(self) -> None:
+        if self.saved is None:
+            return
+        self._count_time()
+        parts = {
+            "model": self.model.state_dict(), "optimizer": state_tensors(self.optimizers),
+            "random": random_state(self.device), "best": self.best or {}, "last": self.last or {},
+        }  # fmt: skip
+        tensors = {f"{part}:{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+        self.saved.save(tensors, {"progress": asdict(self.progress) | {"interrupted": 0}})
+
+    def _restore(self, tensors: Weights, record: dict[str, Any]) -> None:
+        parts: dict[str, Weights] = {}
+        for name, tensor in tensors.items():
+            part, _, inner = name.partition(":")
+            parts.setdefault(part, {})[inner] = tensor
+        try:
+            self.model.load_state_dict(parts["model"])
+            load_state_tensors(self.optimizers, parts.get("optimizer", {}))
+            vars(self.progress).update(vars(Progress(**record["progress"])))
+            set_random_state(parts["random"], self.device)
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0][:100]
+            raise InputError(f"--resume: the training began with another model or other data ({reason})") from None
+        self.best, self.last = parts.get("best"), parts.get("last")
 
 
 def _copy(model: nn.Module) -> Weights:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def _save(
-    saved: SavedTraining,
-    model: nn.Module,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    kept: dict[str, Weights | None],
-    progress: Progress,
-    device: torch.device,
-) -> None:
-    parts = {"model": model.state_dict(), "optimizer": state_tensors(optimizers), "random": random_state(device)}
-    parts |= {part: weights for part, weights in kept.items() if weights is not None}
-    tensors = {f"{part}:{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-    saved.save(tensors, {"progress": asdict(progress) | {"interrupted": 0}})
-
-
-def _restore(
-    found: tuple[dict[str, Tensor], dict[str, Any]],
-    model: nn.Module,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    kept: dict[str, Weights | None],
-    progress: Progress,
-    device: torch.device,
-) -> None:
-    tensors, record = found
-    parts: dict[str, Weights] = {}
-    for name, tensor in tensors.items():
-        part, _, inner = name.partition(":")
-        parts.setdefault(part, {})[inner] = tensor
-    try:
-        model.load_state_dict(parts["model"])
-        load_state_tensors(optimizers, parts.get("optimizer", {}))
-        vars(progress).update(asdict(Progress(**record["progress"])))
-    except (KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:100]
-        raise InputError(f"--resume: the training began with another model or other data ({reason})") from None
-    for part in kept:
-        kept[part] = parts.get(part)
-    set_random_state(parts["random"], device)
