@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from fastbert.config import BertConfig
     from fastbert.tasks.figures import Result
     from fastbert.tasks.finetuning import TaskData
-    from fastbert.tasks.model import TaskModel
     from fastbert.tasks.saved_training import SavedTraining
     from fastbert.tasks.training import Recipe
 
@@ -55,7 +54,7 @@ def finetune(options: FinetuneOptions, partial: Path, final: Path) -> Callable[[
     tokenizer = Tokenizer.load(options.model)
     config = read_config(checkpoint.resolve(Path(options.model)))
     check_vocabulary(tokenizer, config.vocab_size, options.model)
-    pooling = choose_pooling(options.model, options.pooling)
+    pooling = choose_pooling(options.model, options.pooling, options.lora is not None)
     data = read_data(
         options.task,
         tokenizer,
@@ -114,12 +113,12 @@ def train_seeds(
     saved = SavedTraining(partial, asdict(options), options.resume)
     outcomes, best = earlier_seeds(saved)
     for seed in range(options.seed + len(outcomes), options.seed + options.seeds):
-        outcome, model, result = one_seed(options, data, recipe, vocabulary, pooling, seed, console, saved)
+        outcome, save, result = one_seed(options, data, recipe, vocabulary, pooling, seed, console, saved)
         outcomes.append(outcome)
         # an unfinished seed does not take the place of a finished one, to which --resume comes back
         if best is None or (not outcome["interrupted"] and _beats(recipe.measure, outcome, best["outcome"])):
             best = {"outcome": outcome, "result": result}
-            model.save_pretrained(partial)
+            save(partial)
         if outcome["interrupted"]:
             break
         saved.earlier = {"outcomes": outcomes, "best": {"outcome": best["outcome"], "result": best["result"].record()}}
@@ -141,19 +140,25 @@ def earlier_seeds(saved: "SavedTraining") -> tuple[list[dict[str, Any]], dict[st
 
 def recipe_of(options: FinetuneOptions, data: "TaskData", config: "BertConfig") -> "Recipe":
     from fastbert.runs.directory import pretraining_optimizer
+    from fastbert.tasks.lora import LEARNING_RATE, check_lora
     from fastbert.tasks.scores import check_measure
     from fastbert.tasks.training import Recipe, default_learning_rate, num_frozen
 
     num_frozen(options.freeze, config)  # an error now, not after the data are tokenized
     optimizer = options.optimizer if options.optimizer != "auto" else pretraining_optimizer(options.model)
+    usual = default_learning_rate(config.hidden_size, optimizer)
+    if options.lora is not None:
+        check_lora(options.lora, config)
+        optimizer, usual = "adamw", LEARNING_RATE * default_learning_rate(config.hidden_size)
     return Recipe(
         epochs=options.epochs,
         batch_size=options.batch_size or (16 if data.settings.task == "qa" else 32),
         optimizer=optimizer,
-        learning_rate=options.learning_rate or default_learning_rate(config.hidden_size, optimizer),
+        learning_rate=options.learning_rate or usual,
         muon_learning_rate=options.muon_learning_rate,
         layer_decay=options.layer_decay,
-        freeze=options.freeze,
+        lora=options.lora or 0,
+        freeze="all" if options.lora else options.freeze,
         label_smoothing=options.label_smoothing,
         weight_decay=options.weight_decay,
         warmup=options.warmup,
@@ -180,16 +185,18 @@ def one_seed(
     seed: int,
     console: "Console",
     saved: "SavedTraining",
-) -> tuple[dict[str, Any], "TaskModel", "Result"]:
-    """Train from the pretrained weights with one seed; returns its figures in fp32, the whole model and its result."""
+) -> tuple[dict[str, Any], Callable[[Path], None], "Result"]:
+    """Train from the pretrained weights with one seed; returns its figures in fp32, what saves it, and its result."""
     from dataclasses import replace
 
     import torch
 
+    from fastbert.runs import checkpoint
     from fastbert.system.devices import choose_device
     from fastbert.tasks.figures import measure, tune_thresholds
     from fastbert.tasks.finetuning import fold_scale, load_backbone, new_model, restore_head
     from fastbert.tasks.labels import class_weights
+    from fastbert.tasks.lora import FOLDER, LowRank, write_adapter
     from fastbert.tasks.report import shown
     from fastbert.tasks.training import train
 
@@ -204,6 +211,7 @@ def one_seed(
     listed = class_weights(options.class_weights, data.settings.labels, data.class_counts)
     weights = None if listed is None else torch.tensor(listed, device=device)
     recipe = replace(recipe, seed=seed)
+    lora = LowRank(model, recipe.lora) if recipe.lora else None
     with shown(console, f"seed {seed}" if options.seeds > 1 else "", recipe.measure) as report:
         progress = train(
             model,
@@ -214,13 +222,22 @@ def one_seed(
             report=report,
             saved=saved,
         )
+    adapter = None if lora is None else lora.merge(model)
     fold_scale(model, data.scale)
     if data.settings.multi_label and options.threshold == "auto":
         tune_thresholds(model, data.eval)
     results = {s.name: measure(model, s) for s in (data.eval, data.test) if s is not None}
     vocabulary.restore(model, whole)
     outcome = {"seed": seed, **asdict(progress), **{name: result.scores for name, result in results.items()}}
-    return outcome, model.to("cpu"), results.get("test", results["eval"])
+    model.to("cpu")
+
+    def save(directory: Path) -> None:
+        model.save_pretrained(directory)
+        if adapter is not None:
+            base = str(checkpoint.resolve(Path(options.model)))
+            write_adapter(directory / FOLDER, adapter, model, recipe.lora, base)
+
+    return outcome, save, results.get("test", results["eval"])
 
 
 def _beats(measure: str, new: dict[str, Any], old: dict[str, Any]) -> bool:

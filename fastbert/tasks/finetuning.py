@@ -302,19 +302,31 @@ def new_model(backbone: BertForPreTraining, settings: TaskSettings, dropout: flo
     return TaskModel(backbone, replace(settings), dropout=dropout, pooling=pooling)
 
 
-def choose_pooling(directory: str | Path, requested: str) -> str:
+def choose_pooling(directory: str | Path, requested: str, as_is: bool = False) -> str:
     """What a sequence head reads: "cls" or "mean".
 
     "auto": as in config.json; for a modern model without an entry the mean, because masked-LM pretraining does not
     train its [CLS] to represent a text. Heads of the other architectures read [CLS] in transformers, and so do ours.
 
+    Args:
+        directory: of the model.
+        requested: "auto", "cls" or "mean".
+        as_is: as transformers reads the model's own config.json, which an adapter comes back to.
+
     Raises:
-        InputError: "mean" for one of those.
+        InputError: "mean" for one of those, or another than as it is.
     """
     hf = read_object(checkpoint.resolve(Path(directory)) / "config.json", "give a directory with a model")
     modern = hf.get("model_type") == "modernbert"
     if requested == "mean" and not modern:
         raise InputError("--pooling mean: heads of this architecture read [CLS]. Try: leave it out, or a modern model")
+    if as_is and modern:
+        own = hf.get("classifier_pooling", "cls")
+        if requested not in ("auto", own):
+            raise InputError(
+                f"--pooling {requested}: the model's config.json says {own}, which an adapter cannot change"
+            )
+        return own
     if requested != "auto":
         return requested
     return "mean" if modern and hf.get("classifier_pooling", "mean") == "mean" else "cls"

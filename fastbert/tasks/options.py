@@ -77,6 +77,9 @@ class FinetuneOptions:
     """Share of the target that all classes get, against overconfidence."""
     freeze: Annotated[str, unset("embeddings|N|all")] = ""
     """Weights to keep as they are: embeddings, or N of the lowest layers with them, or all (only the head learns)."""
+    lora: Annotated[int | None, unset("R")] = None
+    """Train updates of rank R of the attention's projections instead of the encoder, and the head (needs: pip install
+    'fastbert[lora]'). The output has them added, and in adapter/ by themselves, as peft reads them."""
     pooling: Literal["auto", "cls", "mean"] = "auto"
     """Modern models only: what a sequence head reads, the first token or the mean of all (auto: as in config.json, or
     the mean). Heads of other architectures read the first token."""
@@ -151,6 +154,9 @@ def check(options: FinetuneOptions) -> None:
         raise InputError(f"--label-smoothing: {options.task} has no classes. Try: leave it out")
     if options.max_length is not None and options.max_length < 8:
         raise InputError(f"--max-length {options.max_length}: expected at least 8 tokens")
+    if options.lora is not None and (options.optimizer == "muon" or options.freeze):
+        other = "--optimizer muon" if options.optimizer == "muon" else f"--freeze {options.freeze}"
+        raise InputError(f"--lora: trains its updates and the head, with AdamW, not {other}. Try: leave that out")
     if options.windows and options.task not in ("classification", "regression"):
         raise InputError(f"--windows: for single texts, not for {options.task}. Try: leave it out")
     if options.class_weights and options.task not in ("classification", "tagging", "pairs"):

@@ -42,6 +42,7 @@ class Recipe:
     learning_rate: float = 5e-5  # peak of AdamW
     muon_learning_rate: float = MUON_LEARNING_RATE  # peak of Muon
     layer_decay: float = 1.0  # factor of the learning rates from each layer to the one below it
+    lora: int = 0  # rank of the updates that are trained in place of the encoder; 0: none
     freeze: str = ""  # "embeddings", "all", or how many layers with them: what is not trained
     label_smoothing: float = 0.0  # share of the target that all classes get
     weight_decay: float = 0.01  # of matrices
@@ -187,7 +188,9 @@ def _optimizers(model: TaskModel, recipe: Recipe) -> dict[str, torch.optim.Optim
     config = model.backbone.config
     used = [(name.removeprefix("backbone."), p) for name, p in model.named_parameters() if _is_used(name, model)]
     for name, parameter in used:
-        parameter.requires_grad_(depth_of(name, config.num_hidden_layers) >= num_frozen(recipe.freeze, config))
+        frozen = depth_of(name, config.num_hidden_layers) < num_frozen(recipe.freeze, config)
+        # the norm after the last layer too is no part of a head
+        parameter.requires_grad_(not frozen and not (recipe.freeze == "all" and name.startswith("encoder.")))
     trained = [(name, p) for name, p in used if p.requires_grad]
 
     def rate_scale(name: str) -> float:
