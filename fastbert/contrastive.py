@@ -12,7 +12,7 @@ References: van den Oord et al., Representation Learning with Contrastive Predic
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,10 +22,7 @@ from fastbert.tasks.record_fields import Notes
 from fastbert.tasks.text_pairs import NEGATIVES, read_graded_pairs, read_pairs
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fastbert.bert import Bert
-    from fastbert.inference.embedding import EmbeddingSettings
 
 SIMCSE_DROPOUT = 0.1
 
@@ -101,29 +98,6 @@ def check(options: ContrastiveOptions) -> None:
         refuse("dimensions", "numbers of dimensions from 1")
 
 
-def encoder(bert: "Bert", settings: "EmbeddingSettings", windows: bool) -> "Callable[[Sequence[str]], Tensor]":
-    """What turns texts into vectors (B, D) of the model as it is, differentiable."""
-    import numpy as np
-
-    from fastbert.batch import pack_rows
-    from fastbert.inference.embedding import join_windows, pooled
-    from fastbert.text.truncation import in_windows
-
-    assert settings.max_length is not None
-    length = settings.max_length
-
-    def encode(texts: Sequence[str]) -> "Tensor":
-        if windows:
-            rows, owners = in_windows(texts, bert.tokenizer, length)
-            parts = pooled(bert.model, pack_rows(rows).to(bert.model.device), replace(settings, normalize=False))
-            return join_windows(parts.float(), owners, np.array([len(row) for row in rows]), settings)
-        encoded = bert.tokenizer.encode_batch(list(texts), truncation=True, max_length=length)
-        rows = [encoded[i] for i in range(len(texts))]
-        return pooled(bert.model, pack_rows(rows).to(bert.model.device), settings)
-
-    return encode
-
-
 def read(options: ContrastiveOptions) -> "tuple[list[Any], list[Any], str]":
     """The pairs of --train and of --eval, and what they are; prints a line for whatever is not used."""
     notes = Notes()
@@ -168,8 +142,8 @@ def train(options: ContrastiveOptions, partial: Path, final: Path) -> Callable[[
     pairs, held_out, kind = read(options)
     import torch
 
-    from fastbert.bert import Bert, load
-    from fastbert.inference.embedding import EmbeddingSettings
+    from fastbert.bert import load
+    from fastbert.inference.embedding import EmbeddingSettings, trainable_encoder
     from fastbert.tasks.contrastive_training import ContrastiveRecipe, fine_tune
     from fastbert.tasks.saved_training import SavedTraining
 
@@ -185,7 +159,6 @@ def train(options: ContrastiveOptions, partial: Path, final: Path) -> Callable[[
     model = type(source.model)(config.replace(**probability if of_themselves(pairs) else {})).to(source.model.device)
     model.load_state_dict(source.model.state_dict())
     settings = EmbeddingSettings(options.pooling, True, length)
-    tuned = Bert(model, source.tokenizer, settings)
     if not options.windows:
         note_truncated(source, pairs, length)
     if source.task_model is not None:
@@ -197,7 +170,7 @@ def train(options: ContrastiveOptions, partial: Path, final: Path) -> Callable[[
         tuple(options.dimensions), options.seed,
     )  # fmt: skip
     saved = SavedTraining(partial, asdict(options), options.resume)
-    encode = encoder(tuned, settings, options.windows)
+    encode = trainable_encoder(model, source.tokenizer, settings, options.windows)
     progress = fine_tune(model, encode, pairs, recipe, held_out, Report(options.epochs), saved)
     if not progress.interrupted:
         saved.discard()

@@ -17,6 +17,7 @@ from fastbert.system.errors import InputError
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert
+    from fastbert.inference.embedding import EmbeddingSettings
 
 CHUNK_TEXTS = 4096  # embedded together, so that texts of similar length meet
 CHUNK_CHARS = 4 << 20
@@ -121,12 +122,17 @@ def made_by(bert: "Bert", options: EmbedOptions) -> dict[str, Any]:
     return {
         "weights_crc32": crc,
         "tokenizer": bert.tokenizer.fingerprint(),
-        "settings": None if bert.embedding is None else asdict(bert.embedding),
+        "settings": None if bert.embedding is None else settings_of(bert.embedding),
         "pooling": options.pooling,
         "unnormalized": options.unnormalized,
         "precision": options.precision,
         **({"windows": True} if options.windows else {}),
     }
+
+
+def settings_of(embedding: "EmbeddingSettings") -> dict[str, Any]:
+    """What decides the vectors: prompts that are not asked for do not."""
+    return {name: value for name, value in asdict(embedding).items() if name != "prompts"}
 
 
 def chunks(texts: Iterator[str]) -> Iterator[list[str]]:

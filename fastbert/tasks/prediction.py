@@ -272,23 +272,34 @@ def best_spans(
 
 
 # ---- similarity ----
+# (B, D), (B, D) → (B,); names and signs of sentence-transformers
+SIMILARITIES: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
+    "cosine": lambda a, b: (a * b).sum(-1),
+    "dot": lambda a, b: (a * b).sum(-1),
+    "euclidean": lambda a, b: -np.sqrt(((a - b) ** 2).sum(-1)),
+    "manhattan": lambda a, b: -np.abs(a - b).sum(-1),
+}
+
+
 def similarity(
     model: TaskModel | None,
     embed: Callable[[list[str]], NDArray[np.float32]],
     tokenizer: Tokenizer,
     first: Sequence[str],
     second: Sequence[str],
+    kind: str = "cosine",
 ) -> list[float]:
-    """Similarity of text pairs: the number of a model fine-tuned on pairs, otherwise the cosine of embeddings.
+    """Similarity of text pairs: the number of a model fine-tuned on pairs, otherwise that of embeddings.
 
     Args:
         model: fine-tuned, or None.
-        embed: texts → (B, D) of length 1.
+        embed: texts → (B, D); of length 1 for the cosine.
         tokenizer: the model's.
         first, second: the same number of each.
+        kind: of SIMILARITIES.
 
     Raises:
-        InputError: lists of unequal length.
+        InputError: lists of unequal length, or another kind.
     """
     if len(first) != len(second):
         raise InputError(f"{len(first)} first and {len(second)} second texts. Try: the same number of each")
@@ -297,5 +308,9 @@ def similarity(
     if model is not None and model.settings.task == "regression" and model.settings.pairs is not False:
         pairs = [TextExample("", a, b) for a, b in zip(first, second, strict=True)]
         return classify(model, tokenizer, pairs)  # type: ignore[return-value]
+    if kind not in SIMILARITIES:
+        raise InputError(
+            f"similarity_fn_name is {kind!r:.40} (config_sentence_transformers.json), not supported. Try: embed(texts)"
+        )
     both = embed([*first, *second])
-    return [float(x) for x in (both[: len(first)] * both[len(first) :]).sum(-1)]
+    return [float(x) for x in SIMILARITIES[kind](both[: len(first)], both[len(first) :])]

@@ -10,7 +10,7 @@ import torch
 from contrastive_cases import PAIRS, found, make_folder, rows, tune
 
 import fastbert
-from fastbert import contrastive
+from fastbert.inference.embedding import trainable_encoder
 from fastbert.tasks import contrastive_training, guarded
 from fastbert.tasks.saved_training import NAME
 
@@ -131,5 +131,5 @@ def test_long_texts_in_windows(folder, capsys):
     settings = bert.embedding
     texts = [rows_of[0]["text_a"], "a b c"]
     with torch.no_grad():
-        mine = contrastive.encoder(bert, settings, windows=True)(texts).numpy()
+        mine = trainable_encoder(bert.model, bert.tokenizer, settings, windows=True)(texts).numpy()
     np.testing.assert_allclose(mine, bert.embed(texts, windows=True), atol=1e-5)
