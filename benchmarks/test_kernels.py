@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from contestants import CUDA, OPS, PACKAGES
+from kernel_contestants import CUDA, OPS, PACKAGES
 from harness import need_core, need_peer, note_rate
 from torch import Tensor
 

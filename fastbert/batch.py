@@ -134,7 +134,13 @@ def concatenate(batches: Sequence[PackedBatch]) -> PackedBatch:
     )
 
 
-def pack(input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None):
+def pack(
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    labels: Tensor | None = None,
+    next_sentence_label: Tensor | None = None,
+) -> tuple[PackedBatch, Tensor]:
     """Drop the padding of a batch.
 
     Args:
@@ -142,6 +148,8 @@ def pack(input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids
         attention_mask: (B, L), non-zero where the token is real; None: all are. Holes and left padding are allowed:
             a token's position is its column, as in Hugging Face's models.
         token_type_ids: (B, L) segment of each token; None: 0.
+        labels: (B, L) true tokens, -100 where no loss is taken, as at padding.
+        next_sentence_label: (B,), see :class:`PackedBatch`.
 
     Returns:
         ``(batch, kept)``: the :class:`PackedBatch` and ``kept`` (T,) int64, the flat ``row * L + column`` of each
@@ -152,7 +160,8 @@ def pack(input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids
     """
     if input_ids.ndim != 2:
         raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}: expected (batch, length)")
-    for name, value in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+    same_shape = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "labels": labels}
+    for name, value in same_shape.items():
         if value is not None and value.shape != input_ids.shape:
             raise ValueError(f"{name} has shape {tuple(value.shape)}: expected {tuple(input_ids.shape)}, as input_ids")
     rows, length = input_ids.shape
@@ -165,12 +174,20 @@ def pack(input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids
         kept = real.flatten().nonzero().squeeze(1)
         lengths = real.sum(1)
     flat_types = torch.zeros_like(kept) if token_type_ids is None else token_type_ids.flatten()[kept].long()
+    masked_index, masked_labels = None, None
+    if labels is not None:
+        flat_labels = labels.flatten()[kept]
+        masked_index = (flat_labels != -100).nonzero().squeeze(1)
+        masked_labels = flat_labels[masked_index]
     batch = PackedBatch(
         input_ids=input_ids.flatten()[kept].long(),
         position_ids=kept % max(length, 1),
         token_type_ids=flat_types,
         cu_seqlens=torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32),
         max_seqlen=int(lengths.max()) if rows else 0,
+        masked_index=masked_index,
+        labels=masked_labels,
+        next_sentence_label=next_sentence_label,
     )
     return batch, kept
 

@@ -26,7 +26,7 @@ class PreTrainingOutput:
     """The result of a forward pass. Logits are None unless requested."""
 
     loss: Tensor | None = None  # (): masked-LM + next-sentence loss
-    masked_lm_loss: Tensor | None = None  # (): its first term, packed call
+    masked_lm_loss: Tensor | None = None  # (): its first term
     next_sentence_loss: Tensor | None = None  # (): its second term
     prediction_logits: Tensor | None = None  # (B, L, V) padded call, (M, V) or (T, V) packed call
     seq_relationship_logits: Tensor | None = None  # (B, 2), classic only: [B follows A, it does not]
@@ -160,7 +160,8 @@ class BertForPreTraining(nn.Module):
             labels: (B, L) true tokens, -100 where no loss is taken (padded call).
             next_sentence_label: (B,): 0 B follows A, 1 it does not, -100 unknown (padded call).
             return_logits: whether to compute vocabulary logits; default: only without a loss, or in the padded
-                call.
+                call. Without them, training on the masked-LM loss computes no other row of the last layer, and no
+                next-sentence logits.
 
         Returns:
             :class:`PreTrainingOutput`. In the padded call logits of padding tokens are 0.
@@ -168,46 +169,37 @@ class BertForPreTraining(nn.Module):
         Raises:
             ValueError: shapes that do not agree, or a sequence longer than the model's positions.
         """
+        kept = None  # in the packed call
         if isinstance(input_ids, PackedBatch):
-            return self._forward_packed(input_ids, return_logits)
-        batch, kept = pack(input_ids, attention_mask, token_type_ids)
-        hidden = self.encode(batch)
-        out = PreTrainingOutput(seq_relationship_logits=self._relationship(hidden, batch))
-        if return_logits is not False:
-            logits = self.decode(hidden)
-            out.prediction_logits = unpack(logits, kept, *input_ids.shape)
-        losses = []
-        if labels is not None:
-            rows = (labels.flatten()[kept] != -100).nonzero().squeeze(1)
-            losses.append(self._masked_lm_loss(hidden.index_select(0, rows), labels.flatten()[kept][rows]))
-        if next_sentence_label is not None:
-            losses.append(self._next_sentence_loss(out.seq_relationship_logits, next_sentence_label))
-        out.loss = torch.stack(losses).sum() if losses else None
-        return out
-
-    def _forward_packed(self, batch: PackedBatch, return_logits: bool | None) -> PreTrainingOutput:
+            batch = input_ids
+        else:
+            batch, kept = pack(input_ids, attention_mask, token_type_ids, labels, next_sentence_label)
+        if return_logits is None:
+            return_logits = kept is not None or (batch.labels is None and batch.next_sentence_label is None)
+        padded = batch.padded_to_multiple()
         if self.training and batch.labels is not None and batch.next_sentence_label is None and not return_logits:
-            return self._train_on_masked_rows(batch)
-        hidden = self.encode(batch)
+            return self._train_on_masked_rows(padded)
+        hidden = self._hidden_states(padded)[: batch.num_tokens]
         out = PreTrainingOutput(seq_relationship_logits=self._relationship(hidden, batch))
+        if return_logits:
+            rows = batch.masked_index if kept is None else None
+            out.prediction_logits = self.decode(hidden if rows is None else hidden.index_select(0, rows))
+        if batch.next_sentence_label is not None:
+            out.next_sentence_loss = self._next_sentence_loss(out.seq_relationship_logits, batch.next_sentence_label)
         if batch.labels is not None:
             assert batch.masked_index is not None
             out.masked_lm_loss = self._masked_lm_loss(
                 hidden.index_select(0, batch.masked_index), batch.labels, batch.label_weights
             )
-        if batch.next_sentence_label is not None:
-            labels = batch.next_sentence_label
-            out.next_sentence_loss = self._next_sentence_loss(out.seq_relationship_logits, labels)
         losses = [x for x in (out.masked_lm_loss, out.next_sentence_loss) if x is not None]
         out.loss = torch.stack(losses).sum() if losses else None
-        if return_logits or (return_logits is None and not losses):
-            rows = hidden if batch.masked_index is None else hidden.index_select(0, batch.masked_index)
-            out.prediction_logits = self.decode(rows)
+        if kept is not None and out.prediction_logits is not None:
+            assert isinstance(input_ids, Tensor)
+            out.prediction_logits = unpack(out.prediction_logits, kept, *input_ids.shape)
         return out
 
     def _train_on_masked_rows(self, batch: PackedBatch) -> PreTrainingOutput:
         """The masked-LM loss alone: after the last attention only the masked rows are computed."""
-        batch = batch.padded_to_multiple()
         assert batch.masked_index is not None and batch.labels is not None
         lookup, projection = None, None
         if self.head.decoder is None:

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 
 def main(options: TrainOptions) -> int:
-    from fastbert.runs.trackers import names_of
-
     check(options)
-    names_of(options.log)
     from fastbert.distributed.world import World
     from fastbert.runs.directory import RunDirectory
     from fastbert.training.live_page import live_page
@@ -115,7 +112,6 @@ def newest_checkpoint(run: "RunDirectory", world: "World") -> "Checkpoint | None
 def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
     """Prepare, train, evaluate, save, report."""
     from fastbert.runs.metrics_log import Monitor
-    from fastbert.runs.trackers import names_of
     from fastbert.system.devices import choose_device, set_threads
     from fastbert.training.evaluation_data import EvaluationText
     from fastbert.training.new_model import Architecture
@@ -130,7 +126,7 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
         first_step=first_step,
         metrics_bytes=metrics_bytes,
         main=world.main,
-        trackers=names_of(options.log),
+        trackers=options.trackers,
     )
     with opened as monitor:
         if options.resume and saved is None:

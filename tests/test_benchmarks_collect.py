@@ -32,3 +32,10 @@ def test_no_file_imports_another_test_file(path):
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules |= {getattr(node, "module", None), *(alias.name for alias in node.names)}
     assert not modules & {other.stem for other in FILES}
+
+
+def test_no_two_modules_that_a_program_may_import_have_one_name():
+    """A program in a folder finds its own modules and those of benchmarks/ by their bare names."""
+    shared = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    own = {path.relative_to(ROOT).as_posix() for path in (ROOT / "benchmarks").glob("*/*.py") if path.stem in shared}
+    assert not own

@@ -8,7 +8,7 @@ import torch
 from record import SMALL, attempt, ceilings, config_of, device_ms, fact, make_batch, seconds_of, time_left
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from contestants import OPS, PACKAGES, attention
+from kernel_contestants import OPS, PACKAGES, attention
 
 # width, sequence length, tokens; attention at every bucket of its tiles
 SHAPES = ((768, 128, 32768),)

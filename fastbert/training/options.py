@@ -2,9 +2,11 @@
 
 import os
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastbert.optim.schedules import BatchRamp, RateSchedule
+from fastbert.runs.trackers import names_of
 from fastbert.system.cli import unset
 from fastbert.system.errors import InputError
 from fastbert.training.source_files import absolute
@@ -171,6 +173,21 @@ class TrainOptions:
     def next_sentence(self) -> bool:
         return self.objective == "mlm+nsp"
 
+    @cached_property
+    def mask_rates(self) -> RateSchedule:
+        """``mask_rate``, read."""
+        return RateSchedule.parse(self.mask_rate)
+
+    @cached_property
+    def replayed(self) -> tuple[str | None, float]:
+        """``replay``, read: its text and its share of a batch; (None, 0.0) without."""
+        return (None, 0.0) if self.replay is None else parse_replay(self.replay)
+
+    @cached_property
+    def trackers(self) -> list[str]:
+        """``log``, read."""
+        return names_of(self.log)
+
     @property
     def case(self) -> bool | None:
         """Whether a given vocabulary is uncased, as far as the options say."""
@@ -245,7 +262,7 @@ def check(options: TrainOptions) -> None:
         refuse("window", "a new model of --arch modern, because the others have no window and --init has its own")
     if options.batch_tokens is not None and options.batch_tokens < options.max_length:
         refuse("batch_tokens", f"at least --max-length ({options.max_length}), because a batch has whole sequences")
-    RateSchedule.parse(options.mask_rate)
+    _ = options.mask_rates, options.trackers  # refused where they are read
     if options.batch_tokens is not None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
 
@@ -263,7 +280,7 @@ def _check_vocabulary(options: TrainOptions) -> None:
 
 def _check_replay(options: TrainOptions) -> None:
     if options.replay is not None:
-        _, share = parse_replay(options.replay)
+        _, share = options.replayed
         if not options.init:
             raise InputError(f"--replay {options.replay}: mixes in the text of --init. Try: without it, or --init DIR")
         if options.batch_tokens is not None:

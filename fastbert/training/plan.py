@@ -27,7 +27,7 @@ from fastbert.runs.checkpoint import RetentionPolicy
 from fastbert.system.devices import quick_at_bf16
 from fastbert.training.evaluation_data import EvaluationText
 from fastbert.training.new_model import Architecture, config_of, default_optimizer, transfer_of
-from fastbert.training.options import TrainOptions, parse_replay
+from fastbert.training.options import TrainOptions
 from fastbert.training.prepare_data import TrainingText
 from fastbert.weights.vocabulary_transfer import VocabularyTransfer
 
@@ -134,13 +134,13 @@ def make_plan(
         mode=choose_mode(options.shard, world),
         ranks=world.size,
         objective=options.objective,
-        mask_rate=RateSchedule.parse(options.mask_rate),
+        mask_rate=options.mask_rates,
         mask_unit=options.mask_unit,
         max_length=options.max_length,
         batch_tokens=batch_tokens,
         batch_ramp=ramp,
         micro_batches=micro_batches(ramp.unit / world.size, options.micro_batch_tokens),
-        replay_share=parse_replay(options.replay)[1] if options.replay else 0.0,
+        replay_share=options.replayed[1],
         seed=options.seed,
         identity=text.identity,
         minutes=DEFAULT_MINUTES if open_ended and not memorize else options.minutes,

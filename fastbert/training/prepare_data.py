@@ -17,7 +17,7 @@ from fastbert.text.library_tokenizer import require_wordpiece
 from fastbert.text.vocabulary_extension import WordList, count_words, extended, most_useful_pieces
 from fastbert.text.word_counts import MAX_WORD_CHARS
 from fastbert.training import source_files
-from fastbert.training.options import TrainOptions, parse_replay
+from fastbert.training.options import TrainOptions
 
 SMALL_CORPUS_BYTES = 100_000  # below: a word seen once may become a piece
 VERIFY_AT_ONCE_BYTES = 256 << 20  # takes a fraction of a second
@@ -73,9 +73,12 @@ class DataOptions:
         )
         vocabulary = options.tokenizer or options.init or token_store(options.data)
         given = {name: getattr(options, name) for name in names}
-        replay = parse_replay(options.replay)[0] if options.replay else None
         return cls(
-            vocabulary=vocabulary, replay=replay, token_type_ids=token_type_ids, max_positions=max_positions, **given
+            vocabulary=vocabulary,
+            replay=options.replayed[0],
+            token_type_ids=token_type_ids,
+            max_positions=max_positions,
+            **given,
         )
 
 
