@@ -9,8 +9,8 @@ from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 
 TEXTS = [
-    "The Lockdown, vacinas são BOAS!", "  two  blanks ", "naïve Ünïcode ﬁ Å İ ß", "x[MASK]y [MASK] z<ent>", "12345 a-b_c",
-    "", "漢字 가각 👩‍👧", "tab\there\nline",
+    "The Lockdown, vacinas são BOAS!", "  two  blanks ", "naïve Ünïcode ﬁ Å İ ß", "x[MASK]y [MASK] z<ent>",
+    "12345 a-b_c", "", "漢字 가각 👩‍👧", "tab\there\nline",
 ]  # fmt: skip
 NFD = {"type": "NFD"}
 STRIP = {"type": "StripAccents"}
