@@ -1,6 +1,7 @@
-"""Which device a command runs on, with how many threads, and whether bfloat16 is fast there."""
+"""Which device a command runs on, with how many threads, whether bfloat16 is fast there, and its random state."""
 
 import torch
+from torch import Tensor
 
 from fastbert.system.cores import available_cores
 from fastbert.system.errors import InputError
@@ -39,3 +40,18 @@ def quick_at_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bf16_is_fast()
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of every generator that a step on this device uses."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

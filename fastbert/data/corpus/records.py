@@ -157,10 +157,13 @@ def json_records(stream: ByteStream) -> Iterator[tuple[str, Record]]:
     if first[1].lstrip().startswith("["):
         yield from _array_records(stream.name, chain([first[1]], (row for _, row in rows)))
     elif first[1].strip() == "{":  # one object over many lines: SQuAD's own layout
-        yield from _object_records("\n".join([first[1], *(row for _, row in rows)]), stream.name)
+        yield from _whole_file("\n".join([first[1], *(row for _, row in rows)]), stream.name, stream.name)
+    elif (second := next(rows, None)) is None:
+        yield from _whole_file(first[1], f"{stream.name}: line {first[0]}", stream.name)
     else:
-        for number, row in chain([first], rows):
-            yield from _object_records(row, f"{stream.name}: line {number}")
+        for number, row in chain([first, second], rows):
+            where = f"{stream.name}: line {number}"
+            yield where, _object(_parsed(row, where), where)
 
 
 def _numbered_rows(stream: ByteStream) -> Iterator[tuple[int, str]]:
@@ -172,12 +175,36 @@ def _numbered_rows(stream: ByteStream) -> Iterator[tuple[int, str]]:
                 yield number, row.removeprefix("\ufeff")  # byte order marks of files that were concatenated
 
 
-def _object_records(text: str, where: str) -> Iterator[tuple[str, Record]]:
-    value = _parsed(text, where)
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        yield from _squad_records(value["data"], where)
+def _whole_file(text: str, where: str, name: str) -> Iterator[tuple[str, Record]]:
+    """The records of a file that is one object: itself, SQuAD's articles, or a table as pandas writes it."""
+    value = _object(_parsed(text, where), where)
+    data = value.get("data")
+    if isinstance(data, list) and data and isinstance(data[0], dict) and "paragraphs" in data[0]:
+        yield from _squad_records(data, where)
+    elif (table := _table(value, where)) is not None:
+        for number, record in enumerate(table, start=1):
+            yield f"{name}: record {number}", _object(record, f"{name}: record {number}")
     else:
-        yield where, _object(value, where)
+        yield where, value
+
+
+def _table(value: Record, where: str) -> "Iterable[Record] | None":
+    """Rows of ``to_json`` of pandas: by columns (its default), "index", "split" or "table"; None: something else."""
+    columns, data = value.get("columns"), value.get("data")
+    if isinstance(columns, list) and isinstance(data, list):
+        if not all(isinstance(row, list) and len(row) == len(columns) for row in data):
+            raise InputError(f"{where}: rows of data differ from columns in length. Try: write the file again")
+        return [dict(zip(map(str, columns), row, strict=True)) for row in data]
+    if isinstance(data, list):
+        return data
+    inner = [*value.values()]
+    if not inner or not all(isinstance(column, dict) and column.keys() == inner[0].keys() for column in inner):
+        return None
+    if all(map(str.isdecimal, value)):  # rows by their numbers
+        return inner
+    if inner[0] and all(map(str.isdecimal, inner[0])):
+        return [{name: value[name][row] for name in value} for row in inner[0]]
+    return None
 
 
 def _array_records(name: str, rows: Iterator[str]) -> Iterator[tuple[str, Record]]:
