@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from kernel_contestants import CUDA, OPS, PACKAGES
 from harness import need_core, need_peer, note_rate
+from kernel_contestants import CUDA, OPS, PACKAGES
 from torch import Tensor
 
 # width, sequence length, tokens

@@ -217,6 +217,7 @@ class Bert(TaskMethods):
         normalize: bool | None = None,
         dimensions: int | None = None,
         windows: bool = False,
+        prompt: str | None = None,
     ) -> "NDArray[np.float32]":
         """Turn texts into vectors.
 
@@ -228,6 +229,7 @@ class Bert(TaskMethods):
             normalize: to length 1, so that products are cosines. None: as in the directory, or True.
             windows: pool texts that are too long over windows of them instead of truncating them.
             dimensions: keep only the first so many of D, which some models are trained for (Matryoshka).
+            prompt: name of a prompt of the directory that is written before every text; None: its default one.
 
         Returns:
             (B, D) float32 for several texts, in their order; (D,) for one. As sentence-transformers gives them.
@@ -244,6 +246,8 @@ class Bert(TaskMethods):
                 f"this sentence-transformers model has {settings.unsupported}, which is not supported. "
                 "Try: pooling= and normalize="
             )
+        if prompt is not None:
+            settings = settings.prompted(prompt)
         if pooling is not None:
             settings = dataclasses.replace(settings, pooling=pooling)
         if normalize is not None:

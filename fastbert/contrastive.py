@@ -9,8 +9,8 @@ References: van den Oord et al., Representation Learning with Contrastive Predic
 2021; Reimers & Gurevych, Sentence-BERT, 2019.
 """
 
-import itertools
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,18 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
-from fastbert.tasks.contrastive_losses import cosent, cosine_error, info_nce, over_dimensions, same_texts
 from fastbert.tasks.record_fields import Notes
-from fastbert.tasks.text_pairs import GradedPair, Pair, batches, read_graded_pairs, read_pairs
+from fastbert.tasks.text_pairs import NEGATIVES, read_graded_pairs, read_pairs
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fastbert.bert import Bert
-    from fastbert.inference.embedding import EmbeddingSettings
 
 SIMCSE_DROPOUT = 0.1
-NEGATIVES = "multiple-negatives"  # the loss that needs no grades
 
 
 @dataclass(frozen=True)
@@ -49,8 +44,13 @@ class ContrastiveOptions:
     cosent their order, cosine the squared difference to the cosine (the least number is 0, the greatest 1)."""
     min_score: Annotated[float | None, unset("X")] = None
     """Use only pairs whose label is at least X (default: 1 for labels 0 and 1; other labels need it)."""
+    eval: Annotated[str | None, unset("FILE")] = None
+    """Pairs of the same kind that are not trained on: measured after every epoch, they choose the weights that are kept
+    (default: none, the last weights are kept)."""
     output: str = ""
     """Output directory; must be empty or not exist."""
+    resume: bool = False
+    """Go on with an interrupted training: the same command again."""
     pooling: Literal["mean", "cls", "max"] = "mean"
     """How token vectors are combined."""
     epochs: int = 1
@@ -63,6 +63,8 @@ class ContrastiveOptions:
     """Divides the cosines; smaller values concentrate on the hardest negatives."""
     max_length: Annotated[int | None, unset("N")] = None
     """Maximum tokens per text; longer texts are truncated (default: 128, or the model's limit)."""
+    windows: bool = False
+    """Pool texts that are too long over windows of them instead of truncating them."""
     dimensions: list[int] = field(default_factory=list)
     """Train the first so many dimensions too, so that vectors may be cut to them: 64 128 (Matryoshka)."""
     seed: int = 0
@@ -94,126 +96,56 @@ def check(options: ContrastiveOptions) -> None:
         raise InputError(f"--min-score {options.min_score:g}: --loss {options.loss} uses all pairs. Try: leave it out")
     if any(count < 1 for count in options.dimensions):
         refuse("dimensions", "numbers of dimensions from 1")
-    target = Path(options.output)
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise InputError(f"--output {target}: is not empty. Try: another directory")
 
 
-def fine_tune(bert: "Bert", pairs: Sequence[Any], options: ContrastiveOptions) -> list[float]:
-    """Train the encoder of ``bert`` in place; returns the loss of every step."""
-    import torch
-
-    from fastbert.optim.optimizers import build_optimizers
-    from fastbert.tasks.training import run_steps
-
-    torch.manual_seed(options.seed)
-    model = bert.model
-    encoder = [(n, p) for n, p in model.named_parameters() if n.startswith(("embeddings.", "encoder."))]
-    peaks = {"adamw": options.learning_rate}
-    optimizers = build_optimizers(encoder, model.config, "adamw", peaks, 0.01, betas=(0.9, 0.999), eps=1e-8)
-    for group in optimizers["adamw"].param_groups:
-        group["peak"] = group["lr"]
-    steps_per_epoch = sum(1 for _ in batches(pairs, options.batch_size, 0))
-    num_steps = options.epochs * steps_per_epoch
-    rise = max(1, num_steps // 10)
-
-    def factor(step: int) -> float:
-        return min(step / rise, (num_steps - step + 1) / max(num_steps - rise, 1))
-
-    epochs = (batches(pairs, options.batch_size, options.seed + epoch) for epoch in range(options.epochs))
-    each = itertools.chain.from_iterable(epochs)
-    losses: list[float] = []
-    model.train()
-    try:
-        for loss in run_steps([*optimizers.values()], each, loss_function(bert, pairs, options), factor, clip_norm=1.0):
-            losses.append(loss)
-            if len(losses) % steps_per_epoch == 0:
-                epoch, mean = len(losses) // steps_per_epoch, sum(losses[-50:]) / len(losses[-50:])
-                print(f"epoch {epoch} of {options.epochs}: loss {mean:.4f}", flush=True)
-    except KeyboardInterrupt:
-        if not losses:
-            raise
-        print(f"interrupted after {len(losses):,} of {num_steps:,} steps: saving the encoder as it is", flush=True)
-    model.eval()
-    return losses
-
-
-def loss_function(
-    bert: "Bert", pairs: Sequence[Any], options: ContrastiveOptions
-) -> "Callable[[Sequence[Any]], Tensor]":
-    """The loss of a batch; all its texts go through the model at once (with dropout, equal texts differ)."""
-    import torch
-
-    from fastbert.inference.embedding import pooled
-
-    settings = bert.embedding
-    assert settings is not None and settings.normalize
-    device, temperature = bert.model.device, options.temperature
-
-    def vectors_of(*parts: Sequence[str]) -> "tuple[Tensor, ...]":
-        rows = _rows(bert, [text for part in parts for text in part], settings)
-        return pooled(bert.model, rows, settings).split([len(part) for part in parts])
-
-    def of_pairs(batch: Sequence[Pair]) -> "Tensor":
-        negatives = [text for pair in batch for text in pair[2:]]
-        same = same_texts(batch).to(device)
-        masked = same if same.any() else None
-        vectors = vectors_of([pair[0] for pair in batch], [pair[1] for pair in batch], negatives)
-        return over_dimensions(
-            lambda first, second, others: info_nce(first, second, temperature, others, masked),
-            options.dimensions, *vectors,
-        )  # fmt: skip
-
-    low, high = (f(pair[2] for pair in pairs) for f in (min, max)) if options.loss != NEGATIVES else (0.0, 1.0)
-
-    def of_graded(batch: "Sequence[GradedPair]") -> "Tensor":
-        grades = torch.tensor([score for _, _, score in batch], device=device)
-        vectors = vectors_of([pair[0] for pair in batch], [pair[1] for pair in batch])
-        if options.loss == "cosent":
-            return over_dimensions(lambda a, b: cosent(a, b, grades, temperature), options.dimensions, *vectors)
-        targets = (grades - low) / (high - low)
-        return over_dimensions(lambda a, b: cosine_error(a, b, targets), options.dimensions, *vectors)
-
-    return of_pairs if options.loss == NEGATIVES else of_graded
-
-
-def _rows(bert: "Bert", texts: list[str], settings: "EmbeddingSettings"):
-    from fastbert.batch import pack_rows
-
-    encoded = bert.tokenizer.encode_batch(texts, truncation=True, max_length=settings.max_length)
-    return pack_rows([encoded[i] for i in range(len(texts))]).to(bert.model.device)
-
-
-def read(options: ContrastiveOptions) -> "tuple[list[Any], str]":
-    """The pairs of --train, and what they are; prints a line for whatever is not used."""
+def read(options: ContrastiveOptions) -> "tuple[list[Any], list[Any], str]":
+    """The pairs of --train and of --eval, and what they are; prints a line for whatever is not used."""
     notes = Notes()
+
+    def pairs_of(path: str) -> list[Any]:
+        if options.loss == NEGATIVES:
+            return list(read_pairs(path, options.min_score, notes))
+        return list(read_graded_pairs(path, notes))
+
+    pairs = pairs_of(options.train)
     if options.loss == NEGATIVES:
-        pairs: list[Any] = read_pairs(options.train, options.min_score, notes)
-        simcse = all(pair[0] == pair[1] for pair in pairs)
-        kind = "texts, each paired with itself under dropout" if simcse else "pairs"
+        kind = "texts, each paired with itself under dropout" if of_themselves(pairs) else "pairs"
         negatives = sum(len(pair) - 2 for pair in pairs)
         kind += f" with {negatives:,} hard negatives" if negatives else ""
     else:
-        pairs = read_graded_pairs(options.train, notes)
         scores = [score for _, _, score in pairs]
         kind = f"pairs, graded from {min(scores):g} to {max(scores):g}"
+    held_out = pairs_of(options.eval) if options.eval else []
+    if held_out and of_themselves(held_out):
+        raise InputError(f"--eval {options.eval}: every text would find itself. Try: pairs of different texts")
     for line in notes.lines():
         print(line)
-    return pairs, kind
+    return pairs, held_out, kind
+
+
+def of_themselves(pairs: "Sequence[Any]") -> bool:
+    return all(pair[0] == pair[1] for pair in pairs)
 
 
 def main(options: ContrastiveOptions) -> int:
     check(options)
-    pairs, kind = read(options)
-    import numpy as np
+    from fastbert.runs.directory import output_directory
+    from fastbert.tasks.saved_training import NAME
+
+    with output_directory(options.output, Path("."), NAME, options.resume) as (partial, final):
+        finish = train(options, partial, final)
+    return finish()  # saved by now
+
+
+def train(options: ContrastiveOptions, partial: Path, final: Path) -> Callable[[], int]:
+    """Read, train and save; returns what prints the end of it and gives the exit code."""
+    pairs, held_out, kind = read(options)
     import torch
 
-    from fastbert.bert import Bert, load
-    from fastbert.inference.embedding import EmbeddingSettings
-    from fastbert.model import BertForPreTraining
-    from fastbert.runs.model_card import embedding_card, write_card
-    from fastbert.system.config_file import write_options
-    from fastbert.text.truncation import num_truncated
+    from fastbert.bert import load
+    from fastbert.inference.embedding import EmbeddingSettings, trainable_encoder
+    from fastbert.tasks.contrastive_training import ContrastiveRecipe, fine_tune
+    from fastbert.tasks.saved_training import SavedTraining
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -221,32 +153,83 @@ def main(options: ContrastiveOptions) -> int:
     config = source.model.config
     if too_many := [count for count in options.dimensions if count > config.hidden_size]:
         raise InputError(f"--dimensions {too_many[0]}: the model has {config.hidden_size}. Try: fewer")
-    limit = config.max_position_embeddings
-    length = min(limit, options.max_length or 128)
-    simcse = all(pair[0] == pair[1] for pair in pairs)
+    length = min(config.max_position_embeddings, options.max_length or 128)
     # without dropout a text and its partner would have the same vector
-    dropout = {"hidden_dropout_prob": SIMCSE_DROPOUT, "attention_probs_dropout_prob": SIMCSE_DROPOUT} if simcse else {}
-    model = BertForPreTraining(config.replace(**dropout)).to(source.model.device)
+    probability = {"hidden_dropout_prob": SIMCSE_DROPOUT, "attention_probs_dropout_prob": SIMCSE_DROPOUT}
+    model = type(source.model)(config.replace(**probability if of_themselves(pairs) else {})).to(source.model.device)
     model.load_state_dict(source.model.state_dict())
-    tuned = Bert(model, source.tokenizer, EmbeddingSettings(options.pooling, True, length))
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair if isinstance(text, str)))
-    lengths = np.diff(source.tokenizer.encode_batch(texts, truncation=True, max_length=length).offsets)
-    if truncated := num_truncated(texts, lengths, source.tokenizer, length):
-        print(f"note: {truncated:,} of {len(texts):,} texts are longer than {length} tokens and are truncated")
+    settings = EmbeddingSettings(options.pooling, True, length)
+    if not options.windows:
+        note_truncated(source, pairs, length)
     if source.task_model is not None:
         print(f"note: the model's head, for {source.task_model.settings.task}, is not kept")
         source.task_model = None
     print(f"{len(pairs):,} {kind}; {options.batch_size} per step", flush=True)
-    fine_tune(tuned, pairs, options)
+    recipe = ContrastiveRecipe(
+        options.loss, options.epochs, options.batch_size, options.learning_rate, options.temperature,
+        tuple(options.dimensions), options.seed,
+    )  # fmt: skip
+    saved = SavedTraining(partial, asdict(options), options.resume)
+    encode = trainable_encoder(model, source.tokenizer, settings, options.windows)
+    progress = fine_tune(model, encode, pairs, recipe, held_out, Report(options.epochs), saved)
+    if not progress.interrupted:
+        saved.discard()
     source.model.load_state_dict(model.state_dict())
-    source.embedding = tuned.embedding
-    source.save(options.output)
-    output = Path(options.output)
-    write_options(output, asdict(options), "contrastive")
-    name = output.resolve().name
-    write_card(output, embedding_card(name, options.model, options.train, asdict(options), config.hidden_size))
-    print(f"saved in {options.output}: for fastbert.load(…).embed(texts) and for sentence-transformers")
-    return 0
+    source.embedding = settings
+    write(source, options, partial, final)
+
+    def finish() -> int:
+        kept = f"the weights of step {progress.best_step or progress.steps:,} are kept"
+        if progress.diverged:
+            print(f"{progress.diverged}; {kept}")
+        if progress.interrupted:
+            print(f"interrupted at step {progress.steps:,}; {kept}. To go on: the same command with --resume")
+        print(f"saved in {options.output}: for fastbert.load(…).embed(texts) and for sentence-transformers")
+        return 128 + progress.interrupted if progress.interrupted else 2 if progress.diverged else 0
+
+    return finish
+
+
+class Report:
+    """Prints a line for each epoch, and for each evaluation."""
+
+    def __init__(self, epochs: int):
+        self.epochs, self.done, self.losses = epochs, 0, deque[float](maxlen=50)
+
+    def __call__(self, progress: Any, share: float, scores: dict[str, float] | None) -> None:
+        self.losses.append(progress.loss)
+        if (done := int(share * self.epochs + 1e-9)) > self.done:
+            self.done = done
+            figures = "".join(f"  {name} {value:.3f}" for name, value in (scores or {}).items())
+            best = "  best so far" if scores and progress.best_step == progress.steps else ""
+            mean = sum(self.losses) / len(self.losses)
+            print(f"epoch {done} of {self.epochs}: loss {mean:.4f}{figures}{best}", flush=True)
+
+
+def note_truncated(bert: "Bert", pairs: "Sequence[Any]", length: int) -> None:
+    """Print how many texts are longer than ``length`` tokens."""
+    import numpy as np
+
+    from fastbert.text.truncation import num_truncated
+
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair if isinstance(text, str)))
+    lengths = np.diff(bert.tokenizer.encode_batch(texts, truncation=True, max_length=length).offsets)
+    if truncated := num_truncated(texts, lengths, bert.tokenizer, length):
+        print(
+            f"note: {truncated:,} of {len(texts):,} texts are longer than {length} tokens and are truncated "
+            "(--max-length, --windows)"
+        )
+
+
+def write(bert: "Bert", options: ContrastiveOptions, partial: Path, final: Path) -> None:
+    from fastbert.runs.model_card import embedding_card, write_card
+    from fastbert.system.config_file import write_options
+
+    bert.save(partial)
+    write_options(partial, asdict(options), "contrastive")
+    name = final.resolve().name
+    width = bert.model.config.hidden_size
+    write_card(partial, embedding_card(name, options.model, options.train, asdict(options), width))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from fastbert.system.errors import InputError
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert
+    from fastbert.inference.embedding import EmbeddingSettings
 
 CHUNK_TEXTS = 4096  # embedded together, so that texts of similar length meet
 CHUNK_CHARS = 4 << 20
@@ -39,6 +40,8 @@ class EmbedOptions:
     """Field of the text in records (default: "text")."""
     pooling: Annotated[Literal["mean", "cls", "max"] | None, unset("mean|cls|max")] = None
     """How a text's tokens become one vector (default: as the model's directory says, or mean)."""
+    windows: bool = False
+    """Pool texts that are too long over windows of them instead of truncating them."""
     unnormalized: bool = False
     """Keep the length of the vectors; otherwise as the model's directory says, or 1."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -71,7 +74,9 @@ def main(options: EmbedOptions) -> None:
         for part in chunks(texts):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", TruncatedTexts)
-                vectors = bert.embed(part, options.pooling, False if options.unnormalized else None)
+                vectors = bert.embed(
+                    part, options.pooling, False if options.unnormalized else None, windows=options.windows
+                )
             for warning in caught:
                 if isinstance(warning.message, TruncatedTexts):
                     truncated.append(warning.message)
@@ -117,11 +122,17 @@ def made_by(bert: "Bert", options: EmbedOptions) -> dict[str, Any]:
     return {
         "weights_crc32": crc,
         "tokenizer": bert.tokenizer.fingerprint(),
-        "settings": None if bert.embedding is None else asdict(bert.embedding),
+        "settings": None if bert.embedding is None else settings_of(bert.embedding),
         "pooling": options.pooling,
         "unnormalized": options.unnormalized,
         "precision": options.precision,
+        **({"windows": True} if options.windows else {}),
     }
+
+
+def settings_of(embedding: "EmbeddingSettings") -> dict[str, Any]:
+    """What decides the vectors: prompts that are not asked for do not."""
+    return {name: value for name, value in asdict(embedding).items() if name != "prompts"}
 
 
 def chunks(texts: Iterator[str]) -> Iterator[list[str]]:

@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastbert.system import cli
@@ -31,13 +30,16 @@ KNOWN = BY_REFERENCE + BY_MODEL + ON_REQUEST
 class TextOptions:
     """Score texts against references, and under a model.
 
-    Files are UTF-8 with one text per line; line n of --ref is a reference for line n of --hyp.
+    Files are UTF-8 with one text per line, or records (JSON lines, CSV, Parquet); text n of --ref is a reference for
+    text n of --hyp.
     """
 
     hyp: str
     """File of the texts to score ("-" reads standard input)."""
     ref: UseAppendAction[list[str]] = field(default_factory=list)
     """File of references; repeat the option for several references per text."""
+    text_field: Annotated[str | None, unset("NAME")] = None
+    """Field of the text in records (default: "text")."""
     metrics: list[str] = field(default_factory=lambda: ["all"])
     """all, or any of bleu chrf rouge meteor cider cider_d exact_match token_f1 perplexity coherence; also caption:
     Bleu, METEOR, ROUGE_L and CIDEr as the COCO caption tools compute them."""
@@ -64,7 +66,7 @@ def evaluate_text(options: TextOptions) -> int:
     """Print the requested scores."""
     requested = requested_metrics(options)
     answers_only = set(requested) <= {"exact_match", "token_f1"}
-    hypotheses = read_lines(options.hyp, options.allow_empty or answers_only)
+    hypotheses = read_lines(options.hyp, options.allow_empty or answers_only, options.text_field)
     references = read_references(options, len(hypotheses), answers_only)
     scores: dict[str, Score] = {}
     skipped: dict[str, str] = {}
@@ -139,39 +141,31 @@ def measures(options: TextOptions, hypotheses: list[str], references: list[list[
     }  # fmt: skip
 
 
-def read_lines(path: str, allow_empty: bool) -> list[str]:
-    """The lines of a file.
+def read_lines(path: str, allow_empty: bool, text_field: str | None = None) -> list[str]:
+    """The texts of a file: its lines, or a field of its records.
 
     Raises:
-        InputError: it cannot be read, is not UTF-8, has no lines or an empty one.
+        InputError: it cannot be read, is not UTF-8, has no texts or an empty one.
     """
-    try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Try: a file with one text per line") from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line}: not UTF-8 (byte {error.start}). Try: save it as UTF-8") from None
-    # only line feeds end a text; str.splitlines would also split at rarer characters
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
-    if not lines:
+    from fastbert.data.corpus.texts import read_texts
+
+    texts = list(read_texts([path], text_field))
+    if not texts:
         raise InputError(f"{path}: is empty. Try: a file with one text per line")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() and not allow_empty:
-            raise InputError(f"{path}, line {number}: empty text. Try: --allow-empty, which scores it 0")
-    return lines
+    for number, text in enumerate(texts, start=1):
+        if not text.strip() and not allow_empty:
+            raise InputError(f"{path}: line {number}: empty text. Try: --allow-empty, which scores it 0")
+    return texts
 
 
 def read_references(options: TextOptions, count: int, allow_empty: bool) -> list[list[str]]:
     """The references of each text, one from each file."""
     streams = []
     for path in options.ref:
-        lines = read_lines(path, allow_empty)
+        lines = read_lines(path, allow_empty, options.text_field)
         if len(lines) != count:
             raise InputError(
-                f"{path}: has {len(lines)} lines, {options.hyp} {count}. Try: a reference for text n in line n"
+                f"{path}: has {len(lines)} texts, {options.hyp} {count}. Try: a reference for text n in line n"
             )
         streams.append(lines)
     return [list(texts) for texts in zip(*streams, strict=True)]
@@ -216,11 +210,13 @@ class MakeOptions:
     """
 
     system: UseAppendAction[list[str]]
-    """NAME=FILE with a system's texts, one per line; repeat the option for each system."""
+    """NAME=FILE with a system's texts, one per line or record; repeat the option for each system."""
     output: Annotated[str, unset("DIR")]
     """Output directory."""
     source: Annotated[str | None, unset("FILE")] = None
-    """File of the inputs, one per line, shown above the texts."""
+    """File of the inputs, one per line or record, shown above the texts."""
+    text_field: Annotated[str | None, unset("NAME")] = None
+    """Field of the text in records (default: "text")."""
     criteria: list[str] = field(default_factory=lambda: ["relevance", "coherence", "fluency", "grammar"])
     """Criteria to rate."""
     points: int = 5
@@ -246,9 +242,10 @@ def human_make(options: MakeOptions) -> int:
             raise InputError(f"--system {given}: expected NAME=FILE")
         if name in systems:
             raise InputError(f"--system {name}: given twice. Try: a different name for each system")
-        systems[name] = read_lines(path, allow_empty=False)
+        systems[name] = read_lines(path, False, options.text_field)
+    sources = read_lines(options.source, True, options.text_field) if options.source else None
     sheet = make_sheet(
-        systems, read_lines(options.source, allow_empty=True) if options.source else None, criteria=options.criteria,
+        systems, sources, criteria=options.criteria,
         points=options.points, language=options.language, title=options.title, sample=options.sample, seed=options.seed,
     )  # fmt: skip
     html = sheet.write(options.output)

@@ -42,7 +42,8 @@ class PredictOptions:
     max_answer_tokens: Annotated[int | None, unset("N")] = None
     """The longest answer to a question (default: as fine-tuned, 60)."""
     windows: bool = False
-    """Split single texts that are too long into windows, whose logits are averaged, instead of truncating them."""
+    """Split single texts that are too long into windows, whose logits are averaged, instead of truncating them (a
+    model that was fine-tuned so does it anyway)."""
     output: Annotated[str | None, unset("FILE")] = None
     """Write JSON lines to this file, complete or not at all."""
     json: bool = False
@@ -138,7 +139,7 @@ def predict(bert: "Bert", options: PredictOptions) -> Iterator[Record]:
     elif task == "tagging":
         yield from tag(bert, examples)
     else:
-        yield from classify(bert, examples, options.windows)
+        yield from classify(bert, examples, options.windows or None)
 
 
 def contexts(options: PredictOptions) -> Iterator[str]:
@@ -175,7 +176,7 @@ def follow(bert: "Bert", text: str, sentence: str) -> Record:
     return {"text": text, "next": sentence, "follows": bert.next_sentence(text, sentence)}
 
 
-def classify(bert: "Bert", examples: list[Any], windows: bool) -> Iterator[Record]:
+def classify(bert: "Bert", examples: list[Any], windows: bool | None) -> Iterator[Record]:
     pairs = [example.pair for example in examples]
     for example in examples:
         if (example.pair is None) != (pairs[0] is None):

@@ -31,7 +31,10 @@ def main(options: TrainOptions) -> int:
     check(options)
     from fastbert.distributed.world import World
     from fastbert.runs.directory import RunDirectory
-    from fastbert.training.live_page import live_page
+    from fastbert.training.live_page import check_packages, live_page
+
+    if options.watch:
+        check_packages()
 
     world = World.join(cuda=options.device is None or options.device.startswith("cuda"))
     if options.shard and not world.joined:

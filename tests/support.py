@@ -12,6 +12,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,18 +57,35 @@ def command(module: str, *arguments, cwd: Path, input: str | None = None, **envi
     """What ``python -m MODULE`` prints and exits with, run in this process by the same lines."""
     argv = [module, *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
-    with _restored(argv, cwd, environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        stdin, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO((input or "").encode()), encoding="utf-8")
+    with (
+        _restored(argv, cwd, environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+        _standard_input((input or "").encode()),
+    ):  # fmt: skip
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        finally:
-            sys.stdin = stdin
     if code == 128 + signal.SIGINT:  # Ctrl-C means the tests
         raise KeyboardInterrupt
     return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _standard_input(content: bytes) -> Iterator[None]:
+    """Standard input, for sys.stdin and for its descriptor."""
+    before, stdin = os.dup(0), sys.stdin
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        os.dup2(file.fileno(), 0)
+        sys.stdin = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+        try:
+            yield
+        finally:
+            sys.stdin = stdin
+            os.dup2(before, 0)
+            os.close(before)
 
 
 @contextlib.contextmanager

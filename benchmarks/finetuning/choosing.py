@@ -4,12 +4,14 @@ No one optimizer suits weights of different origin: matrices that Muon made are 
 every start has its own best of SETTINGS, chosen with one seed on sentences that are neither trained on nor scored.
 """
 
+import argparse
 import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ SETTINGS = {
     "Muon 0.02": "--optimizer muon --muon-learning-rate 0.02 --learning-rate 2e-3",
 }
 FOR_TEXTS = {"AdamW 3e-4, [CLS]": "--optimizer adamw --learning-rate 3e-4 --pooling cls"}
+COMPARED_EPOCHS = {"faquad": 6, "lenerbr": 6, "assin1_similarity": 3, "assin1_similarity_portugal": 3}
 SELECTION = "selection"  # in place of the seed, in a result that chooses
 
 
@@ -104,3 +107,28 @@ class Finetunings:
 
 def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0.0:.1f}"
+
+
+def main() -> None:
+    """Two optimizers, every task and seed: which one fine-tunes a run best that Muon has pretrained?"""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("pretrained", type=Path, help="a run of fastbert.train")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/tasks"), help="folder with the tasks' files")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=1500, help="most examples of every set")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--results", type=Path, default=Path("choosing-results.jsonl"))
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "fastbert-choosing")
+    given = parser.parse_args()
+    finetunings = Finetunings(given.data, given.work, given.results, given.limit, 1000, given.threads)
+    for name, epochs in COMPARED_EPOCHS.items():
+        for settings in ("AdamW 3e-4", "Muon 0.01"):
+            values = [
+                finetunings.score(name, "pretrained", given.pretrained, settings, seed, epochs)
+                for seed in range(given.seeds)
+            ]
+            print(f"{name:27} {settings:18} {mean_and_deviation(values)}")
+
+
+if __name__ == "__main__":
+    main()

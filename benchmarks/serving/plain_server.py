@@ -1,6 +1,9 @@
-"""The server that most people write first: FastAPI, one request at a time through sentence-transformers.
+"""The servers that most people write first: FastAPI, each request on its own through sentence-transformers.
 
-python benchmarks/serving/plain_server.py MODEL PORT
+    python benchmarks/serving/plain_server.py MODEL PORT [threads | loop]
+
+``threads``: a plain ``def``, which FastAPI runs in a pool of threads, several at a time. ``loop``: an ``async def``,
+one at a time.
 """
 
 import sys
@@ -26,10 +29,16 @@ def health() -> dict:
     return {"status": "ok"}
 
 
-@app.post("/v1/embeddings")
 def embeddings(body: Body) -> dict:
     vectors = model.encode(body.input, normalize_embeddings=True)
     return {"data": [{"index": i, "embedding": vector.tolist()} for i, vector in enumerate(vectors)]}
+
+
+async def embeddings_in_loop(body: Body) -> dict:
+    return embeddings(body)
+
+
+app.post("/v1/embeddings")(embeddings_in_loop if sys.argv[3:] == ["loop"] else embeddings)
 
 
 if __name__ == "__main__":

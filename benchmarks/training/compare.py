@@ -59,10 +59,11 @@ def work(options) -> None:
         )
 
 
-def start(name: str, shape: str, weights: Path, options) -> Worker:
+def start(name: str, shape: str, weights: Path, options, environment: dict | None = None) -> Worker:
     command = [sys.executable, __file__, shape, "--worker", name, "--start", weights]
     command += ["--threads", options.threads, "--batches", options.batches, *["--full"] * options.full]
-    worker = Worker(name, command, {"OMP_NUM_THREADS": options.threads, "TRANSFORMERS_VERBOSITY": "error"})
+    settings = {"OMP_NUM_THREADS": options.threads, "TRANSFORMERS_VERBOSITY": "error"} | (environment or {})
+    worker = Worker(name, command, settings)
     worker.first = worker.read()
     return worker
 

@@ -262,29 +262,36 @@ struct Attention {
     }
   };
 
-  // scores → p, in place; returns Σ p do·v
+  // scores → p, in place; returns Σ p do·v, and Σ p, which is 1 up to the rounding of lse
   static float softmax_again_row(float* s, const float* d, float scale, float lse, size_t first, size_t end,
-                                 size_t begin, size_t stop) {
+                                 size_t begin, size_t stop, float& total) {
     const Vec::T factor = Vec::set(scale * kLog2E), shift = Vec::set(-lse * kLog2E);
-    Vec::T sum = Vec::set(0.0f);
+    Vec::T sum = Vec::set(0.0f), weights = Vec::set(0.0f);
     for (size_t j = begin; j < stop; j += Vec::kWidth) {
       Vec::T p = exp2_softmax<kPer == 2>(Vec::fma(Vec::load(s + j), factor, shift));
       if (j < first || j + Vec::kWidth > end) p = Vec::between(p, j, first, end);
       sum = Vec::fma(p, Vec::load(d + j), sum);
+      if constexpr (kPer == 1) weights = weights + p;
       Vec::store(s + j, p);
     }
+    if constexpr (kPer == 1) total = Vec::sum(weights);
     return Vec::sum(sum);
   }
 
-  // p and ds = p (do·v − Σ p do·v) of kPer rows into the layouts of the products that follow
-  static void lay_out(const BackwardScratch& w, size_t ld, size_t i, const float* means, size_t begin, size_t stop) {
+  // p and ds = p (do·v − Σ p do·v) of kPer rows into the layouts of the products that follow. In float32 p is divided
+  // by its sum: the logarithm of a large sum is rounded, and where do·v are nearly equal only that would be left.
+  static void lay_out(const BackwardScratch& w, size_t ld, size_t i, const float* means, float total, size_t begin,
+                      size_t stop) {
     float *p = w.scores + i * ld, *d = w.d_weights + i * ld;
-    const Vec::T mean = Vec::set(means[0]), odd_mean = Vec::set(means[kPer - 1]);
+    [[maybe_unused]] const Vec::T inverse = Vec::set(1.0f / total);
+    const Vec::T mean = Vec::set(means[0] / total), odd_mean = Vec::set(means[kPer - 1]);
     for (size_t j = begin; j < stop; j += Vec::kWidth) {
-      const Vec::T even_p = Vec::load(p + j), even = even_p * (Vec::load(d + j) - mean);
       if constexpr (kPer == 1) {
-        Vec::store(d + j, even);
+        const Vec::T weights = Vec::load(p + j) * inverse;
+        Vec::store(p + j, weights);
+        Vec::store(d + j, weights * (Vec::load(d + j) - mean));
       } else {
+        const Vec::T even_p = Vec::load(p + j), even = even_p * (Vec::load(d + j) - mean);
         const Vec::T odd_p = Vec::load(p + ld + j), odd = odd_p * (Vec::load(d + ld + j) - odd_mean);
         Units::store_pair(w.weights + i / kPer * ld + j, even_p, odd_p);
         Units::store_pair(w.d_scores_packed + i / kPer * ld + j, even, odd);
@@ -298,7 +305,7 @@ struct Attention {
   static void softmax_backward(const AttentionArgs& args, const Task& t, const BackwardScratch& w, size_t head,
                                size_t row, size_t count, size_t even, const KeyRange& range) {
     for (size_t pair = 0; pair < even; pair += kPer) {
-      float means[kPer];
+      float means[kPer], total = 1.0f;
       for (size_t i = pair; i < pair + kPer; ++i) {
         float *s = w.scores + i * t.ld, *d = w.d_weights + i * t.ld;
         const size_t first = t.first_key(row + i), end = t.end_key(row + i);
@@ -307,13 +314,13 @@ struct Attention {
           zero_dropped(Floats{}, d + range.begin, range.size(), w.draws + i * range.size(), args.dropout.threshold);
         if (i < count && first < end) {
           const float lse = args.lse[head * args.num_tokens + t.start + row + i];
-          means[i - pair] = softmax_again_row(s, d, args.scale, lse, first, end, range.begin, range.end);
+          means[i - pair] = softmax_again_row(s, d, args.scale, lse, first, end, range.begin, range.end, total);
         } else {
           std::memset(s + range.begin, 0, range.size() * sizeof(float));
           std::memset(d + range.begin, 0, range.size() * sizeof(float));
         }
       }
-      lay_out(w, t.ld, pair, means, range.begin, range.end);
+      lay_out(w, t.ld, pair, means, total, range.begin, range.end);
       if (t.dropping)
         zero_dropped_units(Units{}, w.weights + pair / kPer * t.ld + range.begin, range.size(),
                            w.draws + pair * range.size(), range.size(), args.dropout.threshold);

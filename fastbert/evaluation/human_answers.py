@@ -1,13 +1,12 @@
 """The raters' answers: JSON files saved by the page, or completed CSV sheets."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastbert.data.corpus.records import read_records
 from fastbert.evaluation.human_sheet import KEY_FORMAT
 from fastbert.system.errors import InputError
 
@@ -60,8 +59,8 @@ def read_answers(paths: Sequence[str | Path], key: Key) -> list[Rating]:
     """Read the files of several raters; missing ratings are allowed.
 
     Args:
-        paths: ``.json`` files saved by the page, or completed ``.csv`` sheets, whose rater is in the column "rater" or
-            otherwise the name of the file.
+        paths: ``.json`` files saved by the page, or completed sheets (``.csv``, ``.tsv``, compressed …), whose rater is
+            in the column "rater" or otherwise the name of the file.
         key: of the sheet.
 
     Raises:
@@ -73,7 +72,7 @@ def read_answers(paths: Sequence[str | Path], key: Key) -> list[Rating]:
     ratings: list[Rating] = []
     seen: dict[str, str] = {}
     for path in map(Path, paths):
-        found = _read_csv(path, key) if path.suffix.lower() == ".csv" else _read_json(path, key)
+        found = _read_json(path, key) if path.suffix.lower() == ".json" else _read_csv(path, key)
         for rater in dict.fromkeys(rating.rater for rating in found):
             if rater in seen:
                 raise InputError(f"{path}: rater {rater!r} has answers in {seen[rater]} too. Try: one file per rater")
@@ -103,27 +102,18 @@ def _read_json(path: Path, key: Key) -> list[Rating]:
 
 
 def _read_csv(path: Path, key: Key) -> list[Rating]:
-    text = _text(path).removeprefix("\ufeff")
-    first = text.partition("\n")[0]
-    # spreadsheets write semicolons in languages with a decimal comma
-    delimiter = max(",;\t", key=first.count)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = [name.strip() for name in rows.fieldnames or []]
-    rows.fieldnames = columns
-    missing = [name for name in ("item", *key.criteria) if name not in columns]
-    if missing:
-        raise InputError(f"{path}: has no column {', '.join(missing)}. Try: keep the header row of sheet.csv")
     ratings = []
-    for row in rows:
-        where = f"{path}, line {rows.line_num}"
-        if not any(value and str(value).strip() for name, value in row.items() if name):
+    for where, record in read_records(str(path)):
+        row = {name: "" if value is None else str(value).strip() for name, value in record.items()}
+        if missing := [name for name in ("item", *key.criteria) if name not in row]:
+            raise InputError(f"{path}: has no column {', '.join(missing)}. Try: keep the header row of sheet.csv")
+        if not any(row.values()):
             continue
         _same_sheet(where, row.get("sheet") or key.sheet, key)
-        rater = (row.get("rater") or "").strip() or path.stem
+        rater = row.get("rater") or path.stem
         for criterion in key.criteria:
-            value = (row[criterion] or "").strip()
-            if value:
-                ratings.append(_rating(where, rater, (row["item"] or "").strip(), criterion, value, key))
+            if row[criterion]:
+                ratings.append(_rating(where, rater, row["item"], criterion, row[criterion], key))
     return ratings
 
 

@@ -6,8 +6,8 @@ Reference: Reimers & Gurevych, Sentence-BERT, 2019.
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -38,12 +38,24 @@ class EmbeddingSettings:
     prompt: str = ""  # written before every text
     similarity: str = "cosine"  # what the model was trained for
     dimensions: int | None = None  # the first so many of D; None: all
+    prompts: Mapping[str, str] = field(default_factory=dict)  # that may be asked for by name
 
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
             raise InputError(f"pooling={self.pooling!r}: expected one of {', '.join(get_args(Pooling))}")
         if self.max_length is not None and self.max_length < 2:
             raise InputError(f"max_length={self.max_length}: expected at least 2 tokens, [CLS] and [SEP]")
+
+    def prompted(self, name: str) -> "EmbeddingSettings":
+        """With the prompt of that name in place of the usual one.
+
+        Raises:
+            InputError: the directory has no such prompt.
+        """
+        if name not in self.prompts:
+            known = ", ".join(map(repr, self.prompts)) or "none"
+            raise InputError(f"prompt={name!r:.40}: the prompts of this model are {known}. Try: one of them, or none")
+        return replace(self, prompt=self.prompts[name])
 
     def prepared(self, texts: Sequence[str]) -> list[str]:
         """The texts as the tokenizer gets them."""
@@ -89,7 +101,8 @@ def embed_texts(
     if windows:
         rows, owners = in_windows(texts, tokenizer, limit)
         parts = _embed_rows(model, rows, replace(settings, normalize=False), batch_tokens, frozen)
-        return _joined(parts, owners, np.array([len(row) for row in rows]), settings)
+        lengths = np.array([len(row) for row in rows])
+        return join_windows(torch.from_numpy(parts), owners, lengths, settings).numpy()
     encoded = tokenizer.encode_batch(texts, truncation=True, max_length=limit)
     lengths = np.diff(encoded.offsets)
     if truncated := num_truncated(texts, lengths, tokenizer, limit):
@@ -115,20 +128,26 @@ def _embed_rows(
     return vectors
 
 
-def _joined(
-    parts: NDArray[np.float32], owners: NDArray[np.int64], lengths: NDArray[np.int64], settings: EmbeddingSettings
-) -> NDArray[np.float32]:
-    """The vectors of texts from those of their windows: as pooled over all of their tokens."""
-    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+def join_windows(
+    parts: Tensor, owners: NDArray[np.int64], lengths: NDArray[np.integer], settings: EmbeddingSettings
+) -> Tensor:
+    """(B, D): the vectors of texts from those of their windows, as pooled over all of their tokens.
+
+    Args:
+        parts: (windows, D), not normalized.
+        owners: the text of each window, ascending.
+        lengths: tokens of each window.
+        settings: pooling, and whether to normalize.
+    """
+    counts = torch.from_numpy(np.bincount(owners)).to(parts.device)
     if settings.pooling == "max":
-        vectors = np.maximum.reduceat(parts, starts)
+        vectors = torch.segment_reduce(parts, "max", lengths=counts, axis=0)
     else:
-        weights = lengths[:, None] if settings.pooling == "mean" else np.ones((len(parts), 1))
-        sums = np.add.reduceat(parts * weights, starts)
-        vectors = (sums / np.add.reduceat(weights, starts)).astype(np.float32)
-    if settings.normalize:
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
-    return vectors
+        sizes = lengths if settings.pooling == "mean" else np.ones(len(parts))
+        weights = torch.from_numpy(sizes.astype(np.float32)).to(parts.device)[:, None]
+        sums = torch.segment_reduce(parts * weights, "sum", lengths=counts, axis=0)
+        vectors = sums / torch.segment_reduce(weights, "sum", lengths=counts, axis=0)
+    return F.normalize(vectors, dim=-1) if settings.normalize else vectors
 
 
 def pooled(model: BertForPreTraining | FrozenModel, batch: PackedBatch, settings: EmbeddingSettings) -> Tensor:
@@ -141,3 +160,21 @@ def pooled(model: BertForPreTraining | FrozenModel, batch: PackedBatch, settings
         vectors = torch.segment_reduce(model.encode(batch).float(), settings.pooling, lengths=lengths, axis=0)
     vectors = vectors[:, : settings.dimensions]
     return F.normalize(vectors, dim=-1) if settings.normalize else vectors
+
+
+def trainable_encoder(
+    model: BertForPreTraining, tokenizer: Tokenizer, settings: EmbeddingSettings, windows: bool = False
+) -> Callable[[Sequence[str]], Tensor]:
+    """What turns texts into vectors (B, D) of the model as it is, differentiable; texts as in :func:`embed_texts`."""
+    limit = model.config.max_position_embeddings
+    limit = min(limit, settings.max_length or limit)
+
+    def encode(texts: Sequence[str]) -> Tensor:
+        if windows:
+            rows, owners = in_windows(texts, tokenizer, limit)
+            parts = pooled(model, pack_rows(rows).to(model.device), replace(settings, normalize=False))
+            return join_windows(parts.float(), owners, np.array([len(row) for row in rows]), settings)
+        encoded = tokenizer.encode_batch(list(texts), truncation=True, max_length=limit)
+        return pooled(model, pack_rows([encoded[i] for i in range(len(texts))]).to(model.device), settings)
+
+    return encode

@@ -63,7 +63,7 @@ def read_settings(directory: Path) -> EmbeddingSettings | None:
     inner = model_folder(directory)
     length, lowercase, reasons = _read_transformer(inner)
     unsupported += reasons
-    prompt, similarity, reasons = _read_whole(directory / "config_sentence_transformers.json")
+    prompt, prompts, similarity, reasons = _read_whole(directory / "config_sentence_transformers.json")
     unsupported += reasons
     if prompt and not include_prompt:
         unsupported.append("a prompt that pooling leaves out (include_prompt, 1_Pooling/config.json)")
@@ -75,6 +75,7 @@ def read_settings(directory: Path) -> EmbeddingSettings | None:
         lowercase=lowercase,
         prompt=prompt,
         similarity=similarity,
+        prompts=prompts,
     )
 
 
@@ -128,17 +129,18 @@ def _length(fields: Fields, name: str) -> int | None:
     return int(length) if 2 <= length < 2**31 else None
 
 
-def _read_whole(path: Path) -> tuple[str, str, list[str]]:
-    """The prompt before every text, the similarity, and what is unsupported."""
+def _read_whole(path: Path) -> tuple[str, dict[str, str], str, list[str]]:
+    """The prompt before every text, all prompts, the similarity, and what is unsupported."""
     if not path.is_file():
-        return "", "cosine", []
+        return "", {}, "cosine", []
     fields = Fields(read_object(path, REMEDY), str(path), REMEDY)
     prompts, name = fields.inner("prompts", {}), fields.text("default_prompt_name", "")
     if name and name not in prompts:
         raise fields.refuse("default_prompt_name", "the name of one of its prompts")
     known = ("prompts", "default_prompt_name", "similarity_fn_name")
     reasons = _unsupported({k: v for k, v in fields.values.items() if k not in known}, path.name)
-    return prompts.text(name) if name else "", fields.text("similarity_fn_name", "cosine"), reasons
+    texts = {each: prompts.text(each, "") for each in prompts.values}
+    return texts[name] if name else "", texts, fields.text("similarity_fn_name", "cosine"), reasons
 
 
 def _unsupported(values: Mapping[str, Any], file: str) -> list[str]:
@@ -156,7 +158,7 @@ def write_settings(directory: Path, settings: EmbeddingSettings, hidden_size: in
         path = directory / name
         path.parent.mkdir(exist_ok=True)
         with written_whole(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     if settings.unsupported:
         raise InputError(f"this sentence-transformers model has {settings.unsupported}, which cannot be written")
@@ -178,8 +180,13 @@ def write_settings(directory: Path, settings: EmbeddingSettings, hidden_size: in
     length = settings.max_length or max_length
     write("sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": settings.lowercase})
     whole: dict[str, object] = {"similarity_fn_name": settings.similarity}
+    prompts = dict(settings.prompts)
     if settings.prompt:
-        whole |= {"prompts": {"default": settings.prompt}, "default_prompt_name": "default"}
+        name = next((name for name, text in prompts.items() if text == settings.prompt), "default")
+        prompts[name] = settings.prompt
+        whole["default_prompt_name"] = name
+    if prompts:
+        whole["prompts"] = prompts
     write("config_sentence_transformers.json", whole)
     # last: without it the directory is an ordinary model
     modules = [

@@ -3,13 +3,15 @@
 Legend: T packed tokens, M rows, D hidden_size, V vocabulary.
 """
 
+import threading
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastbert import ops
-from fastbert.batch import PackedBatch, inference_tokens
+from fastbert.batch import PackedBatch, inference_tokens, row_multiple
 from fastbert.layers import Encoder, EncoderLayer
 from fastbert.model import BertForPreTraining
 from fastbert.ops.modules import all_stock
@@ -48,6 +50,7 @@ class FrozenModel:
         self._source: object = None  # what the encoder below was made from
         self._snapshot: Snapshot | None = None
         self._encoder: ops.InferenceEncoder | None = None
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
         return FrozenModel, (self.model, self.dtype)  # oneDNN's packed weights cannot be copied
@@ -55,28 +58,33 @@ class FrozenModel:
     def encode(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
         """As :meth:`BertForPreTraining.encode`: (T, D), or with ``rows`` (M, D), in :attr:`dtype`."""
         model = self.model
-        if not self._prepared():
+        encoder = self._prepared()
+        if encoder is None:
             with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
                 return model.encode(batch, rows)
-        assert self._encoder is not None
         model.check_length(batch)
         config = model.config
         hidden = model.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids)
         angles = model.encoder._rotary(batch.position_ids, torch.float32)
+        # whole blocks of rows: without them oneDNN compiles code for every number of tokens that a server meets
+        wanted = batch.num_tokens if rows is None else len(rows)
+        hidden = F.pad(hidden, (0, 0, 0, -batch.num_tokens % row_multiple(batch.num_tokens)))
+        rows = None if rows is None else F.pad(rows, (0, -wanted % row_multiple(wanted)))
         each = [angles[config.is_global_layer(i)] for i in range(len(model.encoder.layers))]
-        return self._encoder(hidden, batch.cu_seqlens, each, rows)
+        return encoder(hidden, batch.cu_seqlens, each, rows)[:wanted]
 
     # ---- copies ----
-    def _prepared(self) -> bool:
-        """Whether a prepared encoder serves the model as it is now; copied again after a change."""
+    def _prepared(self) -> "ops.InferenceEncoder | None":
+        """The encoder prepared from the model as it is now, copied again after a change; None where none serves it."""
         # elsewhere the kernels take the model's own weights
         if self.model.device.type != "cpu" or not native.status()[0]:
-            return False
+            return None
         source = self.model.encoder, self.model.impl, ops.requested_impl()
-        if self._snapshot is None or self._source != source or not self._snapshot.is_current():
-            self._source, self._snapshot = source, Snapshot(self.model.encoder)
-            self._encoder = self._copy()
-        return self._encoder is not None
+        with self._lock:  # a server asks from several threads
+            if self._snapshot is None or self._source != source or not self._snapshot.is_current():
+                self._source, self._snapshot = source, Snapshot(self.model.encoder)
+                self._encoder = self._copy()
+            return self._encoder
 
     def _copy(self) -> "ops.InferenceEncoder | None":
         model, norm = self.model, self.model.encoder.norm

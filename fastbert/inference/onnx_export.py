@@ -107,7 +107,7 @@ def export(
     example = tuple(torch.ones((2, 7), dtype=torch.int64) for _ in inputs)
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=source.config.max_position_embeddings)}
     external = sum(p.numel() * p.element_size() for p in wrapped.parameters()) > MAX_BYTES
-    with _written_whole(path) as temporary, _quiet(), torch.no_grad():
+    with _written_whole(path) as temporary, quiet(), torch.no_grad():
         program = torch.onnx.export(
             wrapped,
             example,
@@ -143,7 +143,7 @@ def _written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Silence the exporter's progress and warnings that are not ours to fix."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

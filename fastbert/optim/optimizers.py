@@ -104,31 +104,41 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """All state tensors, named ``optimizer/parameter/key``, for a checkpoint."""
-        return {
-            f"{part}/{name}/{key}": value
-            for part, optimizer in self.parts.items()
-            for name, parameter in _named(optimizer)
-            for key, value in optimizer.state.get(parameter, {}).items()
-            if isinstance(value, Tensor)
-        }
+        """As :func:`state_tensors`, for a checkpoint."""
+        return state_tensors(self.parts)
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Load what :meth:`state_tensors` returned.
+        """As :func:`load_state_tensors`."""
+        load_state_tensors(self.parts, tensors)
 
-        Raises:
-            KeyError: a tensor belongs to no parameter of this model.
-        """
-        homes = {
-            f"{part}/{name}": (optimizer, parameter)
-            for part, optimizer in self.parts.items()
-            for name, parameter in _named(optimizer)
-        }
-        for path, tensor in tensors.items():
-            home, _, key = path.rpartition("/")
-            optimizer, parameter = homes[home]
-            # fused AdamW's counter too is on the device, and CUDA's step takes no other
-            optimizer.state[parameter][key] = tensor.to(parameter.device)
+
+def state_tensors(parts: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """All state tensors of optimizers by their names, named ``optimizer/parameter/key``."""
+    return {
+        f"{part}/{name}/{key}": value
+        for part, optimizer in parts.items()
+        for name, parameter in _named(optimizer)
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_state_tensors(parts: Mapping[str, torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
+    """Load what :func:`state_tensors` returned.
+
+    Raises:
+        KeyError: a tensor belongs to no parameter of this model.
+    """
+    homes = {
+        f"{part}/{name}": (optimizer, parameter)
+        for part, optimizer in parts.items()
+        for name, parameter in _named(optimizer)
+    }
+    for path, tensor in tensors.items():
+        home, _, key = path.rpartition("/")
+        optimizer, parameter = homes[home]
+        # fused AdamW's counter too is on the device, and CUDA's step takes no other
+        optimizer.state[parameter][key] = tensor.to(parameter.device)
 
 
 def build_optimizers(

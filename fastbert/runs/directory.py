@@ -169,24 +169,30 @@ def _digest(options: Any) -> str:
 
 
 @contextmanager
-def output_directory(output: str | None, default_parent: Path) -> Iterator[tuple[Path, Path]]:
+def output_directory(
+    output: str | None, default_parent: Path, state: str = "", resume: bool = False
+) -> Iterator[tuple[Path, Path]]:
     """Yield a temporary directory and the final one, empty or new, that it becomes; after an error nothing is left.
 
     Args:
         output: of the command; None: the next free number in ``default_parent``.
         default_parent: such as ``runs``.
+        state: file of an unfinished work in it: a directory that has it stays, and is where ``resume`` goes on.
+        resume: go on there.
 
     Raises:
-        InputError: the final directory is not empty or cannot be written.
+        InputError: the final directory is not empty or cannot be written, or there is nothing to go on with.
     """
     final = Path(output) if output else next_free(default_parent)
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise InputError(f"{final}: exists and is not an empty directory. Try: another --output")
     partial = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    reopened = resume and _reopen(final, partial, state)
+    if not resume:
+        if final.exists() and (not final.is_dir() or any(final.iterdir())):
+            raise InputError(f"{final}: exists and is not an empty directory. Try: another --output")
+        shutil.rmtree(partial, ignore_errors=True)
     made = [p for p in (final.parent, *final.parent.parents) if not p.exists()]
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=resume)
     except OSError as error:
         raise InputError(f"{final}: cannot be written ({error.strerror}). Try: another --output") from None
     try:
@@ -195,10 +201,24 @@ def output_directory(output: str | None, default_parent: Path) -> Iterator[tuple
             final.rmdir()
         partial.rename(final)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not (state and (partial / state).is_file()):
+            shutil.rmtree(partial, ignore_errors=True)
+        elif reopened and not final.exists():
+            partial.rename(final)
         for parent in made:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
+
+
+def _reopen(final: Path, partial: Path, state: str) -> bool:
+    """Make the unfinished directory the temporary one again; returns whether it was the final one."""
+    finished = (final / state).is_file()
+    if finished:
+        shutil.rmtree(partial, ignore_errors=True)
+        final.rename(partial)
+    if not (partial / state).is_file():
+        raise InputError(f"{final}: has no unfinished training. Try: without --resume")
+    return finished
 
 
 def next_free(parent: Path) -> Path:

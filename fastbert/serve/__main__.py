@@ -6,6 +6,9 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +17,8 @@ from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
 
 PACKAGES = ("starlette", "uvicorn", "pydantic", "orjson")  # of the extra
+MOST_WORKERS = 8  # a batch a core needs no barriers; more of them would be too small
+LOOK_S = 0.5  # between looks for the parent
 GRACE_S = 2  # for requests that are being answered when the server stops
 API_KEY = "FASTBERT_API_KEY"
 
@@ -47,6 +52,8 @@ class ServeOptions:
     """Most tokens that one request may send through the model."""
     watch: bool = False
     """Show runs only, without loading a model."""
+    parent: Annotated[int | None, unset("PID")] = None
+    """End when this process, which has started the server, does, however it ends."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of embeddings, as in fastbert.load (auto: bf16 on a CPU with instructions for it)."""
     device: Annotated[str | None, unset("NAME")] = None
@@ -73,7 +80,8 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # with the protocol unnamed, asyncio leaves Nagle's algorithm on: each answer waits 40 ms for the client's ACK
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise InputError(f"--host {host}: {error.strerror}. Try: 127.0.0.1") from None
     try:
@@ -85,6 +93,16 @@ def listen(host: str, port: int) -> socket.socket:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--port {port} on {host}: {reason}. Try: another --port, or 0 for any free one") from None
     return listening
+
+
+def end_with(parent: int) -> None:
+    """Wait for the end of the process that has started this one, then stop as by a signal.
+
+    A process whose parent was killed gets another one; a pipe would stay open in the parent's other children.
+    """
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(options: ServeOptions) -> int:
@@ -109,6 +127,12 @@ def main(options: ServeOptions) -> int:
         return serve(options, models, listening, host)
 
 
+def compute_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
 def serve(options: ServeOptions, models: Any, listening: socket.socket, host: str) -> int:
     """Answer requests until a signal."""
     import uvicorn
@@ -117,12 +141,17 @@ def serve(options: ServeOptions, models: Any, listening: socket.socket, host: st
     from fastbert.serve.queue import QueueSizes
     from fastbert.serve.service import Limits, Service
 
+    # answers count the truncated texts; Python would print each message once, and keep it
+    warnings.filterwarnings("ignore", r".* longer than \d+ tokens: truncated")
+    on_cpu = not options.watch and (options.device or "cpu") == "cpu"
+    threads = compute_threads() if on_cpu else None
     sizes = QueueSizes(
         batch_tokens=options.batch_tokens or (65_536 if (options.device or "cpu").startswith("cuda") else 2048),
         batch_ms=options.batch_ms,
         waiting_requests=options.queue,
+        workers=min(threads or 1, MOST_WORKERS),
     )
-    service = Service(models, Limits(options.max_body, options.max_texts, options.max_tokens), sizes)
+    service = Service(models, Limits(options.max_body, options.max_texts, options.max_tokens), sizes, threads)
     key = options.api_key or os.environ.get(API_KEY) or None
     local = is_loopback(host)
     if key is None and not local:
@@ -134,6 +163,10 @@ def serve(options: ServeOptions, models: Any, listening: socket.socket, host: st
             app.state.stopping.set()  # live pages end their streams
             super().handle_exit(sig, frame)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.queue.refuse()  # at once: the time that uvicorn gives is for batches that are being computed
+            await super().shutdown(sockets)
+
         @contextlib.contextmanager
         def capture_signals(self) -> Any:
             """As uvicorn's, but a signal is not raised again afterwards: it ends in exit code 0."""
@@ -144,6 +177,8 @@ def serve(options: ServeOptions, models: Any, listening: socket.socket, host: st
                 for sig, handler in before.items():
                     signal.signal(sig, handler)
 
+    if options.parent is not None:
+        threading.Thread(target=end_with, args=(options.parent,), daemon=True).start()
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S)
     Server(config).run(sockets=[listening])
     print("stopped", flush=True)

@@ -177,8 +177,8 @@ def openapi() -> Record:
     }
 
 
-def page(language: html_page.PageLanguage, words: dict[str, str], header: str, style: str) -> str:
-    """The same for people, with a command to try for each address."""
+def page(language: html_page.PageLanguage, words: dict[str, str], header: str, style: str, server: str) -> str:
+    """The same for people, with a command to try for each path of the server's address."""
     sections = []
     for endpoint in ENDPOINTS:
         schema = endpoint.body.model_json_schema()
@@ -192,9 +192,10 @@ def page(language: html_page.PageLanguage, words: dict[str, str], header: str, s
         sections.append(
             f"<section><h2><code>POST {escape(endpoint.path)}</code></h2><p>{escape(endpoint.summary)}</p>"
             f'<div class="scroll" tabindex=0><table class="fields">{fields}</table></div>'
-            f'<p class="mono command">{escape(f"curl $SERVER{endpoint.path} --json {shown!r}")}</p></section>'
+            f'<p class="mono command">{escape(f"curl {server}{endpoint.path} --json {shown!r}")}</p></section>'
         )
-    body = f"{header}<main><h1>{escape(words['api'])}</h1><p>{escape(words['api_text'])}</p>{''.join(sections)}</main>"
+    lead = f'<h1>{escape(words["api"])}</h1><p class="lead soft">{escape(words["api_text"])}</p>'
+    body = f'{header}<main id="content" tabindex="-1">{lead}{"".join(sections)}</main>'
     return html_page.page(f"fastbert · {words['api']}", body, language=language, style=style)
 
 

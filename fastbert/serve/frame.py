@@ -58,7 +58,7 @@ def page(
     """A page of this server."""
     language = language_of(request)
     words = WORDS[language]
-    texts = {name: words[name] for name in ("failed", "working", "lost", "key_wrong")}
+    texts = {name: words[name] for name in ("failed", "working", "empty", "lost", "key_wrong")}
     body = (
         f"{header(request, here) if status == 200 else ''}"
         f'<main id="content" tabindex="-1"><h1>{escape(words[here])}</h1><p class="lead soft">{escape(lead)}</p>'

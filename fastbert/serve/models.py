@@ -76,7 +76,8 @@ class Models:
         self.by_name = {each.name: each for each in served}
         self.device, self.precision, self.only_runs = device, precision, only_runs
         self._loaded: OrderedDict[str, Bert] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the line above, held for a moment
+        self._loading = threading.Lock()  # one model at a time; those in memory answer meanwhile
 
     @property
     def names(self) -> list[str]:
@@ -93,13 +94,16 @@ class Models:
         Raises:
             NoSuchModel: it is not served.
         """
-        names = self.names
-        if name is None and names:
-            return names[0]
-        if name not in names:
+        if name is None:
+            found = next((each for each, served in self.by_name.items() if served.has_model), None)
+        else:
+            served = self.by_name.get(name)
+            found = name if served is not None and served.has_model else None
+        if found is None or self.only_runs:
+            names = self.names
             known = ", ".join(names) or "none yet: the run has not saved a checkpoint"
             raise NoSuchModel(f"model {name!r:.80}: is not served here. Try: {known}")
-        return name
+        return found
 
     def is_loaded(self, name: str) -> bool:
         return name in self._loaded
@@ -112,14 +116,24 @@ class Models:
         """
         from fastbert.bert import load
 
-        with self._lock:
-            if name not in self._loaded:
-                served = self.by_name[name]
-                try:
-                    self._loaded[name] = load(served.path, device=self.device, precision=self.precision)
-                except InputError as error:  # clients see names, not paths
-                    raise InputError(str(error).replace(str(served.path), name)) from None
+        if found := self._kept(name):
+            return found
+        with self._loading:
+            if found := self._kept(name):
+                return found
+            served = self.by_name[name]
+            try:
+                loaded = load(served.path, device=self.device, precision=self.precision)
+            except InputError as error:  # clients see names, not paths
+                raise InputError(str(error).replace(str(served.path), name)) from None
+            with self._lock:
+                self._loaded[name] = loaded
                 while len(self._loaded) > KEPT:
                     self._loaded.popitem(last=False)
-            self._loaded.move_to_end(name)
-            return self._loaded[name]
+            return loaded
+
+    def _kept(self, name: str) -> "Bert | None":
+        with self._lock:
+            if name in self._loaded:
+                self._loaded.move_to_end(name)
+            return self._loaded.get(name)

@@ -22,6 +22,7 @@
     if (fields.tokens) body.length = Number(fields.tokens.value);
     if (form.dataset.view === "generate") body.seed = draws++;
     const place = form.nextElementSibling;
+    if (form.dataset.view !== "generate" && !body.texts.some((text) => text.trim())) return say(place, "problem", words.empty);
     say(place, "soft", words.working);
     try {
       const answer = await fetch(`/play/${form.dataset.view}`, {

@@ -106,7 +106,8 @@ async def play(request: Request) -> Response:
 
 async def docs(request: Request) -> Response:
     language = language_of(request)
-    html = api.page(language, WORDS[language], header(request, "api"), style())
+    server = str(request.base_url).rstrip("/")
+    html = api.page(language, WORDS[language], header(request, "api"), style(), server)
     return Response(html, media_type="text/html", headers=HEADERS)
 
 

@@ -36,10 +36,17 @@ class Service:
         models: what is served.
         limits: of a request.
         sizes: of the queue.
+        threads: that all batches together compute on; None: leave it to torch.
     """
 
-    def __init__(self, models: Models, limits: Limits | None = None, sizes: QueueSizes | None = None):
-        self.models, self.limits = models, limits or Limits()
+    def __init__(
+        self,
+        models: Models,
+        limits: Limits | None = None,
+        sizes: QueueSizes | None = None,
+        threads: int | None = None,
+    ):
+        self.models, self.limits, self.threads = models, limits or Limits(), threads
         self.queue = BatchQueue(self._compute, sizes or QueueSizes())
 
     async def bert(self, name: str | None) -> "tuple[str, Bert]":
@@ -69,8 +76,12 @@ class Service:
             )
         return await self.queue.answer(Key(name, kind, _hashable(options)), items, costs)
 
-    def _compute(self, key: Hashable, items: list[Any]) -> Sequence[Any]:
+    def _compute(self, key: Hashable, items: list[Any], sharers: int) -> Sequence[Any]:
         asked: Key = key  # type: ignore[assignment]
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(max(1, self.threads // sharers))  # of this thread alone
         return KINDS[asked.kind].run(self.models.get(asked.model), items, dict(asked.options))
 
 

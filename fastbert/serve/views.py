@@ -32,9 +32,17 @@ def tools(body: PlayBody) -> tuple[dict[str, str], Numbers]:
     return WORDS[body.language], Numbers(body.language)
 
 
+async def mask_of(service: Service, body: PlayBody) -> str:
+    _, bert = await service.bert(body.model)
+    return bert.tokenizer.mask_token
+
+
 async def fill(service: Service, body: PlayBody) -> str:
     """Bars for each mask, or for the best joint fillings."""
     words, numbers = tools(body)
+    mask = await mask_of(service, body)
+    if mask not in body.texts[0]:
+        raise InputError(words["no_mask"].format(mask=mask))
     candidates = [word.strip() for word in body.candidates.split(",") if word.strip()] or None
     options: dict[str, Any] = {"top_k": 6, "candidates": candidates, "beam": 16, "max_pieces": 1, "passes": 1}
     method = "beam" if body.joint else "independent"
@@ -66,6 +74,9 @@ async def natural(service: Service, body: PlayBody) -> str:
     """Each text with its words coloured by surprise."""
     words, numbers = tools(body)
     parts = []
+    mask = await mask_of(service, body)
+    if any(mask in text for text in body.texts):
+        raise InputError(words["has_mask"].format(mask=mask))
     for scored in await service.ask(body.model, "score", body.texts, method="l2r"):
         if not scored.log_probs:
             parts.append(f"<p>{escape(words['nothing'])}</p>")

@@ -36,6 +36,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastbert.system.config_file import read_config, take_config
+from fastbert.system.cores import set_up_threads
 from fastbert.system.errors import InputError
 
 try:
@@ -146,6 +147,7 @@ def run(
 
     ``prog`` is the command as the user types it, if it is more than ``python -m`` and the module.
     """
+    set_up_threads()
     argv = sys.argv[1:] if argv is None else list(argv)
     # the message, without our source line
     warnings.showwarning = lambda message, *_args, **_kwargs: _say(f"warning: {message}")

@@ -1,9 +1,9 @@
-"""Which device a command runs on, with how many threads, and whether bfloat16 is fast there."""
-
-import os
+"""Which device a command runs on, with how many threads, whether bfloat16 is fast there, and its random state."""
 
 import torch
+from torch import Tensor
 
+from fastbert.system.cores import available_cores
 from fastbert.system.errors import InputError
 from fastbert.system.processor import bf16_is_fast
 
@@ -32,7 +32,7 @@ def choose_device(name: str | None, local_rank: int | None = None) -> torch.devi
 def set_threads(threads: int | None, local_size: int = 1) -> None:
     """Use ``threads`` CPU threads; by default this rank's share of the cores (torchrun would give each rank one)."""
     if threads or local_size > 1:
-        torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // local_size))
+        torch.set_num_threads(threads or max(1, available_cores() // local_size))
 
 
 def quick_at_bf16(device: torch.device) -> bool:
@@ -40,3 +40,18 @@ def quick_at_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bf16_is_fast()
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of every generator that a step on this device uses."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

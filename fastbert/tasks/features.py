@@ -16,7 +16,7 @@ from fastbert.system.errors import InputError
 from fastbert.system.marks import spans_with_marks
 from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample
 from fastbert.text import Tokenizer
-from fastbert.text.truncation import num_truncated
+from fastbert.text.truncation import in_windows, num_truncated
 
 Ints = NDArray[np.integer]
 
@@ -69,18 +69,45 @@ class Rows:
 # ---- texts and pairs ----
 @dataclass
 class TextRows(Rows):
-    """A row per text or pair; ``targets`` (B,) int64 classes or float32 numbers."""
+    """A row per text or pair, or several windows of a long text; ``targets`` (B,) int64 classes or float32 numbers."""
 
     targets: NDArray | None = None
     truncated: int = 0  # examples that did not fit
+    owners: NDArray[np.int64] | None = None  # (B,) the text of each window, ascending; None: a row for each
+
+    def set_targets(self, targets: NDArray) -> None:
+        """Give every row the target of its text."""
+        self.targets = targets if self.owners is None else targets[self.owners]
+
+    def of_texts(self, rows: NDArray) -> NDArray:
+        """What the rows have, for each text once: of its first window."""
+        return rows if self.owners is None else rows[np.flatnonzero(np.diff(self.owners, prepend=-1))]
+
+    def mean_of_windows(self, rows: NDArray) -> NDArray:
+        """(B, C) → the mean over the windows of each text."""
+        if self.owners is None:
+            return rows
+        starts = np.flatnonzero(np.diff(self.owners, prepend=-1))
+        return np.add.reduceat(rows, starts) / np.bincount(self.owners)[:, None]
 
     def targets_of(self, chosen: Sequence[int]) -> Tensor | None:
         return None if self.targets is None else torch.from_numpy(self.targets[list(chosen)])
 
 
-def text_rows(examples: Sequence[TextExample], tokenizer: Tokenizer, max_length: int) -> TextRows:
-    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; the longer part is truncated."""
+def text_rows(
+    examples: Sequence[TextExample], tokenizer: Tokenizer, max_length: int, windows: bool = False
+) -> TextRows:
+    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; the longer part is truncated, or a text split into windows.
+
+    Raises:
+        InputError: windows of pairs.
+    """
     pairs = [(e.text, e.pair) for e in examples if e.pair is not None]
+    if windows:
+        if pairs:
+            raise InputError("windows: only for single texts, not for pairs. Try: without")
+        ids, owners = in_windows([e.text for e in examples], tokenizer, max_length)
+        return TextRows([*ids], [np.zeros_like(row) for row in ids], owners=owners)
     texts: list = pairs or [e.text for e in examples]
     encoded = tokenizer.encode_batch(texts, max_length=max_length)
     truncated = num_truncated(texts, np.diff(encoded.offsets), tokenizer, max_length)
@@ -97,6 +124,7 @@ class TokenRows(Rows):
     positions: list[Ints] = field(default_factory=list)  # in the row
     origins: list[tuple[int, int]] = field(default_factory=list)  # (example, word of the first position)
     targets: list[NDArray] | None = None  # label ids, aligned with positions
+    truncated: int = 0  # words that are read only in part
 
     def positions_of(self, chosen: Sequence[int]) -> Ints:
         starts = np.cumsum([0, *(len(self.ids[i]) for i in chosen)])[:-1]
@@ -115,13 +143,15 @@ def token_rows(
     words = [word for e in examples for word in e.tokens]
     encoded, frame = tokenizer.encode_words(words), tokenizer.frame
     room = max_length - len(frame.before) - len(frame.after)
-    overlap = room // 4
+    overlap, longest = room // 4, max(room // 2, 1)
     rows = TokenRows(targets=None if labels is None else [])
     first = 0  # index of the example's first word in the whole list
     for number, example in enumerate(examples):
         # a word whose characters are all removed has no token and gets [UNK], so that it has a tag; very long words
         # are truncated, since only the first token is predicted
-        pieces = [encoded[first + i][: max(room // 2, 1)] for i in range(len(example.tokens))]
+        pieces = [encoded[first + i] for i in range(len(example.tokens))]
+        rows.truncated += sum(len(row) > longest for row in pieces)
+        pieces = [row[:longest] for row in pieces]
         pieces = [row if len(row) else np.array([tokenizer.unk_id]) for row in pieces]
         first += len(pieces)
         lengths = [len(row) for row in pieces]
@@ -156,6 +186,7 @@ class SpanRows(Rows):
     examples: list[int] = field(default_factory=list)  # of each row
     offsets: list[Ints] = field(default_factory=list)  # (L, 2) characters of the context, (-1, -1) outside of it
     targets: NDArray | None = None  # (B, 2) first and last token of the answer
+    truncated: int = 0  # questions that are read only in part
 
     def answer_lengths(self) -> list[int]:
         """Tokens of every answer that is inside a window."""
@@ -187,6 +218,7 @@ def span_rows(
     targets: list[tuple[int, int]] = []
     for number, example in enumerate(examples):
         question = questions[number][: max(max_length // 2, 1)]
+        rows.truncated += len(question) < len(questions[number])
         ids = contexts[number]
         chars = contexts.char_offsets[contexts.offsets[number] : contexts.offsets[number + 1]]
         if not example.context.isascii() and len(chars):

@@ -32,6 +32,15 @@ class Result:
     classes: tuple[str, ...] = ()  # of the confusion: those of the model, then those it does not know
     by_class: dict[str, dict[str, float]] = field(default_factory=dict)  # precision, recall, f1, support
 
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return vars(self) | {"confusion": None if self.confusion is None else self.confusion.tolist()}
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> "Result":
+        confusion = None if record["confusion"] is None else np.array(record["confusion"], np.int64)
+        return cls(**record | {"confusion": confusion, "classes": tuple(record["classes"])})
+
 
 def measure(model: TaskModel, data: DataSet, scale: tuple[float, float] = (0.0, 1.0)) -> Result:
     """Predict a labelled set and score it.
@@ -44,7 +53,7 @@ def measure(model: TaskModel, data: DataSet, scale: tuple[float, float] = (0.0, 
         return _of_answers(model, data)
     if task == "tagging":
         return _of_tags(model, data)
-    logits = np.stack(prediction.outputs(model, data.rows)).astype(np.float64)
+    logits = prediction.logits_of_texts(model, data.rows).astype(np.float64)
     texts = [{"text_a": e.text, "text_b": e.pair} if e.pair is not None else {"text": e.text} for e in examples]
     if task == "regression":
         numbers = logits[:, 0] * scale[1] + scale[0]
@@ -122,7 +131,7 @@ def multi_hot(listed: Sequence[Sequence[str]], names: Sequence[str]) -> NDArray[
 
 def tune_thresholds(model: TaskModel, data: DataSet) -> None:
     """Set the threshold of each label to the one with the best F1 on a labelled set."""
-    chances = prediction.sigmoid(np.stack(prediction.outputs(model, data.rows)).astype(np.float64))
+    chances = prediction.sigmoid(prediction.logits_of_texts(model, data.rows).astype(np.float64))
     labels = model.settings.labels
     true = multi_hot([[name for name in e.label if name in labels] for e in data.examples], labels)
     model.settings = replace(model.settings, thresholds=tuple(scores.best_thresholds(true, chances)))

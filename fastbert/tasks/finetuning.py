@@ -40,7 +40,7 @@ class TaskData:
     settings: TaskSettings
     train: DataSet
     eval: DataSet
-    test: DataSet | None
+    test: DataSet | None = None
     class_counts: list[int] = field(default_factory=list)  # of the training labels
     scale: tuple[float, float] = (0.0, 1.0)  # mean and deviation of the training numbers
     keeps_head: bool = False  # training starts from the head of the given model
@@ -70,6 +70,7 @@ def read_data(
     positions: int = 512,
     limit: int | None = None,
     max_answer_tokens: int = 60,
+    windows: bool = False,
     threshold: float = 0.5,
     previous: TaskSettings | None = None,
     log: Callable[[str], None] = lambda line: None,
@@ -82,6 +83,7 @@ def read_data(
         max_length: tokens of a row; None: 384 for questions, else 256, but no more than ``positions``.
         limit: maximum number of training examples, chosen at random (always the same ones).
         max_answer_tokens: of the answers that the model will give.
+        windows: split texts that are longer into windows instead of truncating them.
         threshold: probability from which a text has a label, where it may have several.
         previous: what the model was fine-tuned for, if it was; its labels are kept if they include those of the file.
         log: called with each line about the data.
@@ -114,17 +116,21 @@ def read_data(
         unanswerable=task == "qa" and any(not e.answers for e in read["train"]),
         max_answer_tokens=max_answer_tokens,
         multi_label=multi_label,
+        windows=windows,
         thresholds=(threshold,) * len(labels) if multi_label else (),
     )
-    sets = {
-        name: DataSet(name, examples, make_rows(settings, examples, tokenizer, with_targets=name == "train"))
-        for name, examples in read.items()
-    }
-    data = TaskData(settings, sets["train"], sets["eval"], sets.get("test"), keeps_head=keeps_head)
+    data = TaskData(settings, **_sets(settings, read, tokenizer), keeps_head=keeps_head)
     describe_targets(data)
     for line in (*notes.lines(), *_limits(data), *_unseen(data), *_about_the_head(previous, data)):
         log(line)
     return data
+
+
+def _sets(settings: TaskSettings, read: dict[str, list[Any]], tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        name: DataSet(name, examples, make_rows(settings, examples, tokenizer, with_targets=name == "train"))
+        for name, examples in read.items()
+    }
 
 
 def _same_task(previous: TaskSettings, task: str, multi_label: bool, labels: Sequence[str]) -> bool:
@@ -148,9 +154,19 @@ def _limits(data: TaskData) -> Iterator[str]:
         if isinstance(part.rows, TextRows) and part.rows.truncated:
             yield (
                 f"note: {part.name}: {part.rows.truncated:,} of {total:,} texts are longer than {settings.max_length} "
-                "tokens and are truncated (--max-length)"
+                f"tokens and are truncated (--max-length{'' if settings.pairs else ', --windows'})"
             )
+        if isinstance(part.rows, TextRows) and part.rows.owners is not None:
+            long = int((np.bincount(part.rows.owners) > 1).sum())
+            yield f"{part.name}: {long:,} of {total:,} texts are split: {len(part.rows):,} windows in all"
+        if isinstance(part.rows, TokenRows) and part.rows.truncated:
+            yield f"note: {part.name}: {part.rows.truncated:,} words are longer than half a row and are truncated"
         if isinstance(part.rows, SpanRows):
+            if part.rows.truncated:
+                yield (
+                    f"note: {part.name}: {part.rows.truncated:,} of {total:,} questions are longer than half of "
+                    f"{settings.max_length} tokens and are truncated (--max-length)"
+                )
             lengths = part.rows.answer_lengths()
             if long := sum(length > settings.max_answer_tokens for length in lengths):
                 yield (
@@ -242,15 +258,15 @@ def make_rows(settings: TaskSettings, examples: Sequence[Any], tokenizer: Tokeni
         listed = [[(e.where, tag) for tag in e.tags] for e in examples] if with_targets else None
         ids = None if listed is None else [label_ids(tags, settings.labels) for tags in listed]
         return token_rows(examples, tokenizer, settings.max_length, ids)
-    rows = text_rows(examples, tokenizer, settings.max_length)
+    rows = text_rows(examples, tokenizer, settings.max_length, settings.windows)
     if not with_targets:
         return rows
     if settings.task == "regression":
-        rows.targets = np.array([e.label for e in examples], np.float32)
+        rows.set_targets(np.array([e.label for e in examples], np.float32))
     elif settings.multi_label:
-        rows.targets = multi_hot([e.label for e in examples], settings.labels).astype(np.float32)
+        rows.set_targets(multi_hot([e.label for e in examples], settings.labels).astype(np.float32))
     else:
-        rows.targets = np.array(label_ids(((e.where, e.label) for e in examples), settings.labels), np.int64)
+        rows.set_targets(np.array(label_ids(((e.where, e.label) for e in examples), settings.labels), np.int64))
     return rows
 
 
@@ -259,14 +275,15 @@ def describe_targets(data: TaskData) -> None:
     rows = data.train.rows
     if isinstance(rows, TextRows) and data.settings.task == "regression":
         assert rows.targets is not None
-        deviation = float(rows.targets.std())
+        numbers = rows.of_texts(rows.targets)
+        deviation = float(numbers.std())
         if not deviation:
             raise InputError(f"{data.train.examples[0].where}: all examples have the same number: nothing to learn")
-        data.scale = (float(rows.targets.mean()), deviation)
+        data.scale = (float(numbers.mean()), deviation)
         rows.targets = ((rows.targets - data.scale[0]) / deviation).astype(np.float32)
     elif isinstance(rows, TextRows | TokenRows):
         assert rows.targets is not None
-        targets = np.concatenate(rows.targets) if isinstance(rows, TokenRows) else rows.targets
+        targets = np.concatenate(rows.targets) if isinstance(rows, TokenRows) else rows.of_texts(rows.targets)
         if data.settings.multi_label:
             data.class_counts = targets.sum(0).astype(int).tolist()
         else:
@@ -285,19 +302,31 @@ def new_model(backbone: BertForPreTraining, settings: TaskSettings, dropout: flo
     return TaskModel(backbone, replace(settings), dropout=dropout, pooling=pooling)
 
 
-def choose_pooling(directory: str | Path, requested: str) -> str:
+def choose_pooling(directory: str | Path, requested: str, as_is: bool = False) -> str:
     """What a sequence head reads: "cls" or "mean".
 
     "auto": as in config.json; for a modern model without an entry the mean, because masked-LM pretraining does not
     train its [CLS] to represent a text. Heads of the other architectures read [CLS] in transformers, and so do ours.
 
+    Args:
+        directory: of the model.
+        requested: "auto", "cls" or "mean".
+        as_is: as transformers reads the model's own config.json, which an adapter comes back to.
+
     Raises:
-        InputError: "mean" for one of those.
+        InputError: "mean" for one of those, or another than as it is.
     """
     hf = read_object(checkpoint.resolve(Path(directory)) / "config.json", "give a directory with a model")
     modern = hf.get("model_type") == "modernbert"
     if requested == "mean" and not modern:
         raise InputError("--pooling mean: heads of this architecture read [CLS]. Try: leave it out, or a modern model")
+    if as_is and modern:
+        own = hf.get("classifier_pooling", "cls")
+        if requested not in ("auto", own):
+            raise InputError(
+                f"--pooling {requested}: the model's config.json says {own}, which an adapter cannot change"
+            )
+        return own
     if requested != "auto":
         return requested
     return "mean" if modern and hf.get("classifier_pooling", "mean") == "mean" else "cls"

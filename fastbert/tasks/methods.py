@@ -22,14 +22,16 @@ class TaskMethods:
     tokenizer: "Tokenizer"
     task_model: "TaskModel | None" = None
     embed: Any  # (texts, pooling, normalize) → vectors
+    embedding: Any = None  # EmbeddingSettings of a sentence-transformers directory
 
-    def classify(self, texts: Texts, pairs: Texts | None = None, windows: bool = False) -> Any:
+    def classify(self, texts: Texts, pairs: Texts | None = None, windows: bool | None = None) -> Any:
         """Classify each text, or each pair of texts.
 
         Args:
             texts: one text or several.
             pairs: the second texts of pairs, one for each.
-            windows: split texts that are too long into windows, whose logits are averaged, instead of truncating them.
+            windows: split texts that are too long into windows, whose logits are averaged, instead of truncating them;
+                None: as the model was fine-tuned.
 
         Returns:
             For one text ``{"label", "score" (its probability), "scores" (of every label)}``, for several a list of
@@ -107,18 +109,21 @@ class TaskMethods:
 
         Returns:
             A number, or for several pairs a list. A model fine-tuned on pairs with numbers answers on their scale; for
-            any other it is the cosine of the mean-pooled embeddings.
+            any other it is what a sentence-transformers directory says (cosine, dot product, or minus the Euclidean or
+            Manhattan distance) of the vectors of :meth:`embed`, or their cosine.
 
         Raises:
-            InputError: lists of unequal length.
+            InputError: lists of unequal length; a directory that asks for another similarity.
         """
         from fastbert.tasks import prediction
 
+        kind = "cosine" if self.embedding is None else self.embedding.similarity
+
         def embed(listed: list[str]) -> Any:
-            return self.embed(listed, pooling="mean", normalize=True)
+            return self.embed(listed, normalize=True if kind == "cosine" else None)
 
         firsts, seconds = listed_texts(first), listed_texts(second)
-        found = prediction.similarity(self.task_model, embed, self.tokenizer, firsts, seconds)
+        found = prediction.similarity(self.task_model, embed, self.tokenizer, firsts, seconds, kind)
         return found[0] if isinstance(first, str) else found
 
     def _head(self, *tasks: str) -> "TaskModel":

@@ -45,6 +45,7 @@ class TaskSettings:
     unanswerable: bool = True  # whether it may answer that there is no answer
     max_answer_tokens: int = 60  # the longest answer
     multi_label: bool = False  # a text may have several labels, or none
+    windows: bool = False  # whether texts longer than max_length are split into windows, not truncated
     thresholds: tuple[float, ...] = ()  # probability from which a text has a label, for each; none: 0.5
 
     @property

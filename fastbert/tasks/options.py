@@ -39,10 +39,15 @@ class FinetuneOptions:
     """Examples for the final figures only."""
     output: Annotated[str | None, unset("DIR")] = None
     """Output directory (default: the next free of finetuned/001, finetuned/002 …)."""
+    resume: bool = False
+    """Go on with an interrupted training: the same command again, with --output."""
 
     max_length: Annotated[int | None, unset("N")] = None
     """Maximum tokens per row (default: 256; qa: 384). Longer texts are truncated, which is reported; longer sentences
     and contexts are split over several rows."""
+    windows: bool = False
+    """Split single texts that are longer into windows of that length: each is trained on, and the logits of a text's
+    windows are averaged, here and in later predictions."""
     stride: int = 128
     """qa: tokens by which two windows of a context overlap."""
     max_answer_tokens: int = 60
@@ -72,6 +77,9 @@ class FinetuneOptions:
     """Share of the target that all classes get, against overconfidence."""
     freeze: Annotated[str, unset("embeddings|N|all")] = ""
     """Weights to keep as they are: embeddings, or N of the lowest layers with them, or all (only the head learns)."""
+    lora: Annotated[int | None, unset("R")] = None
+    """Train updates of rank R of the attention's projections instead of the encoder, and the head (needs: pip install
+    'fastbert[lora]'). The output has them added, and in adapter/ by themselves, as peft reads them."""
     pooling: Literal["auto", "cls", "mean"] = "auto"
     """Modern models only: what a sequence head reads, the first token or the mean of all (auto: as in config.json, or
     the mean). Heads of other architectures read the first token."""
@@ -146,7 +154,14 @@ def check(options: FinetuneOptions) -> None:
         raise InputError(f"--label-smoothing: {options.task} has no classes. Try: leave it out")
     if options.max_length is not None and options.max_length < 8:
         raise InputError(f"--max-length {options.max_length}: expected at least 8 tokens")
+    if options.lora is not None and (options.optimizer == "muon" or options.freeze):
+        other = "--optimizer muon" if options.optimizer == "muon" else f"--freeze {options.freeze}"
+        raise InputError(f"--lora: trains its updates and the head, with AdamW, not {other}. Try: leave that out")
+    if options.windows and options.task not in ("classification", "regression"):
+        raise InputError(f"--windows: for single texts, not for {options.task}. Try: leave it out")
     if options.class_weights and options.task not in ("classification", "tagging", "pairs"):
         raise InputError(f"--class-weights: {options.task} has no classes. Try: leave it out")
+    if options.resume and not options.output:
+        raise InputError("--resume: needs the --output of the interrupted training. Try: --output DIR")
     if options.patience and not options.evaluations:
         raise InputError("--patience: needs evaluations during training. Try: leave out --evaluations 0")

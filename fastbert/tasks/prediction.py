@@ -17,7 +17,6 @@ from fastbert.tasks.features import Rows, SpanRows, TextRows, TokenRows, span_ro
 from fastbert.tasks.model import TaskModel, TaskSettings, require_token_types
 from fastbert.tasks.tag_schemes import find_scheme
 from fastbert.text import Tokenizer
-from fastbert.text.truncation import in_windows
 
 BATCH_TOKENS = 8192
 DEFAULT_THRESHOLD = 0.5
@@ -67,34 +66,25 @@ def softmax(logits: NDArray) -> NDArray:
 
 
 def classify(
-    model: TaskModel, tokenizer: Tokenizer, examples: Sequence[TextExample], windows: bool = False
+    model: TaskModel, tokenizer: Tokenizer, examples: Sequence[TextExample], windows: bool | None = None
 ) -> list[dict[str, Any]] | list[float]:
     """``{"label", "score", "scores": {label: probability}}`` of each text or pair; numbers from a regression model.
 
-    Texts that are too long are truncated, which is said; or split into ``windows``, whose logits are averaged.
+    Texts that are too long are truncated, which is said; or split into ``windows`` (None: as the model was fine-tuned),
+    whose logits are averaged.
 
     Raises:
         InputError: windows of pairs.
     """
     if not examples:
         return []
-    if windows and examples[0].pair is not None:
-        raise InputError("windows: only for single texts, not for pairs. Try: without")
+    if windows is None:
+        windows = model.settings.windows and examples[0].pair is None
     if examples[0].pair is not None:
         require_token_types(model.backbone.config)
-    owners = np.arange(len(examples))
-    if windows:
-        ids, owners = in_windows([example.text for example in examples], tokenizer, _length(model))
-        rows = TextRows([*ids], [np.zeros_like(row) for row in ids])
-    else:
-        rows = text_rows(examples, tokenizer, _length(model))
-    if rows.truncated:
-        warnings.warn(
-            f"{rows.truncated:,} of {len(examples):,} texts are longer than {_length(model)} tokens: truncated",
-            stacklevel=2,
-        )
-    logits = np.stack(outputs(model, rows))
-    logits = np.stack([logits[owners == number].mean(0) for number in range(len(examples))]) if windows else logits
+    rows = text_rows(examples, tokenizer, _length(model), windows)
+    warn_of_truncated(rows, f"of {len(examples):,} texts are longer than {_length(model)} tokens: truncated")
+    logits = logits_of_texts(model, rows)
     if model.settings.task == "regression":
         return [float(number) for number in logits[:, 0]]
     labels = model.settings.labels
@@ -112,6 +102,18 @@ def classify(
         }
         for p in softmax(logits.astype(np.float64))
     ]
+
+
+def logits_of_texts(model: TaskModel, rows: Rows) -> NDArray[np.float32]:
+    """(B, C) logits of every text, the mean of its windows."""
+    logits = np.stack(outputs(model, rows))
+    return rows.mean_of_windows(logits) if isinstance(rows, TextRows) else logits
+
+
+def warn_of_truncated(rows: TextRows | TokenRows | SpanRows, what: str) -> None:
+    """A warning with the number of what is read only in part, if there is any."""
+    if rows.truncated:
+        warnings.warn(f"{rows.truncated:,} {what}", stacklevel=3)
 
 
 def sigmoid(logits: NDArray) -> NDArray:
@@ -134,6 +136,7 @@ def tag_words(
 ) -> tuple[list[list[str]], list[list[float]]]:
     """Tags of the words of each example, and their probabilities."""
     rows = token_rows(examples, tokenizer, _length(model), None)
+    warn_of_truncated(rows, f"words are longer than half a row of {_length(model)} tokens: truncated")
     return tags_of_rows(model, rows, examples)
 
 
@@ -201,6 +204,9 @@ def answer(
     settings = model.settings
     require_token_types(model.backbone.config)
     rows = span_rows(examples, tokenizer, _length(model), settings.stride, labelled=False)
+    warn_of_truncated(
+        rows, f"of {len(examples):,} questions are longer than half of {_length(model)} tokens: truncated"
+    )
     return answers_of_rows(model, rows, examples, top_k, max_answer_tokens)
 
 
@@ -266,23 +272,34 @@ def best_spans(
 
 
 # ---- similarity ----
+# (B, D), (B, D) → (B,); names and signs of sentence-transformers
+SIMILARITIES: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
+    "cosine": lambda a, b: (a * b).sum(-1),
+    "dot": lambda a, b: (a * b).sum(-1),
+    "euclidean": lambda a, b: -np.sqrt(((a - b) ** 2).sum(-1)),
+    "manhattan": lambda a, b: -np.abs(a - b).sum(-1),
+}
+
+
 def similarity(
     model: TaskModel | None,
     embed: Callable[[list[str]], NDArray[np.float32]],
     tokenizer: Tokenizer,
     first: Sequence[str],
     second: Sequence[str],
+    kind: str = "cosine",
 ) -> list[float]:
-    """Similarity of text pairs: the number of a model fine-tuned on pairs, otherwise the cosine of embeddings.
+    """Similarity of text pairs: the number of a model fine-tuned on pairs, otherwise that of embeddings.
 
     Args:
         model: fine-tuned, or None.
-        embed: texts → (B, D) of length 1.
+        embed: texts → (B, D); of length 1 for the cosine.
         tokenizer: the model's.
         first, second: the same number of each.
+        kind: of SIMILARITIES.
 
     Raises:
-        InputError: lists of unequal length.
+        InputError: lists of unequal length, or another kind.
     """
     if len(first) != len(second):
         raise InputError(f"{len(first)} first and {len(second)} second texts. Try: the same number of each")
@@ -291,5 +308,9 @@ def similarity(
     if model is not None and model.settings.task == "regression" and model.settings.pairs is not False:
         pairs = [TextExample("", a, b) for a, b in zip(first, second, strict=True)]
         return classify(model, tokenizer, pairs)  # type: ignore[return-value]
+    if kind not in SIMILARITIES:
+        raise InputError(
+            f"similarity_fn_name is {kind!r:.40} (config_sentence_transformers.json), not supported. Try: embed(texts)"
+        )
     both = embed([*first, *second])
-    return [float(x) for x in (both[: len(first)] * both[len(first) :]).sum(-1)]
+    return [float(x) for x in SIMILARITIES[kind](both[: len(first)], both[len(first) :])]

@@ -42,7 +42,14 @@ def value_of(record: Record, where: str, named: str | None, usual: Sequence[str]
             return name, record[name]
     present = ", ".join(map(repr, record)) or "none"
     remedy = f"--{option}-field with one of them" if option else "rename it"
+    remedy += header_remedy(where)
     raise InputError(f"{where}: has no field {names[0]!r}; its fields: {present}. Try: {remedy}")
+
+
+def header_remedy(where: str) -> str:
+    """What else to try with a file whose first line names its columns, or should."""
+    name = where.rpartition(":")[0].lower()
+    return ", or a first line with the names of the columns" if ".csv" in name or ".tsv" in name else ""
 
 
 def note_unused(record: Record, used: Iterable[str], where: str, notes: Notes) -> None:

@@ -14,7 +14,9 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from fastbert.tasks.finetuning import TaskData
-from fastbert.tasks.training import Progress, Recipe
+from fastbert.tasks.guarded import Progress
+from fastbert.tasks.saved_training import NAME
+from fastbert.tasks.training import Recipe
 
 
 def print_header(console: Console, model: str, data: TaskData, recipe: Recipe, held_out: bool) -> None:
@@ -84,6 +86,8 @@ def print_summary(
             console.print(f"seed {outcome['seed']}: {outcome['diverged']}; {kept}", markup=False)
         if outcome["interrupted"]:
             console.print(f"interrupted at step {outcome['steps']:,}; {kept}", markup=False)
+            if (final / NAME).is_file():
+                console.print("to go on: the same command with --resume", markup=False)
     seconds = sum(outcome["training_s"] for outcome in outcomes)
     stopped = " (stopped early)" if best["outcome"]["stopped_early"] else ""
     console.print(

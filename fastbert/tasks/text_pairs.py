@@ -9,10 +9,11 @@ from typing import Any
 from fastbert.data.corpus.records import Record, is_table, read_lines, read_records
 from fastbert.system.errors import InputError
 from fastbert.tasks.examples import LABEL_NAMES, PAIR_NAMES
-from fastbert.tasks.record_fields import Notes, note_unused
+from fastbert.tasks.record_fields import Notes, header_remedy, note_unused
 
 # fields of texts that do not belong to the first; each holds one text, or a list
 _NEGATIVE = re.compile(r"(hard_)?negatives?(_\d+)?")
+NEGATIVES = "multiple-negatives"  # the loss that needs no grades
 MAX_POSTPONED = 1000  # pairs of equal texts that a batch looks past
 Pair = tuple[str, ...]  # two texts that belong together, and perhaps hard negatives
 GradedPair = tuple[str, str, float]
@@ -72,7 +73,8 @@ def _pair(record: Record, where: str) -> tuple[Pair, list[str]]:
     names = next((list(pair) for pair in PAIR_NAMES if record.keys() >= set(pair)), None)
     if names is None:
         raise InputError(
-            f"{where}: has no two texts; its fields: {', '.join(map(repr, record)) or 'none'}. Try: text_a and text_b"
+            f"{where}: has no two texts; its fields: {', '.join(map(repr, record)) or 'none'}. "
+            f"Try: text_a and text_b{header_remedy(where)}"
         )
     names += [name for name in record if _NEGATIVE.fullmatch(name) and record[name] not in (None, "", [])]
     texts: list[str] = []

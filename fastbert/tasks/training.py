@@ -3,18 +3,15 @@
 The default optimizer is the one that pretrained the encoder. Muon's matrices are several times as large as AdamW's, and
 AdamW at its default rate hardly moves them (measured: benchmarks/finetuning/README.md).
 
-A training that diverges or is interrupted ends with the best weights so far, as one that reaches its last step.
+:mod:`fastbert.tasks.guarded` has the loop.
 
 Reference: Devlin et al., BERT, 2019, section 3.2; Mosbach et al., On the Stability of Fine-tuning BERT, 2021; Liu et
 al., Muon is Scalable for LLM Training, 2025, section 3.5 (another optimizer than the pretraining's costs quality).
 """
 
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,13 +23,13 @@ from fastbert.optim.optimizers import build_optimizers
 from fastbert.optim.schedules import Schedule
 from fastbert.system.errors import InputError
 from fastbert.tasks.features import Rows
+from fastbert.tasks.guarded import Course, Progress, train_guarded
 from fastbert.tasks.model import TaskModel
-from fastbert.tasks.scores import better
+from fastbert.tasks.saved_training import SavedTraining
 
 Scorer = Callable[[TaskModel], dict[str, float]]
 # half of pretraining's rates
 MUON_LEARNING_RATE, LEARNING_RATE_WITH_MUON = 0.01, 1e-3
-MAX_LOSS_INCREASE = 1e3  # times the first loss (at least 1): training has diverged
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,7 @@ class Recipe:
     learning_rate: float = 5e-5  # peak of AdamW
     muon_learning_rate: float = MUON_LEARNING_RATE  # peak of Muon
     layer_decay: float = 1.0  # factor of the learning rates from each layer to the one below it
+    lora: int = 0  # rank of the updates that are trained in place of the encoder; 0: none
     freeze: str = ""  # "embeddings", "all", or how many layers with them: what is not trained
     label_smoothing: float = 0.0  # share of the target that all classes get
     weight_decay: float = 0.01  # of matrices
@@ -55,21 +53,6 @@ class Recipe:
     measure: str = "accuracy"  # chooses the best checkpoint
     seed: int = 0
     bf16: bool = False
-
-
-@dataclass
-class Progress:
-    """Where a training is; ``history`` has a record for each evaluation."""
-
-    steps: int = 0
-    tokens: int = 0
-    best: float | None = None
-    best_step: int = 0
-    stopped_early: bool = False
-    interrupted: bool = False  # by Ctrl-C
-    diverged: str = ""  # what happened, and the remedy
-    training_s: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 def default_learning_rate(hidden_size: int, optimizer: str = "adamw") -> float:
@@ -121,49 +104,6 @@ class Vocabulary:
         embeddings.word = nn.Embedding.from_pretrained(table, freeze=False)
 
 
-class Diverged(InputError):
-    """Training has diverged; the message names the step and the remedy."""
-
-
-def run_steps(
-    optimizers: Sequence[torch.optim.Optimizer],
-    batches: Iterable[Any],
-    loss_of: Callable[[Any], Tensor],
-    factor: Callable[[int], float],
-    clip_norm: float,
-) -> Iterator[float]:
-    """Take an optimizer step for each batch and yield its loss.
-
-    Args:
-        optimizers: whose groups have a ``peak`` learning rate.
-        loss_of: the loss of a batch.
-        factor: step, from 1 → factor of the peak.
-        clip_norm: bound of the gradient norm; 0: none.
-
-    Raises:
-        Diverged: before an update with a loss or gradient that is not finite, or a loss that has exploded.
-    """
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    parameters = [p for group in groups for p in group["params"]]
-    limit = 0.0
-    for step, batch in enumerate(batches, start=1):
-        loss = loss_of(batch)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, clip_norm or float("inf")).item()
-        value = loss.item()
-        limit = limit or MAX_LOSS_INCREASE * max(value, 1.0)
-        if not (math.isfinite(norm) and value < limit):
-            what = f"the loss is {value:.3g}" if not value < limit else f"the gradient norm is {norm}"
-            peak = max(group["peak"] for group in groups)
-            raise Diverged(f"step {step}: {what}: training has diverged. Try: a learning rate below {peak:g}")
-        for group in groups:
-            group["lr"] = group["peak"] * factor(step)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        yield value
-
-
 def train(
     model: TaskModel,
     rows: Rows,
@@ -172,6 +112,7 @@ def train(
     *,
     weights: Tensor | None = None,
     report: Callable[[Progress, float, dict[str, float] | None], None] = lambda progress, share, scores: None,
+    saved: SavedTraining | None = None,
 ) -> Progress:
     """Fine-tune in place; the model ends with the weights of its best evaluation, or of its last step without any.
 
@@ -181,6 +122,7 @@ def train(
         weights: (C,) of the classes in the loss.
         report: called after every step with the share of the training that is done, and after every evaluation with
             its scores.
+        saved: where the state of an unfinished training is saved, and taken from.
 
     Raises:
         Diverged: before the first evaluation; later ones are recorded in the progress.
@@ -188,8 +130,7 @@ def train(
     device, schedule = model.device, Schedule(recipe.warmup, 1.0 - recipe.warmup)
     steps_per_epoch = -(-len(rows) // recipe.batch_size)
     total = max(1, round(recipe.epochs * steps_per_epoch))
-    every = steps_per_epoch / recipe.evaluations if recipe.evaluations else float("inf")
-    progress, best, waited, next_evaluation = Progress(), None, 0, every
+    progress = Progress()
 
     def loss_of(chosen: list[int]) -> Tensor:
         batch, targets = rows.batch(chosen).to(device), rows.targets_of(chosen)
@@ -198,40 +139,19 @@ def train(
         with autocast(device, recipe.bf16):
             return model.loss(batch, targets.to(device), weights, recipe.label_smoothing)
 
-    torch.manual_seed(recipe.seed)
-    began_s = time.monotonic()
-    model.train()
-    batches = _batches(rows.lengths, recipe, total)
-    steps = run_steps(
-        _optimizers(model, recipe), batches, loss_of, lambda step: schedule(step / (total + 1)), recipe.clip_norm
+    course = Course(
+        total,
+        steps_per_epoch / (recipe.evaluations or 1),
+        factor=lambda step: schedule(step / (total + 1)),
+        score=(lambda: evaluate(model, score, device, recipe.bf16)) if recipe.evaluations else None,
+        measure=recipe.measure,
+        patience=recipe.patience,
+        clip_norm=recipe.clip_norm,
     )
-    try:
-        for loss in steps:
-            progress.steps += 1
-            scores = None
-            if progress.steps >= next_evaluation - 1e-6 or (recipe.evaluations and progress.steps == total):
-                next_evaluation += every
-                scores = evaluate(model, score, device, recipe.bf16)
-                progress.history.append({"step": progress.steps, "train_loss": loss, **scores})
-                waited += 1
-                if better(recipe.measure, scores[recipe.measure], progress.best):
-                    progress.best, progress.best_step, waited = scores[recipe.measure], progress.steps, 0
-                    best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            report(progress, progress.steps / total, scores)
-            if recipe.patience and waited >= recipe.patience:
-                progress.stopped_early = progress.steps < total
-                break
-    except Diverged as error:
-        if best is None:
-            raise
-        progress.diverged = str(error)
-    except KeyboardInterrupt:
-        if not progress.steps:
-            raise
-        progress.interrupted = True
-    if best is not None and progress.best_step != progress.steps:
-        model.load_state_dict(best)
-    progress.training_s = time.monotonic() - began_s
+    torch.manual_seed(recipe.seed)
+    model.train()
+    optimizers, batches = _optimizers(model, recipe), _batches(rows.lengths, recipe, total)
+    train_guarded(model, optimizers, batches, loss_of, course, progress, device=device, report=report, saved=saved)
     model.eval()
     return progress
 
@@ -260,7 +180,7 @@ def _batches(lengths: NDArray[np.int64], recipe: Recipe, total: int) -> Iterator
         epoch += 1
 
 
-def _optimizers(model: TaskModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def _optimizers(model: TaskModel, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
     """AdamW, and Muon if requested; every group has its peak rate. No decay of biases and LayerNorms.
 
     Heads that the task does not use get no gradient and are left alone, as what is frozen.
@@ -268,7 +188,9 @@ def _optimizers(model: TaskModel, recipe: Recipe) -> list[torch.optim.Optimizer]
     config = model.backbone.config
     used = [(name.removeprefix("backbone."), p) for name, p in model.named_parameters() if _is_used(name, model)]
     for name, parameter in used:
-        parameter.requires_grad_(depth_of(name, config.num_hidden_layers) >= num_frozen(recipe.freeze, config))
+        frozen = depth_of(name, config.num_hidden_layers) < num_frozen(recipe.freeze, config)
+        # the norm after the last layer too is no part of a head
+        parameter.requires_grad_(not frozen and not (recipe.freeze == "all" and name.startswith("encoder.")))
     trained = [(name, p) for name, p in used if p.requires_grad]
 
     def rate_scale(name: str) -> float:
@@ -282,7 +204,7 @@ def _optimizers(model: TaskModel, recipe: Recipe) -> list[torch.optim.Optimizer]
     for optimizer in built.values():
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
-    return list(built.values())
+    return built
 
 
 def depth_of(name: str, num_layers: int) -> int:

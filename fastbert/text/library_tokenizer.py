@@ -209,7 +209,7 @@ class LibraryTokenizer(Tokenizer):
         inside = [i for i, mark in enumerate(one.special_tokens_mask) if not mark]
         places = [i for i, mark in enumerate(two.special_tokens_mask) if not mark]
         if not inside or len(places) != 2 * len(inside):
-            return Frame((self.cls_id,), (self.sep_id,), (self.sep_id,))
+            return super().frame if min(self.cls_id, self.sep_id) >= 0 else Frame((), (), ())
         middle = two.ids[places[len(inside) - 1] + 1 : places[len(inside)]]
         return Frame(tuple(one.ids[: inside[0]]), tuple(middle), tuple(one.ids[inside[-1] + 1 :]))
 

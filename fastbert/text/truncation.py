@@ -19,15 +19,16 @@ def num_truncated(texts: Sequence[Any], lengths: NDArray[np.integer], tokenizer:
 def in_windows(
     texts: Sequence[str], tokenizer: "Tokenizer", max_length: int
 ) -> tuple[list[NDArray[np.integer]], NDArray[np.int64]]:
-    """Rows of ids that hold every token of the texts once, [CLS] and [SEP] around each; and the text of each row.
+    """Rows of ids that hold every token of the texts once, in the special tokens of a text; and the text of each row.
 
     A text that fits has one row, its usual one; a longer one as few rows as possible, of about the same length.
     """
-    encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    room = max_length - 2
-    rows, owners = [], []
+    encoded, frame = tokenizer.encode_batch(list(texts), add_special_tokens=False), tokenizer.frame
+    room = max(max_length - len(frame.before) - len(frame.after), 1)
+    rows: list[NDArray[np.integer]] = []
+    owners = []
     for number in range(len(texts)):
         for part in np.array_split(encoded[number], max(1, -(-len(encoded[number]) // room))):
-            rows.append(np.concatenate([[tokenizer.cls_id], part, [tokenizer.sep_id]]))
+            rows.append(np.concatenate([frame.before, part, frame.after]).astype(np.int64))
             owners.append(number)
     return rows, np.array(owners, np.int64)

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastbert.config import BertConfig
 from fastbert.distributed.parallelism import Parallelism
 from fastbert.distributed.world import World
 from fastbert.runs import checkpoint
 from fastbert.system.background import Background, HostCopy
+from fastbert.system.devices import random_state, set_random_state
 from fastbert.system.errors import InputError
 
 DEFAULT_EVERY = 500  # steps between checkpoints
@@ -106,18 +106,3 @@ def restore_random_state(saved: checkpoint.Checkpoint, rank: int, device: torch.
     prefix = f"random/{rank}/"
     states = {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
     set_random_state(states, device)
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of every generator that a step of this rank uses."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
-    if "cpu" in states:
-        torch.set_rng_state(states["cpu"])
-    if "cuda" in states and device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], device)

@@ -26,6 +26,7 @@ from fastbert.training.plan import TrainingPlan
 RUNTIME_BYTES = {"cpu": 600 << 20, "cuda": 1200 << 20}
 SAFETY_FACTOR = 1.1  # allocators round up
 GIB = 1 << 30
+SLOW_SHARE = 0.5  # of the foreseen speed; the optimizer's step, which is not foreseen, takes up to a quarter
 
 
 @dataclass(frozen=True)
@@ -193,4 +194,19 @@ def refuse_impossible(minutes: float, prepared_s: float, step_s: float, finish_s
     raise InputError(
         f"--minutes {minutes:g}: preparation took {prepared_s:.0f} s, a step takes {step_s:.2g} s, the end of the run "
         f"{finish_s:.0f} s. Try: --minutes {needed_s / 60.0 * 1.5:.1g} or more, a smaller --preset, or --steps"
+    )
+
+
+def slowdown(foreseen: float, now: float) -> str | None:
+    """A line for the user if training is far slower than was foreseen: other work has the cores since.
+
+    Args:
+        foreseen: tokens/s of the pass that was measured before the first step; 0: none was.
+        now: tokens/s of the last steps.
+    """
+    if not 0 < now < SLOW_SHARE * foreseen:
+        return None
+    return (
+        f"slow: {now:,.0f} tokens/s, {now / foreseen:.0%} of what was measured before the first step. Other programs "
+        "use the same cores; the run continues, and with --minutes sees less text"
     )

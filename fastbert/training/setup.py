@@ -117,6 +117,7 @@ def log_estimate(trainer: Trainer, memory: estimate.Memory) -> None:
     plan, world, budget, ramp = trainer.plan, trainer.world, trainer.budget, trainer.plan.batch_ramp
     (batch_s,) = world.broadcast(trainer.warm_up())
     (prepared_s,) = world.broadcast(time.monotonic() - process.IMPORTED_AT_S)
+    trainer.foreseen_speed = ramp.unit / batch_s
     trainer.estimated_eval_s = EVAL_COST * batch_s * plan.eval_tokens / ramp.unit
     tokens, step_s = ramp.mean * ramp.unit, ramp.mean * batch_s
     if plan.minutes is not None:

@@ -9,8 +9,8 @@ import functools
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import torch
 from torch import Tensor
@@ -25,11 +25,13 @@ from fastbert.runs import checkpoint
 from fastbert.runs.directory import RunDirectory
 from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
+from fastbert.system.devices import random_state, set_random_state
 from fastbert.system.errors import InputError
+from fastbert.system.stop_signals import stop_signals
 from fastbert.training.budget import Budget
-from fastbert.training.checkpointing import Checkpointer, random_state, restore_random_state, set_random_state
+from fastbert.training.checkpointing import Checkpointer, restore_random_state
 from fastbert.training.divergence import Diverged, DivergenceMonitor
-from fastbert.training.estimate import measure_step
+from fastbert.training.estimate import measure_step, slowdown
 from fastbert.training.evaluation_schedule import EvaluationSchedule
 from fastbert.training.late_readings import LateReadings, Step
 from fastbert.training.loss_shares import share_of_loss
@@ -89,6 +91,7 @@ class Trainer:
         self.perfect_streak = 0  # evaluations in a row without a wrong answer
         self.evaluation_s = 0.0  # total over all sessions of the run
         self.estimated_eval_s = 0.0  # of an evaluation during the run; 0: not known
+        self.foreseen_speed = 0.0  # tokens/s of the pass measured before the first step; 0: not known, or told already
         self._loader_state = loader.state_dict()  # after the last finished step
         self._step_tokens, self._step_s = 0, 0.0
 
@@ -240,6 +243,9 @@ class Trainer:
         result = self.evaluate(self.evaluation_batches())
         (now,) = self.world.broadcast(self.budget.progress(self.step))
         self.monitor.log(f"{now:6.1%}  step {self.step:,}  evaluation: {result}")
+        if self._step_s and (slow := slowdown(self.foreseen_speed, self._step_tokens / self._step_s)):
+            self.monitor.log(slow)
+            self.foreseen_speed = 0.0
         self.after_evaluation()
         self.evaluations.evaluated(progress, now, time.monotonic() - began_s)
         return self.plan.stop_when_memorized and self.perfect_streak >= PERFECT_STREAK_TO_STOP
@@ -368,24 +374,3 @@ class Trainer:
             f"{self.run.path}: another process of this run has died or cannot be reached ({reason}); see its own "
             f"message. Try: {remedy}"
         )
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Yield a list to which Ctrl-C and SIGTERM append their number; a second Ctrl-C interrupts at once."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
-        yield received
-        return
-
-    def receive(number, frame):
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

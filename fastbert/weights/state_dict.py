@@ -35,7 +35,7 @@ PARTS = {
 }
 
 
-def _interleave(rows: Tensor, config: BertConfig, back: bool = False) -> Tensor:
+def interleave(rows: Tensor, config: BertConfig, back: bool = False) -> Tensor:
     """Reorder the rows of a query or key projection between the two rotary conventions.
 
     We rotate rows i and i + H/2 of a head together, RoFormer rows 2i and 2i + 1.
@@ -64,7 +64,7 @@ def state_dict_to_hf(state: Mapping[str, Tensor], config: BertConfig) -> dict[st
     for ours, names in qkv_names(config):
         q, k, v = state[ours].chunk(3, 0)
         if config.arch == "roformer":
-            q, k = _interleave(q, config), _interleave(k, config)
+            q, k = interleave(q, config), interleave(k, config)
         out |= dict(zip(names, (q, k, v), strict=True))
     if config.arch == "roberta" and (position := f"{PREFIX[config.arch]}embeddings.position_embeddings.weight") in out:
         table = out[position]
@@ -94,7 +94,7 @@ def state_dict_from_hf(hf: Mapping[str, Tensor], config: BertConfig, source: str
         if all(name in hf for name in names):
             q, k, v = (hf[name] for name in names)
             if config.arch == "roformer":
-                q, k = _interleave(q, config, back=True), _interleave(k, config, back=True)
+                q, k = interleave(q, config, back=True), interleave(k, config, back=True)
             out[ours] = torch.cat([q, k, v])
             used.update(names)
     decoder, biases = DECODER[config.arch]

@@ -7,46 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from contrastive_cases import PAIRS, found, make_folder, rows, tune
 
 import fastbert
 from fastbert import contrastive
-from fastbert.bert import Bert
-from fastbert.config import BertConfig
-from fastbert.model import BertForPreTraining
 from fastbert.system.cli import run
 from fastbert.system.errors import InputError
+from fastbert.tasks import contrastive_losses, text_pairs
 from fastbert.tasks.examples import Notes
-from fastbert.text import Tokenizer
-from support import SPECIAL
-
-LETTERS = "abcdefghijklmnop"
-VOCAB = [*SPECIAL, *LETTERS, *LETTERS.upper()]
-# a text and the same text in capitals belong together
-PAIRS = [(" ".join(x), " ".join(x).upper()) for x in ("ab", "cde", "fgh", "ij", "kl", "mnop", "ag", "bh", "ci", "dj")]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    torch.manual_seed(0)
-    model = BertForPreTraining(BertConfig.preset("tiny", vocab_size=len(VOCAB), max_position_embeddings=16))
-    from fastbert.text.tokenizer_files import TokenizerOptions
-
-    Bert(model, Tokenizer(VOCAB, TokenizerOptions(lowercase=False))).save(tmp_path / "model")
-    lines = [json.dumps({"text_a": a, "text_b": b}) for a, b in PAIRS]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
-    (tmp_path / "texts.txt").write_text("\n\n".join(a for a, _ in PAIRS) + "\n")
-    return tmp_path
-
-
-def tune(folder, *arguments):
-    paths = [str(folder / "model"), "--output", str(folder / "out"), "--threads", "1"]
-    return run(contrastive.main, contrastive.ContrastiveOptions, [*paths, *arguments])
-
-
-def found(bert):
-    """Share of the texts whose nearest capitals are their own."""
-    first, second = (bert.embed([pair[i] for pair in PAIRS]) for i in (0, 1))
-    return float(np.mean((first @ second.T).argmax(1) == np.arange(len(PAIRS))))
+    return make_folder(tmp_path)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -99,32 +72,28 @@ def test_the_loss_is_the_log_probability_of_the_partner():
         row = torch.tensor([float(first[i] @ second[j]) / 0.1 for j in range(4)])
         column = torch.tensor([float(first[j] @ second[i]) / 0.1 for j in range(4)])
         wanted -= (row.log_softmax(0)[i] + column.log_softmax(0)[i]).item() / 8
-    assert contrastive.info_nce(first, second, 0.1).item() == pytest.approx(wanted, rel=1e-5)
+    assert contrastive_losses.info_nce(first, second, 0.1).item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_every_pair_comes_once_and_none_alone():
     pairs = [(str(i), str(i)) for i in range(7)]
-    sizes = [len(batch) for batch in contrastive.batches(pairs, 3, 0)]
+    sizes = [len(batch) for batch in text_pairs.batches(pairs, 3, 0)]
     assert sizes == [3, 3], "the seventh would have no negatives"
-    seen = [pair for batch in contrastive.batches(pairs[:6], 3, 0) for pair in batch]
+    seen = [pair for batch in text_pairs.batches(pairs[:6], 3, 0) for pair in batch]
     assert sorted(seen) == pairs[:6] and seen != pairs[:6]
-    assert seen == [pair for batch in contrastive.batches(pairs[:6], 3, 0) for pair in batch]
+    assert seen == [pair for batch in text_pairs.batches(pairs[:6], 3, 0) for pair in batch]
 
 
 def test_equal_texts_are_in_different_batches_where_that_is_possible():
     pairs = [(f"q{i % 6}", f"p{i % 4}") for i in range(24)]
-    found = list(contrastive.batches(pairs, 3, 0))
+    found = list(text_pairs.batches(pairs, 3, 0))
     assert sorted(pair for batch in found for pair in batch) == sorted(pairs)
     doubled = [batch for batch in found if len({text for pair in batch for text in pair}) < 2 * len(batch)]
     assert [len(batch) for batch in found] == [3] * 8 and len(doubled) <= 2
-    assert [len(batch) for batch in contrastive.batches([("q", "p")] * 7, 4, 0)] == [4, 3]
+    assert [len(batch) for batch in text_pairs.batches([("q", "p")] * 7, 4, 0)] == [4, 3]
 
 
 # ---- what a file may hold ----
-def rows(*records):
-    return "".join(json.dumps(record) + "\n" for record in records)
-
-
 FILES = [
     ("text_a and text_b", ".jsonl", rows({"text_a": "q", "text_b": "p"}, {"text_a": "r", "text_b": "s"}),
      [("q", "p"), ("r", "s")], []),
@@ -147,7 +116,7 @@ def test_pairs_of_every_kind_of_file(tmp_path, name, ending, content, pairs, not
     path = tmp_path / f"file{ending}"
     path.write_text(content, encoding="utf-8")
     notes = Notes()
-    assert contrastive.read_pairs(path, notes=notes) == pairs
+    assert text_pairs.read_pairs(path, notes=notes) == pairs
     lines = notes.lines()
     assert len(lines) == len(noted) and all(text in line for text, line in zip(noted, lines, strict=True))
 
@@ -156,8 +125,8 @@ def test_graded_labels_need_a_threshold(tmp_path):
     path = tmp_path / "file.jsonl"
     path.write_text(rows(*({"text_a": "q", "text_b": str(i), "label": i / 2} for i in range(11))))
     with pytest.raises(InputError, match=r"file\.jsonl: line 2: .*--min-score"):
-        contrastive.read_pairs(path)
-    assert [b for _, b in contrastive.read_pairs(path, min_score=4)] == ["8", "9", "10"]
+        text_pairs.read_pairs(path)
+    assert [b for _, b in text_pairs.read_pairs(path, min_score=4)] == ["8", "9", "10"]
 
 
 def test_equal_texts_are_no_negatives_of_each_other():
@@ -165,10 +134,10 @@ def test_equal_texts_are_no_negatives_of_each_other():
     batch = [(f"q{i}", "the same passage") for i in range(4)]
     first = F.normalize(torch.randn(4, 6), dim=-1)
     second = first[:1].expand(4, 6)
-    same = contrastive.same_texts(batch)
-    assert contrastive.info_nce(first, second, 0.05, same=same).item() == pytest.approx(0, abs=1e-6)
+    same = contrastive_losses.same_texts(batch)
+    assert contrastive_losses.info_nce(first, second, 0.05, same=same).item() == pytest.approx(0, abs=1e-6)
     # a text with two partners: neither is a negative
-    assert contrastive.same_texts([("q", "a"), ("q", "b"), ("r", "c")]).tolist() == [
+    assert contrastive_losses.same_texts([("q", "a"), ("q", "b"), ("r", "c")]).tolist() == [
         [False, True, False], [True, False, False], [False, False, False],
     ]  # fmt: skip
 
@@ -176,7 +145,7 @@ def test_equal_texts_are_no_negatives_of_each_other():
 def test_hard_negatives_are_candidates_of_every_text():
     first, second, negative = (F.normalize(torch.randn(n, 6, dtype=torch.float64), dim=-1) for n in (3, 3, 1))
     batch = [("a", "x"), ("b", "y", "x"), ("c", "z")]
-    found = contrastive.info_nce(first, second, 0.1, negative, contrastive.same_texts(batch))
+    found = contrastive_losses.info_nce(first, second, 0.1, negative, contrastive_losses.same_texts(batch))
     forward = torch.cat([first @ second.T, first @ negative.T], 1) / 0.1
     forward[0, 3] = float("-inf")  # the negative of b is the partner of a
     backward = (second @ first.T) / 0.1
@@ -219,10 +188,10 @@ def test_the_losses_of_graded_pairs():
         for j in range(4):
             if grades[i] > grades[j]:
                 wanted += np.exp((cosines[j] - cosines[i]).item() / 0.1)
-    assert contrastive.cosent(first, second, grades, 0.1).item() == pytest.approx(np.log(wanted))
-    assert contrastive.cosent(first, second, torch.ones(4), 0.1).item() == 0
+    assert contrastive_losses.cosent(first, second, grades, 0.1).item() == pytest.approx(np.log(wanted))
+    assert contrastive_losses.cosent(first, second, torch.ones(4), 0.1).item() == 0
     error = ((cosines - grades / 3) ** 2).mean().item()
-    assert contrastive.cosine_error(first, second, grades / 3).item() == pytest.approx(error)
+    assert contrastive_losses.cosine_error(first, second, grades / 3).item() == pytest.approx(error)
 
 
 def test_the_first_dimensions_alone_find_partners(folder):
@@ -245,9 +214,9 @@ def test_several_negatives(tmp_path):
         {"anchor": "q", "positive": "p", "negatives": ["n", "m", "k"]},
         {"anchor": "q", "positive": "p", "negative": None},
     ))  # fmt: skip
-    pairs = contrastive.read_pairs(path)
+    pairs = text_pairs.read_pairs(path)
     assert pairs == [("q", "p", "n", "m"), ("q", "p", "n", "m", "k"), ("q", "p")]
-    assert contrastive.same_texts(pairs).shape == (3, 3 + 5)
+    assert contrastive_losses.same_texts(pairs).shape == (3, 3 + 5)
 
 
 @pytest.mark.parametrize(
@@ -299,18 +268,3 @@ def test_a_full_output_directory_is_left_alone(folder, capsys):
     (folder / "out" / "precious").write_text("")
     assert tune(folder, "--train", str(folder / "pairs.jsonl")) == 2
     assert "--output" in capsys.readouterr().err
-
-
-def test_an_interrupted_training_is_saved(folder, monkeypatch, capsys):
-    original, calls = contrastive.info_nce, []
-
-    def loss(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    monkeypatch.setattr(contrastive, "info_nce", loss)
-    assert tune(folder, "--train", str(folder / "pairs.jsonl"), "--epochs", "9") == 0
-    assert "interrupted after 2" in capsys.readouterr().out
-    assert fastbert.load(folder / "out").embedding is not None

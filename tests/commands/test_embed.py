@@ -96,7 +96,7 @@ def test_other_texts_do_not_continue(folder, tmp_path, embedded, monkeypatch):
     monkeypatch.setattr(embed, "CHUNK_TEXTS", 4)
     real = fastbert.bert.Bert.embed
     monkeypatch.setattr(
-        fastbert.bert.Bert, "embed", lambda self, part, *_: real(self, part) if len(part) == 4 else 1 / 0
+        fastbert.bert.Bert, "embed", lambda self, part, *_, **__: real(self, part) if len(part) == 4 else 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
         embedded("texts.txt", "out.npy")

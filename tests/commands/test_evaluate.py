@@ -1,5 +1,6 @@
 """python -m fastbert.evaluate text, and the measures under a model."""
 
+import gzip
 import json
 import math
 from types import SimpleNamespace
@@ -68,13 +69,13 @@ def test_bad_input_is_one_line_with_the_remedy(folder, monkeypatch, capsys):
     (folder / "latin1.txt").write_bytes("a\nação\n".encode("latin-1"))
     pair = ["--hyp", "hyp.txt", "--ref", "ref.txt"]
     for arguments, expected in (
-        (["--hyp", "hyp.txt", "--ref", "short.txt"], "short.txt: has 1 lines"),
-        ([*pair, "--ref", "short.txt"], "short.txt: has 1 lines"),
-        (["--hyp", "hyp.txt", "--ref", "nowhere.txt"], "nowhere.txt: cannot be read"),
+        (["--hyp", "hyp.txt", "--ref", "short.txt"], "short.txt: has 1 texts"),
+        ([*pair, "--ref", "short.txt"], "short.txt: has 1 texts"),
+        (["--hyp", "hyp.txt", "--ref", "nowhere.txt"], "nowhere.txt"),
         (["--hyp", "empty.txt", "--ref", "ref.txt"], "empty.txt"),
-        (["--hyp", "gap.txt", "--ref", "ref.txt"], "gap.txt, line 2"),
-        (["--hyp", "hyp.txt", "--ref", "gap.txt"], "gap.txt, line 2"),
-        (["--hyp", "latin1.txt", "--ref", "ref.txt"], "latin1.txt, line 2"),
+        (["--hyp", "gap.txt", "--ref", "ref.txt"], "gap.txt: line 2"),
+        (["--hyp", "hyp.txt", "--ref", "gap.txt"], "gap.txt: line 2"),
+        (["--hyp", "latin1.txt", "--ref", "ref.txt"], "latin1.txt: line 2"),
         ([*pair, "--metrics", "blue"], "--metrics blue"),
         ([*pair, "--metrics", "perplexity"], "--metrics perplexity"),
         (["--hyp", "hyp.txt", "--metrics", "bleu"], "--metrics bleu"),
@@ -87,6 +88,32 @@ def test_bad_input_is_one_line_with_the_remedy(folder, monkeypatch, capsys):
         assert code == 2 and expected in printed.err, (arguments, printed.err)
         assert printed.err.count("\n") == 1 and printed.out == ""
     assert main(["text", "--hyp", "gap.txt", "--ref", "ref.txt", "--allow-empty", "--metrics", "bleu"]) == 0
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".json", ".txt.gz"])
+def test_texts_are_read_as_everywhere(folder, ending):
+    """Records, arrays, compressed and plain text give the same figures."""
+    lines = HYP.splitlines()
+    name = folder / f"hyp{ending}"
+    if ending == ".csv":
+        name.write_text("id;said\n" + "".join(f'{i};"{line}"\n' for i, line in enumerate(lines)), encoding="utf-8")
+    elif ending == ".txt.gz":
+        name.write_bytes(gzip.compress(HYP.encode()))
+    else:
+        records = [{"said": line} for line in lines]
+        text = json.dumps(records) if ending == ".json" else "".join(json.dumps(r) + "\n" for r in records)
+        name.write_text(text, encoding="utf-8")
+    pair = ("--ref", "ref.txt", "--metrics", "bleu", "--json")
+    more = () if ending == ".txt.gz" else ("--text-field", "said")
+    wanted = evaluate("text", "--hyp", "hyp.txt", *pair, cwd=folder)
+    found = evaluate("text", "--hyp", name.name, *pair, *more, cwd=folder)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == wanted.stdout
+    if more:
+        wrong = evaluate("text", "--hyp", name.name, *pair, cwd=folder)
+        assert wrong.returncode == 2 and "'said'" in wrong.stderr and wrong.stderr.count("\n") == 1
+        made = evaluate("human", "make", "--system", f"A={name.name}", "--output", "sheet", *more, cwd=folder)
+        assert made.returncode == 0 and f"{len(lines)} texts" in made.stdout
 
 
 def test_commands_are_named(capsys):

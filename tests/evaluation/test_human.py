@@ -232,8 +232,8 @@ def test_bad_answers_name_file_and_place(sheet, tmp_path):
         ("a.json", good | {"answers": {first: 3}}, f"item {first}: expected an object"),
         ("a.json", good | {"answers": {}}, "no ratings"),
         ("a.csv", f"item,fluency\n{first},1\n", "no column relevance, coherence, grammar"),
-        ("a.csv", f"{head}\n{first},1,1,1,bom\n", "a.csv, line 2: grammar is 'bom'"),
-        ("a.csv", f"{head}\nzz,1,1,1,1\n", "a.csv, line 2: the sheet has no item 'zz'"),
+        ("a.csv", f"{head}\n{first},1,1,1,bom\n", "a.csv: line 2: grammar is 'bom'"),
+        ("a.csv", f"{head}\nzz,1,1,1,1\n", "a.csv: line 2: the sheet has no item 'zz'"),
     ):
         path = tmp_path / name
         path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")

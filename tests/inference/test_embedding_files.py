@@ -131,6 +131,47 @@ def test_written_and_read_again(directory, tmp_path_factory):
     bert = fastbert.load(directory)
     again = tmp_path_factory.mktemp("again")
     bert.save(again)
-    assert fastbert.load(again).embedding == bert.embedding == EmbeddingSettings("mean", False, 12, "", True, "q: ")
+    assert (
+        fastbert.load(again).embedding
+        == bert.embedding
+        == EmbeddingSettings("mean", False, 12, "", True, "q: ", prompts={"q": "q: "})
+    )
     np.testing.assert_array_equal(vectors(again), vectors(directory))
     assert_like_the_library(again)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "dot", "euclidean", "manhattan"])
+def test_similarity_as_the_directory_says(directory, kind):
+    write(directory / "config_sentence_transformers.json", {"similarity_fn_name": kind})
+    write(directory / "1_Pooling" / "config.json", {"word_embedding_dimension": 32, "pooling_mode_cls_token": True})
+    library = pytest.importorskip("sentence_transformers", reason="sentence-transformers is the peer compared with")
+    peer = library.SentenceTransformer(str(directory), device="cpu")
+    wanted = peer.similarity_pairwise(peer.encode(TEXTS[:2]), peer.encode(TEXTS[1:3])).numpy()
+    found = fastbert.load(directory, precision="fp32").similarity(TEXTS[:2], TEXTS[1:3])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_another_similarity_is_refused_by_name(directory):
+    write(directory / "config_sentence_transformers.json", {"similarity_fn_name": "maxsim"})
+    with pytest.raises(InputError, match=r"similarity_fn_name.*maxsim"):
+        fastbert.load(directory).similarity("a", "b")
+
+
+def test_prompts_by_name_are_kept(directory, tmp_path_factory):
+    prompts = {"query": "query: ", "doc": "é: "}
+    write(directory / "config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": "doc"})
+    bert = fastbert.load(directory, precision="fp32")
+    copy = tmp_path_factory.mktemp("copy")
+    bert.save(copy)
+    plain = bert.embed("x")
+    assert np.abs(bert.embed("x", prompt="query") - plain).max() > 1e-3
+    again = fastbert.load(copy, precision="fp32")
+    assert again.embedding.prompts == prompts
+    np.testing.assert_allclose(again.embed("x"), plain, atol=1e-6)
+    np.testing.assert_allclose(again.embed("x", prompt="query"), bert.embed("x", prompt="query"), atol=1e-6)
+    with pytest.raises(InputError, match="'query', 'doc'"):
+        bert.embed("x", prompt="passage")
+    library = pytest.importorskip("sentence_transformers", reason="sentence-transformers is the peer compared with")
+    for folder in (directory, copy):
+        peer = library.SentenceTransformer(str(folder), device="cpu")
+        assert np.abs(peer.encode("x", prompt_name="query") - bert.embed("x", prompt="query")).max() <= 1e-5

@@ -183,6 +183,20 @@ def test_large_scores_do_not_overflow(isa):
     assert below.isfinite().all()
 
 
+@pytest.mark.parametrize("equal", [False, True], ids=["values", "equal values"])
+def test_gradients_of_large_scores(isa, equal):
+    """Where all values are equal the gradients of q and k are 0: what is left is how far the weights miss 1."""
+    q, k, v, grad = (random(2, 17, 1, 64, seed=i) for i in range(4))
+    v = v[:, :1].expand_as(v) if equal else v
+
+    def attend(impl):
+        return lambda q, k, v: ops.attention(q, k, v, scale=1.0, impl=impl)
+
+    exact = results(attend("reference"), (q, k, v), torch.float64, grad)
+    torchs = results(attend("reference"), (q, k, v), torch.float32, grad)
+    assert_as_good_as_torch(results(attend("cpp"), (q, k, v), torch.float32, grad), torchs, exact, torch.float32)
+
+
 def test_nothing_to_do():
     empty = torch.zeros(0, 2, 16, requires_grad=True)
     out = ops.attention(empty, empty, empty, torch.zeros(1, dtype=torch.int32), 0, impl="cpp")

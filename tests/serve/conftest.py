@@ -41,13 +41,15 @@ def make_client(served_folder):
 
     from fastbert.serve.app import make_app
     from fastbert.serve.models import Models, find
+    from fastbert.serve.queue import QueueSizes
     from fastbert.serve.service import Service
 
     opened = []
 
     def make_client(api_key=None, limits=None, sizes=None, folder=served_folder):
         served = sorted(find(folder), key=lambda each: each.name != "plain")
-        service = Service(Models(served, precision="fp32"), limits, sizes)
+        sizes = sizes or QueueSizes(workers=2)
+        service = Service(Models(served, precision="fp32"), limits, sizes, threads=sizes.workers)
         client = TestClient(make_app(service, api_key=api_key), base_url="http://127.0.0.1:8000")
         client.__enter__()
         opened.append(client)

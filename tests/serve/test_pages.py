@@ -70,6 +70,13 @@ def test_views_of_fine_tuned_models(client, served_folder):
     assert "contexto" not in view(client, "answer", 422, texts=["o gato"], model="answers")
 
 
+def test_masks_are_asked_for_in_the_language_of_the_page(client):
+    for language in ("en", "pt"):
+        for name, text, key in (("fill", "o gato", "no_mask"), ("natural", "o [MASK]", "has_mask")):
+            message = json.loads(view(client, name, 422, texts=[text], language=language))["error"]["message"]
+            assert message == WORDS[language][key].format(mask="[MASK]")
+
+
 def test_texts_are_escaped(client):
     for name in ("natural", "similar", "attention_play"):
         assert "<img" not in view(client, name, texts=[HOSTILE])

@@ -24,7 +24,7 @@ class Worker:
         self.gate, self.batches = threading.Event(), []
         self.queue = BatchQueue(self.compute, QueueSizes(**sizes))
 
-    def compute(self, key, items):
+    def compute(self, key, items, sharers):
         self.batches.append((key, list(items)))
         assert self.gate.wait(10)
         if "wrong" in items:
@@ -87,6 +87,46 @@ def test_after_a_batch_of_several_it_waits_for_as_many():
     in_a_thread(main)
 
 
+def test_two_workers_share_what_waits_and_answers_stay_in_order():
+    async def main():
+        first_done, seen = threading.Event(), []
+
+        def compute(key, items, sharers):
+            seen.append((list(items), sharers))
+            if items[0] == "1":  # the first part ends last
+                assert first_done.wait(10)
+            else:
+                first_done.set()
+            return [item.upper() + "!" for item in items]
+
+        queue = BatchQueue(compute, QueueSizes(workers=2, batch_ms=0))
+        assert await queue.answer("a", ["1", "2", "3", "4"], [10] * 4) == ["1!", "2!", "3!", "4!"]
+        assert [items for items, _ in seen] == [["1", "2"], ["3", "4"]]
+        assert [sharers for _, sharers in seen] == [2, 2]  # the second worker is about to begin
+        first_done.set()
+        assert await queue.answer("a", ["5"], [10]) == ["5!"] and seen[-1] == (["5"], 1)  # alone: all cores
+        queue.stop(1)
+        assert not queue.running
+
+    in_a_thread(main)
+
+
+def test_a_refused_part_fails_the_whole_request_once():
+    async def main():
+        def compute(key, items, sharers):
+            if "wrong" in items:
+                raise InputError("wrong")
+            return items
+
+        queue = BatchQueue(compute, QueueSizes(workers=2, batch_tokens=10))
+        with pytest.raises(InputError):
+            await queue.answer("a", ["1", "wrong", "2", "3"], [10] * 4)
+        assert await queue.answer("a", ["4"], [10]) == ["4"] and queue.waiting == (0, 0)
+        queue.stop(1)
+
+    in_a_thread(main)
+
+
 def test_what_was_withdrawn_is_not_computed():
     async def main():
         worker = Worker(batch_tokens=20)
@@ -140,7 +180,7 @@ def test_a_refused_text_fails_its_own_request():
 
 def test_a_bug_fails_the_requests_and_the_thread_goes_on():
     async def main():
-        def compute(key, items):
+        def compute(key, items, sharers):
             return [1 // item for item in items]
 
         queue = BatchQueue(compute, QueueSizes())

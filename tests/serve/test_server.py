@@ -28,9 +28,9 @@ def running(folder, **sizes):
     gate = threading.Event()
 
     class Gated(Service):
-        def _compute(self, key, items):
+        def _compute(self, key, items, sharers):
             assert gate.wait(20)
-            return super()._compute(key, items)
+            return super()._compute(key, items, sharers)
 
     service = Gated(Models(find(folder)), sizes=QueueSizes(**sizes))
     with socket.socket() as listening:
@@ -102,6 +102,32 @@ def test_the_command(served_folder):
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=20)
         assert process.returncode == 0 and time.monotonic() - began < 5 and not err, (out, err)
+
+
+def test_the_command_stops_with_work_in_the_queue(served_folder):
+    """What waits is refused at once, so that the end neither takes long nor cuts answers off."""
+    arguments = [sys.executable, "-m", "fastbert.serve", str(served_folder / "plain"), "--port", "0"]
+    body = json.dumps({"texts": ["o gato preto dorme na cama azul " * 9] * 40})
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        port = int(process.stdout.readline().partition("127.0.0.1:")[2].partition("/")[0])
+        send(port, "o gato").getresponse()
+        asked = [http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(40)]
+        for connection in asked:
+            connection.request("POST", "/score", body)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        codes = [connection.getresponse().status for connection in asked[1:5]]
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 0 and time.monotonic() - began < 5 and not err, (out, err)
+        assert set(codes) <= {200, 503}
+
+
+def test_answers_are_sent_at_once():
+    """asyncio turns Nagle's algorithm off for connections of a socket whose protocol is named."""
+    from fastbert.serve.__main__ import listen
+
+    with listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_watching_needs_no_torch():

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from finetuning_cases import DATA, figures, options
 import fastbert
 from fastbert.finetune import main
 from fastbert.system.errors import InputError
+from fastbert.tasks import guarded
 from fastbert.tasks.model import TaskModel
+from fastbert.tasks.saved_training import NAME
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS_PER_EPOCH = 3  # twenty lines, batches of 8
@@ -64,6 +68,52 @@ def test_an_interruption_ends_the_seeds_too_and_before_the_first_step_leaves_not
     with pytest.raises(KeyboardInterrupt):
         main(options(pretrained, "classification", tmp_path / "none"))
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def ctrl_c(loss):
+    os.kill(os.getpid(), signal.SIGINT)
+    return loss
+
+
+def kill(loss):
+    raise SystemExit(137)
+
+
+@pytest.mark.parametrize(
+    ("stop", "more"),
+    [(ctrl_c, {}), (kill, {}), (ctrl_c, {"seeds": 2}), (ctrl_c, {"optimizer": "muon", "evaluations": 0})],
+    ids=["Ctrl-C", "killed", "second seed", "Muon, no evaluations"],
+)
+def test_a_training_goes_on_to_the_same_bits(pretrained, tmp_path, monkeypatch, stop, more):
+    usual = {"evaluations": 1, "epochs": 4, "dropout": 0.1, **more}
+    made = options(pretrained, "classification", tmp_path / "out", **usual)
+    assert main(made) == 0
+    (tmp_path / "out").rename(tmp_path / "whole")
+    at = 2 * STEPS_PER_EPOCH + 1 + (usual.get("seeds", 1) - 1) * 4 * STEPS_PER_EPOCH
+    with monkeypatch.context() as patch:
+        patch.setattr(guarded, "SAVE_EVERY_S", 0.0)
+        at_step(patch, at, stop)
+        if stop is kill:
+            with pytest.raises(SystemExit):
+                main(made)
+            assert not (tmp_path / "out").exists()
+        else:
+            assert main(made) == 130 and (tmp_path / "out" / NAME).is_file()
+    resumed = dataclasses.replace(made, resume=True)
+    with pytest.raises(InputError, match="--epochs"):
+        main(dataclasses.replace(resumed, epochs=5.0))
+    assert main(resumed) == 0 and not (tmp_path / "out" / NAME).exists()
+    for file in ("model.safetensors", "predictions.jsonl"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    wanted, found = (
+        [{k: v for k, v in row.items() if k != "training_s"} for row in figures(tmp_path / name)["seeds"]]
+        for name in ("whole", "out")
+    )
+    assert found == wanted
+    with pytest.raises(InputError, match="no unfinished training"):
+        main(resumed)
+    with pytest.raises(InputError, match="--output"):
+        main(dataclasses.replace(resumed, output=None))
 
 
 @pytest.mark.parametrize("task", ["classification", "pairs", "tagging", "qa"])

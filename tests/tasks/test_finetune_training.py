@@ -49,7 +49,7 @@ def test_the_optimizer_is_that_of_the_pretraining(pretrained, tmp_path, capsys, 
 
 def test_muon_turns_the_matrices_of_the_layers_and_nothing_else(pretrained):
     model = new_model(load_backbone(pretrained / "modern", 0.0), TaskSettings("classification", ("a", "b")), 0.0)
-    adamw, muon = _optimizers(model, Recipe(optimizer="muon", learning_rate=0.5, muon_learning_rate=0.25))
+    adamw, muon = _optimizers(model, Recipe(optimizer="muon", learning_rate=0.5, muon_learning_rate=0.25)).values()
     names = {id(p): name for name, p in model.named_parameters()}
     turned, rest = ({names[id(p)] for g in o.param_groups for p in g["params"]} for o in (muon, adamw))
     assert turned and all(name.startswith("backbone.encoder.layers.") for name in turned)
@@ -64,7 +64,7 @@ def test_layers_have_rates_of_their_own_and_frozen_ones_none(pretrained):
     names = {id(p): name for name, p in model.named_parameters()}
 
     def peaks(**recipe):
-        optimizers = _optimizers(model, Recipe(learning_rate=1.0, muon_learning_rate=2.0, **recipe))
+        optimizers = _optimizers(model, Recipe(learning_rate=1.0, muon_learning_rate=2.0, **recipe)).values()
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         return {names[id(p)]: group["peak"] for group in groups for p in group["params"]}
 

@@ -1,13 +1,19 @@
 """Texts that are too long: counted where they are truncated, and used as a whole in windows."""
 
 import functools
+import json
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
+import fastbert
 import support
+from fastbert import embed
+from fastbert.finetune import FinetuneOptions, main
 from fastbert.inference.embedding import EmbeddingSettings
+from fastbert.system.cli import run
 from fastbert.system.errors import InputError
 from fastbert.tasks.model import TaskModel, TaskSettings
 from fastbert.text.truncation import in_windows
@@ -67,3 +73,59 @@ def test_classes_are_those_of_the_mean_logits():
     assert found[0]["scores"]["y"] == pytest.approx(logits.softmax(-1)[1].item(), abs=1e-5)
     with pytest.raises(InputError, match="windows"):
         bert.classify([LONG], [SHORT], windows=True)
+
+
+def test_training_in_windows(tmp_path, capsys):
+    """What tells the classes apart stands at the end, after the first window; without windows it is cut."""
+    bert = make_bert()
+    bert.save(tmp_path / "model")
+    ends = {"x": "o p o p", "y": "a b a b"}
+    records = [{"text": " ".join("cdefghijklmn"[i % 5 :] * 2) + " " + ends[name], "label": name}
+               for i in range(10) for name in "xy"]  # fmt: skip
+    records += [{"text": ends[name], "label": name} for name in "xy"]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    usual = {"task": "classification", "train": str(path), "eval": str(path), "epochs": 30, "batch_size": 8,
+             "learning_rate": 2e-3, "dropout": 0.0, "threads": 1, "precision": "fp32", "evaluations": 0}  # fmt: skip
+    accuracy = {}
+    for windows in (False, True):
+        out = tmp_path / f"out-{windows}"
+        assert main(FinetuneOptions(str(tmp_path / "model"), output=str(out), windows=windows, **usual)) == 0
+        printed = capsys.readouterr().out
+        assert ("20 of 22 texts are longer" in printed) == (not windows)
+        assert ("20 of 22 texts are split" in printed) == windows
+        accuracy[windows] = json.loads((out / "finetune.json").read_text())["seeds"][0]["eval"]["accuracy"]
+    assert accuracy[True] > 0.8 > accuracy[False]
+    tuned = fastbert.load(tmp_path / "out-True")
+    assert tuned.task_model.settings.windows
+    texts = [record["text"] for record in records]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tuned.classify(texts) == tuned.classify(texts, windows=True)
+    with pytest.warns(UserWarning, match="20 of 22"):
+        tuned.classify(texts, windows=False)
+    assert run(main, FinetuneOptions, ["m", "--task", "pairs", "--train", "f", "--windows"]) == 2
+    assert "--windows" in capsys.readouterr().err
+
+
+def test_questions_and_words_that_are_cut_are_counted():
+    bert = make_bert()
+    bert.task_model = TaskModel(bert.model, TaskSettings("qa", max_length=16)).eval()
+    with pytest.warns(UserWarning, match="1 of 2 questions"):
+        bert.answer([LONG, SHORT], "a b c d")
+    bert.task_model = TaskModel(bert.model, TaskSettings("tagging", ("O", "B-X"), max_length=16)).eval()
+    with pytest.warns(UserWarning, match="1 words"):
+        bert.tag("a b.c.d.e.f.g.h.i.j")
+
+
+def test_windows_of_the_embedding_command(tmp_path):
+    bert = make_bert()
+    bert.save(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text(f"{LONG}\n{SHORT}\n")
+    for windows in (False, True):
+        output = str(tmp_path / f"{windows}.npy")
+        embed.main(embed.EmbedOptions(str(tmp_path / "model"), (str(tmp_path / "texts.txt"),), output, windows=windows,
+                                      precision="fp32"))  # fmt: skip
+    found = np.load(tmp_path / "True.npy")
+    np.testing.assert_allclose(found, bert.embed([LONG, SHORT], windows=True), atol=1e-5)
+    assert np.abs(found[0] - np.load(tmp_path / "False.npy")[0]).max() > 1e-3

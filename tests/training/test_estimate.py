@@ -9,6 +9,7 @@ import torch
 from fastbert.config import BertConfig
 from fastbert.system.errors import InputError
 from fastbert.training import estimate
+from support import train
 
 GIB = estimate.GIB
 
@@ -94,3 +95,25 @@ def test_compiling_kernels_is_not_a_step(monkeypatch):
         clock[0] += next(takes)
 
     assert estimate.measure_step(one_pass, compiles=True) == pytest.approx(0.04)
+
+
+def test_a_run_that_other_work_slows_down_says_so_once(tmp_path, monkeypatch):
+    assert estimate.slowdown(0.0, 10.0) is None and estimate.slowdown(1000.0, 900.0) is None
+    assert "40%" in estimate.slowdown(1000.0, 400.0)
+    # a pass that was measured as a hundred times quicker than the machine is
+    measured = estimate.measure_step
+    monkeypatch.setattr("fastbert.training.trainer.measure_step", lambda one_pass, **_: measured(one_pass) / 100)
+    options = (
+        "--data",
+        "bundled:pt",
+        "--preset",
+        "tiny",
+        "--steps",
+        "12",
+        "--evaluations",
+        "3",
+        "--batch-tokens",
+        "256",
+    )
+    done = train(*options, "--batch-tokens", "256", "--vocab-size", "300", "--threads", "1", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.count("slow: ") == 1, done.stdout + done.stderr

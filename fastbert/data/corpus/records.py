@@ -6,7 +6,7 @@ Every record comes with its location ("file: line n", "file: record n"), which e
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from fastbert.data.corpus.arrow_records import folder_records, is_datasets_folder, parquet_records
@@ -160,18 +160,56 @@ def json_records(stream: ByteStream) -> Iterator[tuple[str, Record]]:
     Raises:
         InputError: malformed JSON or values that are not objects, with the line or record.
     """
-    for where, value in json_values(stream):
-        if isinstance(value, dict) and isinstance(value.get("data"), list):
-            yield from _squad_records(value["data"], where)
-        elif isinstance(value, dict):
-            yield where, value
-        else:
-            raise not_an_object(value, where)
+    values = json_values(stream)
+    begin = list(islice(values, 2))
+    if len(begin) == 1 and ": record " not in begin[0][0]:  # an object, not an array with one
+        where, value = begin[0]
+        yield from _whole_file(_object(value, where), where, stream.name)
+        return
+    for where, value in chain(begin, values):
+        yield where, _object(value, where)
 
 
 def not_an_object(value: Any, where: str) -> InputError:
     kind = "null" if value is None else type(value).__name__
     return InputError(f'{where}: is {kind}, not a JSON object. Try: an object like {{"text": …}}')
+
+
+def _object(value: Any, where: str) -> Record:
+    if not isinstance(value, dict):
+        raise not_an_object(value, where)
+    return value
+
+
+def _whole_file(value: Record, where: str, name: str) -> Iterator[tuple[str, Record]]:
+    """The records of a file that is one object: itself, SQuAD's articles, or a table as pandas writes it."""
+    data = value.get("data")
+    if isinstance(data, list) and data and isinstance(data[0], dict) and "paragraphs" in data[0]:
+        yield from _squad_records(data, where)
+    elif (table := _table(value, where)) is not None:
+        for number, record in enumerate(table, start=1):
+            yield f"{name}: record {number}", _object(record, f"{name}: record {number}")
+    else:
+        yield where, value
+
+
+def _table(value: Record, where: str) -> "Iterable[Record] | None":
+    """Rows of ``to_json`` of pandas: by columns (its default), "index", "split" or "table"; None: something else."""
+    columns, data = value.get("columns"), value.get("data")
+    if isinstance(columns, list) and isinstance(data, list):
+        if not all(isinstance(row, list) and len(row) == len(columns) for row in data):
+            raise InputError(f"{where}: rows of data differ from columns in length. Try: write the file again")
+        return [dict(zip(map(str, columns), row, strict=True)) for row in data]
+    if isinstance(data, list):
+        return data
+    inner = [*value.values()]
+    if not inner or not all(isinstance(column, dict) and column.keys() == inner[0].keys() for column in inner):
+        return None
+    if all(map(str.isdecimal, value)):  # rows by their numbers
+        return inner
+    if inner[0] and all(map(str.isdecimal, inner[0])):
+        return [{name: value[name][row] for name in value} for row in inner[0]]
+    return None
 
 
 def _squad_records(articles: list, where: str) -> Iterator[tuple[str, Record]]:

@@ -96,10 +96,10 @@ class _Attention:
     """The attention kernel on one batch."""
 
     def __init__(self, x: Tensor, num_heads: int, cu_seqlens: Tensor):
-        tokens, width = x.shape
+        tokens, width = int(cu_seqlens[-1]), x.shape[1]
         self.cu_seqlens = cu_seqlens.to(torch.int32).contiguous()
         self.sizes = (cu_seqlens.shape[0] - 1, num_heads, tokens, width // num_heads)
-        self.context = torch.empty_like(x)
+        self.context = torch.zeros_like(x)  # rows behind the last sequence stay as they are
         self.lse = torch.empty((num_heads, tokens), dtype=torch.float32)
         self.addresses = [(self.context.data_ptr(), width, width // num_heads)], self.lse.data_ptr()
 
@@ -144,7 +144,7 @@ class InferenceEncoder:
     ) -> Tensor:
         """(T, D) packed → (T, D), or with ``rows`` (M,) → (M, D); ``rotary``: a layer's (cos, sin) float32, or None.
 
-        x is not kept and not changed.
+        x is not kept and not changed. It may have more rows than the sequences, which no token attends to.
         """
         own = x.to(self.dtype, copy=True).contiguous()
         if not x.shape[0]:
