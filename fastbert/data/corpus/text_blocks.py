@@ -17,7 +17,7 @@ MAX_LINE_BYTES = 4 << 20
 # a longer line of JSON or CSV is an error, because records are not read in parts
 MAX_RECORD_BYTES = 256 << 20
 # of the bytes above ASCII in a Western European text: three and more together, as in no word with accents
-MAX_WESTERN_SHARE = 0.5
+MAX_WESTERN_SHARE = 0.75
 _RUNS = re.compile(rb"[\x80-\xff]{3,}")
 _NOT_WINDOWS_1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")  # no characters there
 _SAMPLE_BYTES = 1 << 16
