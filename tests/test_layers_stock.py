@@ -79,6 +79,22 @@ def test_a_pruned_projection_follows_its_parameter():
     torch.testing.assert_close(feed_forward(x), feed_forward.down(F.gelu(up)))
 
 
+@pytest.mark.parametrize(
+    "parametrization", [nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm]
+)
+def test_a_parametrized_projection_follows_its_original(parametrization):
+    feed_forward, x = layers.FeedForward(64, 128), torch.randn(5, 64)
+    parametrization(feed_forward.up, "weight")
+    feed_forward.eval()  # spectral_norm iterates in training
+    out = feed_forward(x)
+    torch.testing.assert_close(
+        out, feed_forward.down(F.gelu(F.linear(x, feed_forward.up.weight, feed_forward.up.bias)))
+    )
+    out.sum().backward()
+    originals = list(feed_forward.up.parametrizations.weight.parameters())
+    assert originals and all(p.grad is not None and p.grad.abs().max() > 0 for p in originals)
+
+
 def test_backward_hooks_run():
     encoder, seen = layers.Encoder(config()), set()
     leaves = {name: m for name, m in encoder.named_modules() if isinstance(m, nn.Linear | nn.LayerNorm)}

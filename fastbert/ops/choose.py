@@ -53,7 +53,9 @@ def choose(
         raise ValueError(f"{source}={impl!r}: expected one of {', '.join(_IMPLS)}")
     if impl == "reference":
         return "reference", f"requested by {source}"
-    key = None if tensors is None or impl == "triton" else _arguments_key(op, tensors, options)
+    key = None
+    if tensors is not None and impl != "triton" and cpu_dispatch.has_kernel(op):
+        key = _arguments_key(op, tensors, options)
     on_cuda = key is None and (
         torch.cuda.is_available() if tensors is None else any(x is not None and x.is_cuda for x in tensors.values())
     )
@@ -91,7 +93,7 @@ def _cpp_reason(
     op: str, tensors: checks.Tensors | None, options: Mapping[str, object], key: bytes | None
 ) -> str | None:
     """Why no C++ kernel can run; looked into once for arguments of one kind, since a small op takes microseconds."""
-    if tensors is None:
+    if tensors is None or not cpu_dispatch.has_kernel(op):
         return cpu_dispatch.unsupported_reason(op, {}, **options)
     if key is None or (why := _reasons.get(key, "")) == "":
         why = checks.kernel_mismatch(op, tensors, options)

@@ -167,6 +167,10 @@ _EAGER_ONLY = (
 )  # fmt: skip
 
 
+def has_kernel(op: str) -> bool:
+    return op in _UNSUPPORTED
+
+
 def unsupported_reason(op: str, tensors: Tensors, **options: object) -> str | None:
     """Return why the C++ kernel of ``op`` cannot take these arguments, or None when it can.
 
@@ -175,7 +179,7 @@ def unsupported_reason(op: str, tensors: Tensors, **options: object) -> str | No
         tensors: argument name → tensor or None, as :mod:`fastbert.ops` spells them.
         options: the op's other arguments that decide (``scale`` of attention).
     """
-    if op not in _UNSUPPORTED:
+    if not has_kernel(op):
         return f"there is no C++ kernel for {op!r}. {_TRY}"
     return _core_reason() or _common_reason(tensors) or _UNSUPPORTED[op](tensors, options)
 
