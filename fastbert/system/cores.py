@@ -7,7 +7,7 @@ from pathlib import Path
 
 # Rounds that a thread of libgomp's spins at a barrier before it sleeps; its own default of 300,000 is milliseconds.
 # Beside other work that is ruinous: the thread that spins holds the core that the thread it waits for would need.
-# benchmarks/training/busy.py: with one busy neighbour two threads train at 0.21 of their quiet speed, with 3,000 rounds
+# benchmarks/training/busy.py: with one busy neighbor two threads train at 0.21 of their quiet speed, with 3,000 rounds
 # at 0.52, one thread alone at 0.54; on a quiet machine 3,000 rounds cost nothing that could be measured.
 SPIN_ROUNDS = 3000
 
