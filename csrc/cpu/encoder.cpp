@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::align_val_t kPage{size_t{2} << 20};  // a large page: reading all weights misses the TLB less
 constexpr std::align_val_t kCacheLine{64};
-constexpr size_t kRowsPart = 64;  // of the row kernels
+constexpr size_t kRowsPart = 16;  // of the row kernels: one short text is work for two threads
 
 std::vector<float> copied(const float* values, size_t count, size_t padded) {
   if (!values) return {};
