@@ -33,38 +33,19 @@ struct Floats {
   }
 };
 
+}  // namespace
+}  // namespace fastbert
+
 #ifdef FASTBERT_BF16_UNITS
-struct Pairs {
-  using Scope = NoScope;
-  static constexpr bool kTiled = false;  // tiles.h does its products in AMX's tiles
-  static constexpr size_t kRowBlock = 2 * kTileRows;
-  static constexpr size_t kPer = 2;
-  using Unit = uint32_t;
-  static Vec::T broadcast(const Unit* p) { return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(*p))); }
-  static Vec::T dot(Vec::T sum, Vec::T a, Vec::T b) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-  }
-  static __m256i narrow(Vec::T x) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)); }
-  static Vec::T load(const Unit* row, size_t j) { return Vec::load(reinterpret_cast<const Bf16*>(row) + j); }
-  static void store(Unit* row, size_t j, Vec::T x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(reinterpret_cast<Bf16*>(row) + j), narrow(x));
-  }
-  static void store_first(Unit* row, size_t j, Vec::T x, size_t n) {
-    _mm256_mask_storeu_epi16(reinterpret_cast<Bf16*>(row) + j, Vec::first(n), narrow(x));
-  }
-  static __m512i joined(__m256i even, __m256i odd) {
-    return _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
-  }
-  // out[c] = (x[c], y[c]): two rows of a matrix as one row of units
-  static void store_pair(Unit* out, Vec::T x, Vec::T y) { _mm512_storeu_si512(out, joined(narrow(x), narrow(y))); }
-  static void interleave(const Unit* rows, size_t row_units, size_t column, Unit* out) {
-    const auto* even = reinterpret_cast<const Bf16*>(rows) + column;
-    const auto* odd = reinterpret_cast<const Bf16*>(rows + row_units) + column;
-    _mm512_storeu_si512(out, joined(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even)),
-                                    _mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd))));
-  }
-};
+#ifdef FASTBERT_NEON
+#include "cpu/pairs_neon.h"
+#else
+#include "cpu/pairs_avx512.h"
 #endif
+#endif
+
+namespace fastbert {
+namespace {
 
 inline size_t rounded_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
