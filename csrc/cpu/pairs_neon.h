@@ -15,17 +15,17 @@ struct Pairs {
   }
   static uint16x4_t narrow(Vec::T x) { return vreinterpret_u16_bf16(vcvt_bf16_f32(x)); }
   static Vec::T load(const Unit* row, size_t j) { return Vec::load(reinterpret_cast<const Bf16*>(row) + j); }
-  static void store(Unit* row, size_t j, Vec::T x) { put(reinterpret_cast<Bf16*>(row) + j, narrow(x)); }
+  static void store(Unit* row, size_t j, Vec::T x) { Vec::write(reinterpret_cast<Bf16*>(row) + j, narrow(x)); }
   static void store_first(Unit* row, size_t j, Vec::T x, size_t n) {
     const uint16x4_t half = narrow(x);
     std::memcpy(reinterpret_cast<Bf16*>(row) + j, &half, std::min(n, Vec::kWidth) * sizeof(Bf16));
   }
   // out[c] = (x[c], y[c]): two rows of a matrix as one row of units
-  static void store_pair(Unit* out, Vec::T x, Vec::T y) { put(out, joined(narrow(x), narrow(y))); }
+  static void store_pair(Unit* out, Vec::T x, Vec::T y) { Vec::write(out, joined(narrow(x), narrow(y))); }
   static void interleave(const Unit* rows, size_t row_units, size_t column, Unit* out) {
     const auto* even = reinterpret_cast<const Bf16*>(rows) + column;
     const auto* odd = reinterpret_cast<const Bf16*>(rows + row_units) + column;
-    put(out, joined(Vec::read<uint16x4_t>(even), Vec::read<uint16x4_t>(odd)));
+    Vec::write(out, joined(Vec::read<uint16x4_t>(even), Vec::read<uint16x4_t>(odd)));
   }
   static uint16x8_t joined(uint16x4_t even, uint16x4_t odd) {
     return vcombine_u16(vzip1_u16(even, odd), vzip2_u16(even, odd));
@@ -42,13 +42,9 @@ struct Pairs {
   }
 
  private:
-  template <class Register>
-  static void put(void* p, Register x) {
-    std::memcpy(p, &x, sizeof x);
-  }
   static void keep(Unit* at, uint16x8_t draws, uint32_t threshold) {
     const uint16x8_t kept = vcgeq_u16(draws, vdupq_n_u16(static_cast<uint16_t>(threshold)));
-    put(at, vandq_u16(Vec::read<uint16x8_t>(at), kept));
+    Vec::write(at, vandq_u16(Vec::read<uint16x8_t>(at), kept));
   }
 };
 

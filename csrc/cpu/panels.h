@@ -5,6 +5,12 @@
 // bf16 that follow each other along K and k counts pairs, as vdpbf16ps wants them. N is a multiple of kLanes.
 //  - A: unit (m, k) at a[m * row + k * step], so that a transposed matrix needs no copy.
 //  - B: "panels" of up to kPanel columns, each panel its k rows of units one after another.
+
+// before loops of fixed length over registers, where a compiler has to be told to keep these out of memory
+#ifndef FASTBERT_UNROLLED
+#define FASTBERT_UNROLLED
+#endif
+
 namespace fastbert {
 namespace {
 
@@ -93,21 +99,30 @@ template <class Units, int kRows, int kVecs, bool kAdd>
 void multiply_tile(Left<typename Units::Unit> a, const typename Units::Unit* panel, size_t width, size_t depth,
                    float* c, size_t c_row) {
   Vec::T sum[kRows][kVecs];
-  for (int m = 0; m < kRows; ++m)
+  FASTBERT_UNROLLED
+  for (int m = 0; m < kRows; ++m) {
+    FASTBERT_UNROLLED
     for (int n = 0; n < kVecs; ++n) sum[m][n] = Vec::set(0.0f);
+  }
   for (size_t k = 0; k < depth; ++k, panel += width, a.units += a.step) {
     Vec::T b[kVecs];
+    FASTBERT_UNROLLED
     for (int n = 0; n < kVecs; ++n) b[n] = load_units(panel + n * Vec::kWidth);
+    FASTBERT_UNROLLED
     for (int m = 0; m < kRows; ++m) {
       const Vec::T x = Units::broadcast(a.units + m * a.row);
+      FASTBERT_UNROLLED
       for (int n = 0; n < kVecs; ++n) sum[m][n] = Units::dot(sum[m][n], x, b[n]);
     }
   }
-  for (int m = 0; m < kRows; ++m)
+  FASTBERT_UNROLLED
+  for (int m = 0; m < kRows; ++m) {
+    FASTBERT_UNROLLED
     for (int n = 0; n < kVecs; ++n) {
       float* out = c + m * c_row + n * Vec::kWidth;
       Vec::store(out, kAdd ? Vec::load(out) + sum[m][n] : sum[m][n]);
     }
+  }
 }
 
 template <class Units, int kVecs, bool kAdd>

@@ -23,6 +23,10 @@
 #define FASTBERT_VEC_END
 #endif
 
+#ifndef __clang__
+#define FASTBERT_UNROLLED _Pragma("GCC unroll 8")  // GCC 12 stored the sums of a tile in every round; see panels.h
+#endif
+
 namespace fastbert {
 namespace {
 
@@ -30,13 +34,19 @@ struct Vec {
   static constexpr size_t kWidth = 4;
   using T = float32x4_t;
 
-  // Memory is reached by memcpy, one instruction: vld1q and vst1q would assume that it holds nothing but floats, and
-  // the scratch of bf16's units holds pairs.
+  // Memory may hold anything, as for x86's intrinsics: vld1q and vst1q would assume that it holds nothing but floats,
+  // and the scratch of bf16's units holds pairs.
+  template <class Register>
+  struct __attribute__((packed, may_alias)) Anything {
+    Register x;
+  };
   template <class Register>
   static Register read(const void* p) {
-    Register x;
-    std::memcpy(&x, p, sizeof x);
-    return x;
+    return static_cast<const Anything<Register>*>(p)->x;
+  }
+  template <class Register>
+  static void write(void* p, Register x) {
+    static_cast<Anything<Register>*>(p)->x = x;
   }
 
   static T set(float x) { return vdupq_n_f32(x); }
@@ -53,11 +63,8 @@ struct Vec {
     std::memcpy(lanes, p, n * sizeof *p);
     return load(lanes);
   }
-  static void store(float* p, T x) { std::memcpy(p, &x, sizeof x); }
-  static void store(Bf16* p, T x) {
-    const uint16x4_t half = rounded(x);
-    std::memcpy(p, &half, sizeof half);
-  }
+  static void store(float* p, T x) { write(p, x); }
+  static void store(Bf16* p, T x) { write(p, rounded(x)); }
   template <class Element>
   static void store_first(Element* p, T x, size_t n) {
     if (n >= kWidth) return store(p, x);
@@ -104,8 +111,9 @@ struct Vec {
     return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), kept));
   }
 
-  static constexpr int kTileRows = 6, kTileVecs = 4;  // of a matrix product: 24 of 32 registers; see panels.h
-  static void transpose(T* rows) {                    // 4 x 4
+  // of a matrix product: 20 registers, and 9 for A and B; see panels.h
+  static constexpr int kTileRows = 5, kTileVecs = 4;
+  static void transpose(T* rows) {  // 4 x 4
     const float64x2_t even01 = vreinterpretq_f64_f32(vtrn1q_f32(rows[0], rows[1]));
     const float64x2_t odd01 = vreinterpretq_f64_f32(vtrn2q_f32(rows[0], rows[1]));
     const float64x2_t even23 = vreinterpretq_f64_f32(vtrn1q_f32(rows[2], rows[3]));
