@@ -56,6 +56,7 @@ class TrainingPlan:
     threads: int | None
     mode: Mode
     ranks: int
+    cuda_graphs: Literal["auto", "on", "off"]
     # batches
     objective: Objective
     mask_rate: RateSchedule
@@ -136,6 +137,7 @@ def make_plan(
         threads=options.threads or (1 if tiny and not gpu else None),
         mode=choose_mode(options.shard, world),
         ranks=world.size,
+        cuda_graphs=options.cuda_graphs,
         objective=options.objective,
         mask_rate=options.mask_rates,
         mask_unit=options.mask_unit,
