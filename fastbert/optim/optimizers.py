@@ -130,6 +130,7 @@ class Optimizers:
                     group["weight_decay"] = decay
                 if isinstance(optimizer, AdamW):
                     group["capturable"] = True
+            optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]  # steps outside are meant
 
     def state_tensors(self) -> dict[str, Tensor]:
         """As :func:`state_tensors`, for a checkpoint."""

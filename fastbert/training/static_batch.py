@@ -7,7 +7,6 @@ zeros, empty sequences and rows without a label: neither loss nor gradients chan
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,9 +14,7 @@ from torch import Tensor
 from fastbert.batch import PackedBatch, from_block, tensors_of, to_block
 from fastbert.data import BatchLoader
 from fastbert.data.batches.mixed_loader import MixedLoader
-
-if TYPE_CHECKING:
-    from fastbert.training.plan import TrainingPlan
+from fastbert.training.plan import TrainingPlan
 
 TOKEN_SLACK, SEQUENCE_SLACK = 1.05, 1.3  # over a typical batch; a batch is never over --batch-tokens
 MULTIPLE = 64  # of tokens and masked rows
@@ -33,7 +30,7 @@ class StaticShape:
     longest: int  # tokens of a sequence
 
     @classmethod
-    def of(cls, plan: "TrainingPlan", loader: BatchLoader | MixedLoader) -> "StaticShape":
+    def of(cls, plan: TrainingPlan, loader: BatchLoader | MixedLoader) -> "StaticShape":
         """Room for nearly every pass of a run; :meth:`holds` tells the others."""
         tokens, sequences = loader.typical_batch
         most = max(min(plan.batch_ramp.unit, TOKEN_SLACK * tokens), plan.max_length) / plan.micro_batches

@@ -2,8 +2,8 @@
 
 One graph is a forward and backward pass, replayed for each micro-batch; the other clips the gradients, checks loss and
 norm, and updates the weights. A graph keeps shapes, addresses and every number that the host gave, so what changes from
-step to step lies in tensors: the batch (:mod:`fastbert.training.static_batch`) and the rates. Dropout's generator counts
-on from replay to replay, as PyTorch has registered it with the graph.
+step to step lies in tensors: the batch (:mod:`fastbert.training.static_batch`) and the rates. PyTorch registers the
+generator of dropout with a graph and moves it on at each replay.
 
 Reference: PyTorch's notes on CUDA semantics, "CUDA Graphs".
 """
@@ -18,7 +18,7 @@ from fastbert.batch import PackedBatch
 from fastbert.data import BatchLoader
 from fastbert.data.batches.mixed_loader import MixedLoader
 from fastbert.distributed.parallelism import Parallelism
-from fastbert.distributed.world import World, take
+from fastbert.distributed.world import take
 from fastbert.system.errors import InputError
 from fastbert.training.late_readings import LateReadings
 from fastbert.training.loss_shares import shares_of, weighted_loss
@@ -29,18 +29,8 @@ WARM_UPS = 2  # steps before the capture: kernels are compiled, libraries choose
 Autocast = Callable[[], AbstractContextManager]
 
 
-def eager_reason(plan: TrainingPlan, world: World) -> str | None:
-    """Why the steps of a run cannot be CUDA graphs; None: they can."""
-    if plan.device.type != "cuda":
-        return f"--device is {plan.device.type}"
-    if world.size > 1 or plan.mode != "single":
-        return "several ranks add their gradients and losses"
-    return None
-
-
 def capture_step(
     plan: TrainingPlan,
-    world: World,
     parallelism: Parallelism,
     readings: LateReadings | None,
     loader: BatchLoader | MixedLoader,
@@ -50,27 +40,26 @@ def capture_step(
     """The step as graphs, as ``--cuda-graphs`` wants it; None: each kernel is launched by itself, and the log says why.
 
     Raises:
-        InputError: ``--cuda-graphs on``, and it cannot be.
+        InputError: ``--cuda-graphs on``, and the capture fails.
     """
     if plan.cuda_graphs == "off":
         return None
-    reason = eager_reason(plan, world)
-    if reason is None:
+    if (reason := plan.eager_reason) is None:
         assert readings is not None
         shape = StaticShape.of(plan, loader)
         batch = next(loader.evaluation_batches(plan.mask_rate.rate(0.0), max_tokens=plan.max_length))
         first = take(batch, batch.num_sequences, 0)
         accumulates = plan.batch_ramp.most * plan.micro_batches > 1
         try:
-            graphs = StepGraphs(parallelism, readings, StaticBatch(shape, first, plan.device), autocast, accumulates)
+            place = StaticBatch(shape, first, plan.device)
+            graphs = StepGraphs(parallelism, readings, place, autocast, accumulates, log)
         except RuntimeError as error:  # out of memory, or an operation that no graph can hold
             reason = " ".join(str(error).split())[:200]
         else:
-            graphs.log = log
             log(f"CUDA graphs: a pass has room for {shape.tokens:,} tokens in {shape.sequences:,} sequences")
             return graphs
     if plan.cuda_graphs == "on":
-        raise InputError(f"--cuda-graphs on: not possible here ({reason}). Try: --cuda-graphs auto")
+        raise InputError(f"--cuda-graphs on: the capture failed ({reason}). Try: --cuda-graphs auto")
     if plan.device.type == "cuda":
         log(f"no CUDA graphs, every kernel is launched by itself: {reason}")
     return None
@@ -85,6 +74,7 @@ class StepGraphs:
         batch: the place of the batches.
         autocast: makes the context of a forward pass.
         accumulates: a step has several passes.
+        log: takes a line for the user.
     """
 
     def __init__(
@@ -94,10 +84,10 @@ class StepGraphs:
         batch: StaticBatch,
         autocast: Autocast,
         accumulates: bool,
+        log: Callable[[str], None] = lambda line: None,
     ):
-        self.log: Callable[[str], None] = lambda line: None
         self._parallelism, self._optimizers, self._readings = parallelism, parallelism.optimizers, readings
-        self._batch, self._autocast, self._accumulates = batch, autocast, accumulates
+        self._batch, self._autocast, self._accumulates, self._log = batch, autocast, accumulates, log
         self._parameters = [p for p in parallelism.model.parameters() if p.requires_grad]
         device = self._parameters[0].device
         self._loss = torch.zeros((), dtype=torch.float64, device=device)  # sum over the passes of a step
@@ -115,11 +105,13 @@ class StepGraphs:
         """Whether there is room for each micro-batch; the first time there is not, the log says so."""
         if all(self._batch.shape.holds(part) for part in parts):
             return True
-        self.log("a batch is larger than the CUDA graphs have room for: such steps launch every kernel by itself")
-        self.log = lambda line: None
+        self._log("a batch is larger than the CUDA graphs have room for: such steps launch every kernel by itself")
+        self._log = lambda line: None
         return False
 
-    def step(self, parts: Sequence[PackedBatch], whole: Sequence[PackedBatch], factor: float, step_share: float) -> None:
+    def step(
+        self, parts: Sequence[PackedBatch], whole: Sequence[PackedBatch], factor: float, step_share: float
+    ) -> None:
         """One optimizer step on the micro-batches ``parts`` of ``whole`` batches; see :meth:`Optimizers.update`."""
         self._optimizers.set_rates(factor, step_share)
         for part in parts:

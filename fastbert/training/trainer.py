@@ -181,7 +181,7 @@ class Trainer:
         was_training = self.model.training
         self.model.train()
         self.graphs = capture_step(
-            self.plan, self.world, self.parallelism, self.readings, self.loader, self.autocast, self.monitor.log
+            self.plan, self.parallelism, self.readings, self.loader, self.autocast, self.monitor.log
         )
         if self.graphs is not None:
             seconds = measure_step(self.graphs.try_pass) * self.plan.micro_batches

@@ -127,10 +127,14 @@ def execute(func, args, kwargs) -> Any:
     """An ATen operation on inner tensors, written down if a graph is being captured."""
     if LOG.graph is None:
         return func(*args, **kwargs)
-    return LOG.graph.record(func, args, kwargs, written_by(func, args, kwargs), func.name().rpartition("::")[2].partition(".")[0])
+    return LOG.graph.record(
+        func, args, kwargs, written_by(func, args, kwargs), func.name().rpartition("::")[2].partition(".")[0]
+    )
 
 
 def refuse_host_tensors(name: str, on_cpu: list[torch.Tensor]) -> None:
     """A number of the host that an operation on the device reads: a replay would read the old one."""
     if LOG.capturing and on_cpu:
-        raise CaptureError(f"{name} reads a CPU tensor of shape {tuple(on_cpu[0].shape)} while a CUDA graph is captured")
+        raise CaptureError(
+            f"{name} reads a CPU tensor of shape {tuple(on_cpu[0].shape)} while a CUDA graph is captured"
+        )
