@@ -24,7 +24,7 @@ def shares_of(part: PackedBatch, whole: Sequence[PackedBatch]) -> tuple[float, f
     return tuple(of(part) / max(sum(map(of, whole)), 1) for of in (label_weight, num_pairs))  # type: ignore[return-value]
 
 
-def weighted_loss(out: PreTrainingOutput, shares: Sequence[float] | Sequence[Tensor]) -> Tensor:
+def weighted_loss(out: PreTrainingOutput, shares: Sequence[float | Tensor]) -> Tensor:
     """The sum of the two losses, or of the one there is, each times its share."""
     losses = (out.masked_lm_loss, out.next_sentence_loss)
     return torch.stack([loss * share for loss, share in zip(losses, shares, strict=True) if loss is not None]).sum()

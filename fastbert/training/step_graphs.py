@@ -10,6 +10,7 @@ Reference: PyTorch's notes on CUDA semantics, "CUDA Graphs".
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -158,7 +159,7 @@ class StepGraphs:
                 self._take_gradients()
                 self._clip_and_update()
         # other threads may allocate pinned memory or save a checkpoint meanwhile
-        how = {"stream": stream, "capture_error_mode": "thread_local"}
+        how: dict[str, Any] = {"stream": stream, "capture_error_mode": "thread_local"}
         self._lend_gradients()
         with torch.cuda.graph(self._pass, **how):
             self._forward_backward()
