@@ -1,13 +1,14 @@
 """Where the options of a training go: they are settled at the door, and nothing behind the plan reads them."""
 
+import itertools
 import sys
 from pathlib import Path
 
 from house_plan import NAMES, floors, room
 from source_tree import MODULES
-from support import SMALL, command, write_corpus
 
 from fastbert.training.options import TrainOptions
+from support import SMALL, command, write_corpus
 
 MOST_ROOMS, MOST_CLIMBS = 15, 12
 DOOR = {"train", "training.options", "training.new_model", "training.prepare_data", "training.plan"}
@@ -43,7 +44,7 @@ def test_options_are_settled_at_the_door(tmp_path: Path):
     assert ended[0].returncode == 0, ended[0].stderr
     heights = floors()
     way = [room(MODULES[module]) for module, _ in calls if room(MODULES[module]) not in NAMES]
-    climbs = sum(heights[after] > heights[before] for before, after in zip(way, way[1:], strict=False))
+    climbs = sum(heights[after] > heights[before] for before, after in itertools.pairwise(way))
     print("rooms:", len(set(way)), "climbs:", climbs, "way:", calls)
     assert ("fastbert.training.plan", "make_plan") in calls
     assert len(set(way)) <= MOST_ROOMS
