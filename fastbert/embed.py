@@ -131,8 +131,9 @@ def made_by(bert: "Bert", options: EmbedOptions) -> dict[str, Any]:
 
 
 def settings_of(embedding: "EmbeddingSettings") -> dict[str, Any]:
-    """What decides the vectors: prompts that are not asked for do not."""
-    return {name: value for name, value in asdict(embedding).items() if name != "prompts"}
+    """What decides the vectors: prompts that are not asked for do not, nor a setting that files began without."""
+    found = {name: value for name, value in asdict(embedding).items() if name != "prompts"}
+    return found if found.pop("normalized_whole") is False else found | {"normalized_whole": True}
 
 
 def chunks(texts: Iterator[str]) -> Iterator[list[str]]:

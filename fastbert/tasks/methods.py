@@ -71,7 +71,14 @@ class TaskMethods:
         found = prediction.tag_texts(self._head("tagging"), self.tokenizer, listed_texts(texts))
         return found[0] if isinstance(texts, str) else found
 
-    def answer(self, question: Texts, context: Texts, top_k: int = 1, max_answer_tokens: int | None = None) -> Any:
+    def answer(
+        self,
+        question: Texts,
+        context: Texts,
+        top_k: int = 1,
+        max_answer_tokens: int | None = None,
+        unanswerable: bool | None = None,
+    ) -> Any:
         """Answer questions with words of their contexts, which may have any length.
 
         Args:
@@ -79,6 +86,8 @@ class TaskMethods:
             context: one text for all questions, or one for each.
             top_k: answers to each question, none overlapping a better one; there may be fewer.
             max_answer_tokens: the longest answer; None: as fine-tuned.
+            unanswerable: whether the answer may be empty; None: as fine-tuned, and never with a model that was
+                fine-tuned elsewhere, as in transformers: True for one of SQuAD 2.
 
         Returns:
             For one question ``{"answer", "score" (probability), "start", "end"}`` (characters of the context), or a
@@ -99,7 +108,7 @@ class TaskMethods:
             if value is not None and value < 1:
                 raise InputError(f"{name}={value}: expected at least 1")
         examples = [QuestionExample("", "", q, c) for q, c in zip(questions, contexts, strict=True)]
-        found: list[Any] = prediction.answer(model, self.tokenizer, examples, top_k, max_answer_tokens)
+        found: list[Any] = prediction.answer(model, self.tokenizer, examples, top_k, max_answer_tokens, unanswerable)
         if top_k == 1:
             found = [best[0] for best in found]
         return found[0] if isinstance(question, str) else found

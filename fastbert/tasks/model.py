@@ -4,7 +4,7 @@ Legend: B rows, T packed tokens, P positions, D hidden_size, C outputs.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -206,6 +206,8 @@ class TaskModel(nn.Module):
         directory = Path(directory)
         hf = read_object(directory / "config.json", "Try: a directory written by python -m fastbert.finetune")
         settings = settings_of(hf, str(directory))
+        if settings is not None and SETTINGS not in hf:  # as transformers truncates
+            settings = replace(settings, max_length=min(settings.max_length, model_max_length(directory)))
         if settings is None:
             raise InputError(f"{directory}: has no task head ({hf.get('architectures')}). Try: fastbert.finetune")
         backbone = backbone or BertForPreTraining.from_pretrained(directory, impl=impl)
@@ -263,22 +265,48 @@ def settings_of(hf: dict[str, Any], source: str = "config.json") -> TaskSettings
     named = hf.get("id2label") or {str(i): f"LABEL_{i}" for i in range(int(hf.get("num_labels", 2)))}
     try:
         labels = tuple(str(named[key]) for key in sorted(named, key=int))
+        whole = sorted(map(int, named)) == list(range(len(named)))
     except (ValueError, TypeError, AttributeError):
-        raise InputError(f"{source}: id2label does not map numbers to names. Try: copy the file again") from None
-    multi_label = head == "sequence" and hf.get("problem_type") == "multi_label_classification"
+        whole = False
+    if not whole:
+        raise InputError(f"{source}: id2label does not map numbers from 0 to names. Try: copy the file again")
+    problem = hf.get("problem_type")
+    multi_label = head == "sequence" and problem == "multi_label_classification"
     one = len(labels) == 1 and not multi_label
+    if head == "sequence":
+        if len(labels) > 1 and problem not in (None, "single_label_classification", "multi_label_classification"):
+            raise InputError(
+                f"{source}: problem_type is {problem!r:.40} with {len(labels)} labels, not supported. "
+                "Try: single_label_classification, if one of the labels is right"
+            )
+        if twice := [name for name in labels if labels.count(name) > 1]:
+            raise InputError(f"{source}: id2label has {twice[0]!r:.40} twice. Try: names that differ")
     task = {"token": "tagging", "span": "qa"}.get(head, "regression" if one else "classification")
-    longest = min(512, int(hf.get("max_position_embeddings", 512)))
+    longest = int(hf.get("max_position_embeddings", 512))
+    if task == "qa":  # a context is read in windows
+        longest = min(longest, 512)
     kept = hf.get(SETTINGS)
     kept = kept if isinstance(kept, dict) and kept.get("task") == task else {}
     known = {f.name for f in fields(TaskSettings)} - {"task", "labels", "multi_label"}
-    chosen = {"max_length": longest} | {name: value for name, value in kept.items() if name in known}
+    # transformers answers every question, unless it is told otherwise
+    chosen = {"max_length": longest, "unanswerable": task != "qa" or bool(kept)} | {
+        name: value for name, value in kept.items() if name in known
+    }
     chosen["thresholds"] = tuple(chosen.get("thresholds", ()))
     if len(chosen["thresholds"]) not in (0, len(labels)):
         raise InputError(
             f"{source}: {len(chosen['thresholds'])} thresholds for {len(labels)} labels. Try: {source} again"
         )
     return TaskSettings(task, () if task in ("regression", "qa") else labels, multi_label=multi_label, **chosen)
+
+
+def model_max_length(directory: Path) -> int:
+    """Tokens to which the tokenizer of a directory truncates; 2^31 if its files do not say."""
+    path = directory / "tokenizer_config.json"
+    if not path.is_file():
+        return 2**31
+    length = read_object(path, "copy the file again from its source").get("model_max_length")
+    return int(length) if isinstance(length, int | float) and 8 <= length < 2**31 else 2**31
 
 
 def require_token_types(config: BertConfig) -> None:

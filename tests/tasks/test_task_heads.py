@@ -11,7 +11,11 @@ from fastbert.batch import pack
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
+from fastbert.tasks.examples import QuestionExample
 from fastbert.tasks.model import TaskModel, TaskSettings, spread_rows
+from fastbert.tasks.prediction import answer
+from fastbert.text import Tokenizer
+from support import SPECIAL
 
 transformers = pytest.importorskip("transformers", reason="transformers is the peer compared with")
 
@@ -179,3 +183,51 @@ def test_heads_that_cannot_be_read_say_why(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForPreTraining"]}))
     with pytest.raises(InputError, match="BertForPreTraining"):
         TaskModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"problem_type": "regression"}, "problem_type"),
+        ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "id2label.*'a'"),
+        ({"id2label": {"0": "a", "1": "b", "3": "c"}}, "id2label"),
+        ({"id2label": ["a", "b", "c"]}, "id2label"),
+    ],
+)
+def test_answers_that_would_not_be_those_of_transformers_are_refused(tmp_path, fields, named):
+    ours_of("classic", "classification").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | fields))
+    with pytest.raises(InputError, match=named):
+        TaskModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "longest"), [(16, 16), (1000, 64), (1e30, 64), (None, 64)])
+def test_a_head_of_others_truncates_where_their_tokenizer_does(tmp_path, limit, longest):
+    model = ours_of("classic", "classification")
+    model.save_pretrained(tmp_path)
+    own = TaskModel.from_pretrained(tmp_path).settings
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit}))
+    assert TaskModel.from_pretrained(tmp_path).settings == own
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["fastbert"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert TaskModel.from_pretrained(tmp_path).settings.max_length == longest
+
+
+def test_only_models_that_say_so_answer_that_there_is_no_answer(tmp_path):
+    ours_of("classic", "qa").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert TaskModel.from_pretrained(tmp_path).settings.unanswerable
+    del config["fastbert"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = TaskModel.from_pretrained(tmp_path)
+    assert not model.settings.unanswerable
+    with torch.no_grad():
+        model.classifier.bias.fill_(0.0)
+        model.classifier.weight.fill_(0.0)  # every span is as likely as none
+    tokenizer = Tokenizer([*SPECIAL, *"abcdefgh"])
+    examples = [QuestionExample("", "", "a b", "c d e f")]
+    (found,) = answer(model.eval(), tokenizer, examples, top_k=20)
+    (also,) = answer(model, tokenizer, examples, top_k=20, unanswerable=True)
+    assert "" not in [a["answer"] for a in found] and "" in [a["answer"] for a in also]
