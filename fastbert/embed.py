@@ -100,6 +100,8 @@ def check(options: EmbedOptions) -> Path:
     """The output path; raises InputError for one that cannot be written, before the model is loaded."""
     from fastbert.inference.vector_file import FORMATS
 
+    if options.threads is not None and options.threads < 1:
+        raise InputError(f"--threads {options.threads}: expected at least 1")
     output = Path(options.output)
     if output.suffix not in FORMATS:
         raise InputError(f"--output {options.output or 'is missing'}: expected a file name. Try: vectors{FORMATS[0]}")

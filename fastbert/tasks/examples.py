@@ -200,14 +200,16 @@ def tagged_spans(text: str, entities: Any, where: str, notes: Notes) -> TaggedEx
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Characters of each word: between white space, with punctuation at its ends as separate words.
 
-    Combining marks belong to the character before them.
+    Combining marks belong to the character before them, and an emoji is one word however many characters it has.
     """
     return [match.span() for match in _word_pattern().finditer(text)]
 
 
 @cache
 def _word_pattern() -> re.Pattern[str]:
-    return re.compile(rf"(?:[^\W_](?:\S*[^\W_])?|\S)[{mark_class()}]*")
+    # two letters are a flag; a joiner and a skin tone make one emoji of several
+    flag, joined = r"[\U0001f1e6-\U0001f1ff]{2}", r"(?<=\u200d)[\u2190-\u2bff\U0001f000-\U0001faff]"
+    return re.compile(rf"(?:{flag}|[^\W_](?:\S*[^\W_])?|\S)(?:[{mark_class()}]|{joined}|[\U0001f3fb-\U0001f3ff])*")
 
 
 def has_pairs(examples: Sequence[TextExample]) -> bool:

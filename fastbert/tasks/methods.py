@@ -1,5 +1,6 @@
 """The task methods of :class:`fastbert.bert.Bert`: classify, tag, answer and similarity."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from fastbert.text import Tokenizer
 
 Texts = str | Sequence[str]
+# what transformers calls models whose head, if any, is that of a pretraining
+_WITHOUT_HEAD = ("Model", "ForMaskedLM", "ForCausalLM", "ForPreTraining", "ForNextSentencePrediction")
 _METHOD = {"classification": "classify", "regression": "classify", "tagging": "tag", "qa": "answer"}
 
 
@@ -166,5 +169,8 @@ def read_head(directory: Path, backbone: "BertForPreTraining") -> "TaskModel | N
 
     hf = read_object(directory / "config.json", "copy the file again from its source")
     if settings_of(hf, str(directory)) is None:
+        kind = str((hf.get("architectures") or ["Model"])[0])
+        if not kind.endswith(_WITHOUT_HEAD):
+            warnings.warn(f"{directory}: the head of {kind} is not supported: only the encoder is read", stacklevel=3)
         return None
     return TaskModel.from_pretrained(directory, backbone).to(backbone.device)

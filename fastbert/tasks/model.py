@@ -46,6 +46,7 @@ class TaskSettings:
     max_answer_tokens: int = 60  # the longest answer
     multi_label: bool = False  # a text may have several labels, or none
     windows: bool = False  # whether texts longer than max_length are split into windows, not truncated
+    sigmoid: bool = False  # whether a single number is the sigmoid of the head's
     thresholds: tuple[float, ...] = ()  # probability from which a text has a label, for each; none: 0.5
 
     @property
@@ -206,8 +207,8 @@ class TaskModel(nn.Module):
         directory = Path(directory)
         hf = read_object(directory / "config.json", "Try: a directory written by python -m fastbert.finetune")
         settings = settings_of(hf, str(directory))
-        if settings is not None and SETTINGS not in hf:  # as transformers truncates
-            settings = replace(settings, max_length=min(settings.max_length, model_max_length(directory)))
+        if settings is not None and SETTINGS not in hf:
+            settings = as_their_libraries(settings, hf, directory)
         if settings is None:
             raise InputError(f"{directory}: has no task head ({hf.get('architectures')}). Try: fastbert.finetune")
         backbone = backbone or BertForPreTraining.from_pretrained(directory, impl=impl)
@@ -300,13 +301,36 @@ def settings_of(hf: dict[str, Any], source: str = "config.json") -> TaskSettings
     return TaskSettings(task, () if task in ("regression", "qa") else labels, multi_label=multi_label, **chosen)
 
 
-def model_max_length(directory: Path) -> int:
-    """Tokens to which the tokenizer of a directory truncates; 2^31 if its files do not say."""
-    path = directory / "tokenizer_config.json"
-    if not path.is_file():
-        return 2**31
-    length = read_object(path, "copy the file again from its source").get("model_max_length")
-    return int(length) if isinstance(length, int | float) and 8 <= length < 2**31 else 2**31
+def as_their_libraries(settings: TaskSettings, hf: dict[str, Any], directory: Path) -> TaskSettings:
+    """The settings of a head of transformers or sentence-transformers, with what other files of its directory say.
+
+    Texts are truncated to ``model_max_length``. A single number is a sigmoid, unless ``problem_type`` is regression or
+    a cross-encoder names another activation.
+
+    Raises:
+        InputError: an activation that is not supported.
+    """
+
+    def read(name: str) -> dict[str, Any]:
+        path = directory / name
+        return read_object(path, "copy the file again from its source") if path.is_file() else {}
+
+    length = read("tokenizer_config.json").get("model_max_length")
+    if isinstance(length, int | float) and 8 <= length < settings.max_length:
+        settings = replace(settings, max_length=int(length))
+    if settings.task != "regression":
+        return settings
+    inner = hf.get("sentence_transformers")
+    named = [
+        read("config_sentence_transformers.json").get("activation_fn"),
+        inner.get("activation_fn") if isinstance(inner, dict) else None,
+        hf.get("sbert_ce_default_activation_function"),
+    ]
+    usual = "Identity" if hf.get("problem_type") == "regression" else "Sigmoid"
+    kind = str(next((name for name in named if name), usual)).rpartition(".")[2]
+    if kind not in ("Identity", "Sigmoid"):
+        raise InputError(f"{directory}: activation_fn is {kind!r:.40}, not supported. Try: Identity or Sigmoid")
+    return replace(settings, sigmoid=kind == "Sigmoid")
 
 
 def require_token_types(config: BertConfig) -> None:

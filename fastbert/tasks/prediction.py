@@ -86,7 +86,8 @@ def classify(
     warn_of_truncated(rows, f"of {len(examples):,} texts are longer than {_length(model)} tokens: truncated")
     logits = logits_of_texts(model, rows)
     if model.settings.task == "regression":
-        return [float(number) for number in logits[:, 0]]
+        numbers = sigmoid(logits.astype(np.float64)) if model.settings.sigmoid else logits
+        return [float(number) for number in numbers[:, 0]]
     labels = model.settings.labels
     if model.settings.multi_label:
         chances = sigmoid(logits.astype(np.float64))

@@ -1,6 +1,8 @@
 """Every head gives in stock transformers what it gives here, in both directions."""
 
 import json
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from fastbert.batch import pack
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
-from fastbert.tasks.examples import QuestionExample
+from fastbert.tasks.examples import QuestionExample, TextExample
+from fastbert.tasks.methods import read_head
 from fastbert.tasks.model import TaskModel, TaskSettings, spread_rows
-from fastbert.tasks.prediction import answer
+from fastbert.tasks.prediction import answer, classify
 from fastbert.text import Tokenizer
 from support import SPECIAL
 
@@ -231,3 +234,54 @@ def test_only_models_that_say_so_answer_that_there_is_no_answer(tmp_path):
     (found,) = answer(model.eval(), tokenizer, examples, top_k=20)
     (also,) = answer(model, tokenizer, examples, top_k=20, unanswerable=True)
     assert "" not in [a["answer"] for a in found] and "" in [a["answer"] for a in also]
+
+
+@pytest.mark.parametrize(
+    ("fields", "file", "sigmoid"),
+    [
+        ({"problem_type": None}, {}, True),
+        ({"problem_type": "regression"}, {}, False),
+        ({"problem_type": None}, {"activation_fn": "torch.nn.modules.linear.Identity"}, False),
+        ({"problem_type": "regression"}, {"activation_fn": "torch.nn.modules.activation.Sigmoid"}, True),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}, {}, False),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, {}, False),
+    ],
+)
+def test_a_single_number_as_cross_encoders_give_it(tmp_path, fields, file, sigmoid):
+    ours_of("classic", "regression").save_pretrained(tmp_path)
+    assert not TaskModel.from_pretrained(tmp_path).settings.sigmoid
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["fastbert"]
+    (tmp_path / "config.json").write_text(json.dumps(config | {"problem_type": None} | fields))
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"} | file))
+    model = TaskModel.from_pretrained(tmp_path)
+    tokenizer = Tokenizer([*SPECIAL, *"abcdefgh"])
+    (found,) = classify(model, tokenizer, [TextExample("", "a b", "c")])
+    model.settings = replace(model.settings, sigmoid=False)
+    (logit,) = classify(model, tokenizer, [TextExample("", "a b", "c")])
+    assert found == pytest.approx(1 / (1 + np.exp(-logit)) if sigmoid else logit, abs=1e-6)
+
+
+def test_another_activation_is_refused(tmp_path):
+    ours_of("classic", "regression").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["fastbert"]
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"sbert_ce_default_activation_function": "torch.nn.Tanh"})
+    )
+    with pytest.raises(InputError, match="Tanh"):
+        TaskModel.from_pretrained(tmp_path)
+
+
+def test_a_head_that_is_not_supported_is_named(tmp_path):
+    ours_of("classic", "classification").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    backbone = BertForPreTraining.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMultipleChoice"]}))
+    with pytest.warns(UserWarning, match="BertForMultipleChoice"):
+        assert read_head(tmp_path, backbone) is None
+    for kind in ("BertModel", "BertForMaskedLM", "BertLMHeadModel"):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [kind]}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert read_head(tmp_path, backbone) is None
