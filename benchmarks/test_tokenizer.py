@@ -1,4 +1,4 @@
-"""Encoding prose to ids: `fastbert.Tokenizer` against Hugging Face tokenizers, flash-tokenizer and tensorflow-text.
+"""Encoding prose to ids: `fastbert.Tokenizer` against Hugging Face tokenizers, flash-tokenizer, tokie and others.
 
     pytest benchmarks/test_tokenizer.py          pytest-benchmark's tables
     python benchmarks/test_tokenizer.py [MB]     one interleaved run; MB per second and ratios of medians
@@ -16,8 +16,8 @@ same `list[str]`; Hugging Face is not asked for its `.ids`, which would cost it 
 tensorflow-text brings tensorflow and its own numpy, so it runs in an environment of its own: FASTBERT_TFTEXT_PYTHON
 names the interpreter of one (`python -m venv tf && tf/bin/pip install tensorflow-text`), else it is left out.
 
-Before anything is timed, every line's ids are compared with Hugging Face's; flash-tokenizer and tensorflow-text may
-differ, and the number of lines on which they do is shown.
+Before anything is timed, every line's ids are compared with Hugging Face's; flash-tokenizer, tensorflow-text, tokie and
+kitoken may differ, and the number of lines on which they do is shown, of the text and of 3,000 lines of odd Unicode.
 """
 
 import os
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAYON_NUM_THREADS", "1")  # tokie's threads
 
 import numpy as np
 import pytest
@@ -54,6 +55,31 @@ def flash(text: Corpus, folder: Path) -> Any:
     path = folder / "vocab.txt"
     path.write_text("\n".join(text.vocab) + "\n", encoding="utf-8")
     return module.BertTokenizerFlash(str(path), do_lower_case=text.lowercase)
+
+
+def tokie(text: Corpus, folder: Path) -> Any:
+    module = need_peer("tokie", "tokie")
+    text.tokenizer().save(folder)
+    return module.Tokenizer.from_json(str(folder / "tokenizer.json"))
+
+
+def kitoken(text: Corpus, folder: Path) -> Any:
+    module = need_peer("kitoken", "kitoken")
+    text.tokenizer().save(folder)
+    return module.Kitoken.from_tokenizers_file(str(folder / "tokenizer.json"))
+
+
+def odd_lines(count: int = 3000) -> list[str]:
+    """Characters of all of Unicode among letters, half of them from the first planes' scripts and marks."""
+    generator = np.random.default_rng(0)
+    lines = []
+    for _ in range(count):
+        points = (
+            generator.integers(0x20, 0x3100, 24) if generator.random() < 0.5 else generator.integers(0, 0x2FA20, 24)
+        )
+        points = np.where(generator.random(24) < 0.5, generator.integers(97, 123, 24), points)
+        lines.append("".join(chr(c) for c in points if not 0xD800 <= c <= 0xDFFF and c not in (10, 13)))
+    return lines
 
 
 class TensorflowText(Worker):
@@ -123,6 +149,18 @@ def test_flash_tokenizer(benchmark, language, tmp_path):
 
 
 @pytest.mark.parametrize("language", ["en", "pt"])
+@pytest.mark.parametrize("name", ["tokie", "kitoken"])
+def test_rust_peers(benchmark, name, language, tmp_path):
+    text = corpus(language, PEER_MB)
+    tokenizer = (tokie if name == "tokie" else kitoken)(text, tmp_path)
+    ids = rows_of(name, tokenizer, text.lines)
+    benchmark.extra_info["MB"] = text.num_bytes / 1e6
+    benchmark.extra_info["lines that differ"] = differing_lines(ids, text, add_special_tokens=False)
+    encode = tokenizer.encode_batch_flat if name == "tokie" else lambda lines: tokenizer.encode_all(lines, True)
+    benchmark.pedantic(encode, args=(text.lines,), rounds=3)
+
+
+@pytest.mark.parametrize("language", ["en", "pt"])
 def test_python_twin(benchmark, language):
     text = corpus(language, 1.0)
     tokenizer, native = text.tokenizer("reference"), text.tokenizer()
@@ -137,6 +175,55 @@ def test_python_twin(benchmark, language):
 def differing_lines(ids: list[Any], text: Corpus, add_special_tokens: bool = True) -> int:
     expected = text.tokenizer().encode_batch(text.lines, add_special_tokens=add_special_tokens)
     return sum(list(map(int, row)) != expected[i].tolist() for i, row in enumerate(ids))
+
+
+def rows_of(name: str, tokenizer: Any, lines: list[str]) -> list[Any]:
+    """Ids of every line by tokie or kitoken, without special tokens."""
+    if name == "kitoken":
+        return tokenizer.encode_all(lines, False)
+    ids, lengths = tokenizer.encode_batch_flat(lines, False)
+    return np.split(ids, np.cumsum(lengths.astype(np.int64))[:-1])
+
+
+def differences(name: str, tokenizer: Any, text: Corpus) -> str:
+    odd = odd_lines()
+    expected = [encoding.ids for encoding in hugging_face(text).encode_batch_fast(odd, add_special_tokens=False)]
+    ours = text.tokenizer().encode_batch(odd, add_special_tokens=False)
+    assert [ours[i].tolist() for i in range(len(odd))] == expected
+    wrong = sum(list(map(int, row)) != ids for row, ids in zip(rows_of(name, tokenizer, odd), expected, strict=True))
+    lines = differing_lines(rows_of(name, tokenizer, text.lines), text, add_special_tokens=False)
+    return f"{lines} of {len(text.lines)} lines differ, {wrong} of {len(odd)} odd ones"
+
+
+def rust_peers(text: Corpus, folder: Path) -> dict[str, tuple[Callable[[], float], float, str]]:
+    """tokie on the whole text, new for every first pass; kitoken on the beginning."""
+    result: dict[str, tuple[Callable[[], float], float, str]] = {}
+    small, size = text.head(PEER_MB), text.num_bytes / 1e6
+    path = folder / "lines.txt"
+    path.write_text("\n".join(text.lines), encoding="utf-8")
+    try:
+        warm = tokie(text, folder)
+        remark = differences("tokie", warm, small)
+
+        def first(source: str) -> float:
+            new = tokie(text, folder)
+            if source == "list":
+                return seconds(lambda: new.encode_batch_flat(text.lines))
+            return seconds(lambda: new.encode_files([str(path)], separator=b"\n", add_special_tokens=True))
+
+        result["tokie list[str], first pass"] = (lambda: first("list"), size, remark)
+        result["tokie list[str], again"] = (lambda: seconds(lambda: warm.encode_batch_flat(text.lines)), size, "")
+        result["tokie file, first pass"] = (lambda: first("file"), size, "")
+    except pytest.skip.Exception as skipped:
+        print(f"  tokie: {skipped}")
+    try:
+        other = kitoken(text, folder)
+        remark = differences("kitoken", other, small)
+        beginning = small.num_bytes / 1e6
+        result["kitoken"] = (lambda: seconds(lambda: other.encode_all(small.lines, True)), beginning, remark)
+    except pytest.skip.Exception as skipped:
+        print(f"  kitoken: {skipped}")
+    return result
 
 
 def peers(text: Corpus, folder: Path) -> dict[str, tuple[Callable[[], float], float, str]]:
@@ -182,6 +269,7 @@ def compare(language: str, megabytes: float, folder: Path) -> None:
         "fastbert file, first pass": (from_file, size, ""),
         "fastbert file, again": (from_file, size, ""),
         **peers(text, folder),
+        **rust_peers(text, folder),
     }
 
     def rate(name: str) -> float:

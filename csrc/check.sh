@@ -4,7 +4,9 @@
 #   csrc/check.sh dev asan          only these
 #   csrc/check.sh --fuzz SECONDS    all three, then every fuzz target for that long (needs clang++)
 #   csrc/check.sh --fuzz SECONDS fuzz    the fuzz targets alone
-# Needs cmake, a C++17 compiler and doctest (apt-get install cmake g++ doctest-dev, and clang for --fuzz).
+#   csrc/check.sh aarch64           the unit tests for 64-bit Arm, cross-compiled, run by qemu (with UBSan)
+# Needs cmake, a C++17 compiler and doctest (apt-get install cmake g++ doctest-dev, and clang for --fuzz;
+# g++-aarch64-linux-gnu and qemu-user for aarch64).
 # JOBS sets the number of parallel compilations. Any failure ends it with a non-zero status.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,9 +23,9 @@ while (($#)); do
       fuzz_seconds=$2
       shift 2
       ;;
-    dev | asan | tsan | fuzz) presets+=("$1"); shift ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) echo "error: $1: expected --fuzz SECONDS or one of dev, asan, tsan, fuzz" >&2; exit 2 ;;
+    dev | asan | tsan | aarch64 | fuzz) presets+=("$1"); shift ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "error: $1: expected --fuzz SECONDS or one of dev, asan, tsan, aarch64, fuzz" >&2; exit 2 ;;
   esac
 done
 if ((${#presets[@]} == 0)); then
@@ -47,6 +49,17 @@ for preset in "${presets[@]}"; do
     fi
     options=(-DFASTBERT_FUZZ_SECONDS="$((fuzz_seconds ? fuzz_seconds : 5))")
   fi
+  if [[ $preset == aarch64 ]]; then
+    missing=""
+    for tool in aarch64-linux-gnu-g++ qemu-aarch64; do
+      command -v "$tool" >/dev/null || missing+=" $tool"
+    done
+    if [[ $missing ]]; then
+      echo "skipped: aarch64: not installed:$missing (apt-get install g++-aarch64-linux-gnu qemu-user)" >&2
+      summary+=("aarch64: SKIPPED, no$missing")
+      continue
+    fi
+  fi
   echo "== $preset"
   cmake --preset "$preset" "${options[@]}" -Wno-dev --log-level=WARNING >/dev/null
   log=build/cmake-$preset/build.log
@@ -56,6 +69,8 @@ for preset in "${presets[@]}"; do
     exit 1
   fi
   ctest --preset "$preset"
-  summary+=("$preset: passed")
+  note=""
+  if [[ $preset == aarch64 ]]; then note=" under qemu, but for the test that forks"; fi
+  summary+=("$preset: passed$note")
 done
 printf '%s\n' "${summary[@]}"

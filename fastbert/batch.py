@@ -4,7 +4,7 @@ Legend: B sequences, L padded length, T packed tokens, M masked positions.
 Padded ``(B, L)`` tensors with an attention mask are converted by :func:`pack` and :func:`unpack`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -58,30 +58,47 @@ class PackedBatch:
         """
         if self.num_tokens < MIN_PADDED_TOKENS or self.input_ids.device.type != "cpu":
             return self
-        num_masked = 0 if self.masked_index is None else len(self.masked_index)
-        tokens, masked = (-rows % (multiple or row_multiple(rows)) for rows in (self.num_tokens, num_masked))
-        if not (tokens or masked):
+        rows = self.num_tokens, 0 if self.masked_index is None else len(self.masked_index)
+        return self.padded_to(*(n + -n % (multiple or row_multiple(n)) for n in rows))
+
+    def padded_to(
+        self, num_tokens: int, num_masked: int, num_sequences: int | None = None, max_seqlen: int | None = None
+    ) -> "PackedBatch":
+        """The same batch, on the CPU, with T = ``num_tokens`` and, as far as there are rows, M = ``num_masked``.
+
+        The loss does not change, nor do the first rows of hidden states.
+
+        Args:
+            num_sequences: B, of which the last may be empty; None: as many as there are.
+            max_seqlen: of the result, to which padding goes too; None: that of the batch.
+        """
+        longest = max_seqlen or self.max_seqlen
+        tokens = num_tokens - self.num_tokens
+        masked = 0 if self.masked_index is None else num_masked - len(self.masked_index)
+        if not (tokens or masked or num_sequences is not None):
             return self
-        full, rest = divmod(tokens, self.max_seqlen)  # no sequence is longer than those that are there
-        lengths = torch.tensor([self.max_seqlen] * full + [rest] * bool(rest), dtype=torch.int64)
+        full, rest = divmod(tokens, longest)
+        lengths = torch.tensor([longest] * full + [rest] * bool(rest), dtype=torch.int64)
         pad = torch.nn.functional.pad
         padded: dict[str, Tensor | None] = {
             name: pad(getattr(self, name), (0, tokens)) for name in ("input_ids", "position_ids", "token_type_ids")
         }
-        ends = (self.num_tokens + lengths.cumsum(0)).to(self.cu_seqlens)
+        empty = 0 if num_sequences is None else num_sequences - self.num_sequences - len(lengths)
+        assert min(tokens, masked, empty) >= 0, "the batch is larger than what it should be padded to"
+        ends = (self.num_tokens + pad(lengths, (0, empty)).cumsum(0)).to(self.cu_seqlens)
         padded["cu_seqlens"] = torch.cat([self.cu_seqlens, ends])
         if self.next_sentence_label is not None:
             padded["next_sentence_label"] = pad(self.next_sentence_label, (0, len(ends)), value=-100)
         if self.masked_index is not None:
             # the last layer needs distinct rows: take unmasked ones, padding first
-            spare = torch.ones(self.num_tokens + tokens, dtype=torch.bool, device=self.masked_index.device)
+            spare = torch.ones(num_tokens, dtype=torch.bool, device=self.masked_index.device)
             spare[self.masked_index] = False
             added = spare.nonzero().squeeze(1)[-masked:] if masked else self.masked_index[:0]
             padded["masked_index"] = torch.cat([self.masked_index, added])
             for name, value in (("labels", -100), ("label_weights", 0)):
                 if (tensor := getattr(self, name)) is not None:
                     padded[name] = pad(tensor, (0, len(added)), value=value)
-        return replace(self, **padded)  # type: ignore[arg-type]
+        return replace(self, max_seqlen=longest, **padded)  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "PackedBatch":
         """The same batch on another device; to a GPU as one copy from pinned memory, which nobody waits for."""
@@ -95,24 +112,48 @@ class PackedBatch:
 
 
 def _to_cuda(batch: PackedBatch, device: torch.device | str) -> PackedBatch:
-    """All tensors in one block of 4-byte numbers; the integers of 8 bytes are widened on the device."""
+    tensors = tensors_of(batch)
+    return replace(batch, **from_block(to_block(tensors).to(device, non_blocking=True), tensors))  # type: ignore[arg-type]
+
+
+def tensors_of(batch: PackedBatch) -> dict[str, Tensor]:
+    """The tensors of a batch, by name."""
     given = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-    starts, total = {}, 0
-    for name, value in tensors.items():
-        starts[name] = total
-        total += -(-value.numel() // 4) * 4  # kernels read 16 bytes at a time
+    return {name: value for name, value in given.items() if isinstance(value, Tensor)}
+
+
+def to_block(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Tensors (n,) of the CPU in one pinned block of 4-byte numbers: one copy to a GPU, which nobody waits for."""
+    starts, total = _starts(tensors)
     block = torch.empty(total, dtype=torch.int32, pin_memory=True)
     for name, value in tensors.items():
         place = block[starts[name] : starts[name] + value.numel()]
         (place.view(torch.float32) if value.is_floating_point() else place).copy_(value)
-    narrow = block.to(device, non_blocking=True)
-    wide = narrow.long()
+    return block
+
+
+def from_block(block: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in a block, on its device; the integers of 8 bytes are widened there.
+
+    Args:
+        block: what :func:`to_block` made of ``like``, or of tensors of those shapes.
+    """
+    starts, _ = _starts(like)
+    wide, there = block.long(), {}
+    for name, value in like.items():
+        source = wide if value.dtype == torch.int64 else block
+        found = source[starts[name] : starts[name] + value.numel()]
+        there[name] = found.view(torch.float32) if value.is_floating_point() else found
+    return there
+
+
+def _starts(tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
+    """Where each tensor begins in a block, and the block's length."""
+    starts, total = {}, 0
     for name, value in tensors.items():
-        source = wide if value.dtype == torch.int64 else narrow
-        there = source[starts[name] : starts[name] + value.numel()]
-        given[name] = there.view(torch.float32) if value.is_floating_point() else there
-    return PackedBatch(**given)
+        starts[name] = total
+        total += -(-value.numel() // 4) * 4  # kernels read 16 bytes at a time
+    return starts, total
 
 
 def concatenate(batches: Sequence[PackedBatch]) -> PackedBatch:

@@ -27,12 +27,13 @@ def gather() -> dict[str, Any]:
     from fastbert.system.environment import hardware
 
     core, why = native.status()
+    kernels = native.compute().cpu_isa() if core else "none"
     facts: dict[str, Any] = {
         "fastbert": fastbert.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "hardware": hardware(),
-        "core": {"available": core, "why": why},
+        "core": {"available": core, "why": why, "kernels": kernels},
         "ops": {},
     }
     for op in ops.OPS:
@@ -54,6 +55,7 @@ def main(options: InfoOptions) -> None:
         print(f"  {name}: {', '.join(value) if isinstance(value, list) else value}")
     print(f"C++ core (tokenizer, masker, packer): {'loaded' if facts['core']['available'] else 'not loaded'}"
           f"{' (' + facts['core']['why'] + ')' if facts['core']['why'] else ''}")  # fmt: skip
+    print(f"CPU kernels: {facts['core']['kernels']}")
     print("ops on this machine")
     for op, choice in facts["ops"].items():
         print(f"  {op:<18} {choice['implementation']:<10} {choice['why']}")

@@ -77,6 +77,32 @@ def test_the_loss_and_its_gradients_do_not_change(arch, extra, monkeypatch):
         torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("arch", ["classic", "roformer", "modern"])
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_batch_of_a_fixed_shape_has_the_same_loss_and_gradients(arch, weights):
+    """Tokens, masked rows, sequences (the last of them empty) and length of a CUDA graph; in float32."""
+    torch.manual_seed(1)
+    config = BertConfig.preset("tiny", arch, vocab_size=90, max_position_embeddings=140)
+    model = BertForPreTraining(config, impl="reference").train()
+    batch = batch_of([40, 129, 90], 77, weights=weights, next_sentence=arch == "classic")
+    fixed = batch.padded_to(448, 128, 9, 140)
+    assert (fixed.num_tokens, len(fixed.labels), fixed.num_sequences, fixed.max_seqlen) == (448, 128, 9, 140)
+    assert fixed.cu_seqlens.tolist() == [0, 40, 169, 259, 399, 448, 448, 448, 448, 448]
+    assert fixed.labels[77:].unique().tolist() == [-100] and len(fixed.masked_index.unique()) == 128
+    found = []
+    for given in (fixed, batch):
+        model.zero_grad()
+        loss = model(given).loss
+        loss.backward()
+        found.append((loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (loss, gradients), (plain_loss, plain_gradients) = found
+    torch.testing.assert_close(loss, plain_loss, rtol=1e-6, atol=0)
+    assert gradients.keys() == plain_gradients.keys()
+    for name, gradient in plain_gradients.items():
+        error = (gradients[name] - gradient).norm() / gradient.norm().clamp(min=1e-6)
+        assert error <= 1e-6, f"{name}: {error}"
+
+
 def test_batches_keep_to_their_budgets_and_their_order():
     lengths, masked = [5, 3, 9, 2, 2, 2], [1, 1, 0, 2, 2, 2]
     parts = list(by_token_budget(lengths, 8))

@@ -54,7 +54,11 @@ def run_quickly(guide, tmp_path, monkeypatch):
         printed = ""
         for line in code.splitlines():
             python, option, module, *arguments = shlex.split(line.partition("  # ")[0])
-            few = ("--preset", "tiny", "--batch-tokens", 1024, "--steps", 3) if module == "fastbert.train" else ()
+            few: tuple = ()
+            if module == "fastbert.train":
+                few = ("--preset", "tiny", "--batch-tokens", 1024, "--steps", 3)
+                if "--minutes" in arguments:
+                    del arguments[(at := arguments.index("--minutes")) : at + 2]
             done = command(module, *arguments, *few, cwd=tmp_path)
             assert (python, option, done.returncode) == ("python", "-m", 0), f"{line}\n{done.stderr}"
             printed += done.stdout

@@ -13,7 +13,10 @@ from fastbert.bert import Bert
 
 RECORD = Path(__file__).parent / "data" / "public_api.json"
 # between the package's own modules; no page promises them
-INTERNAL = ("PackedBatch.filled_up", "PackedBatch.padded_to_multiple", "reference.self_attention", "reference.turned")
+INTERNAL = (
+    "PackedBatch.filled_up", "PackedBatch.padded_to", "PackedBatch.padded_to_multiple", "reference.self_attention",
+    "reference.turned",
+)  # fmt: skip
 INTERNAL_KEYWORDS = ("word", "source", "embedding_table", "unique_index")
 
 

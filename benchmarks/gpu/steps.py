@@ -20,9 +20,13 @@ from record import (
     useful_flops,
 )
 
+from fastbert.batch import PackedBatch
+from fastbert.distributed.parallelism import Parallelism
 from fastbert.model import BertForPreTraining
 from fastbert.optim.optimizers import Optimizers
 from fastbert.training.late_readings import LateReadings, Step
+from fastbert.training.static_batch import StaticBatch, StaticShape
+from fastbert.training.step_graphs import StepGraphs
 
 # preset, architecture, tokens a step, length
 WANTED = (
@@ -47,6 +51,26 @@ def training_step(model: BertForPreTraining, optimizers: Optimizers, batch, late
         optimizers.update(1.0)
         if readings is not None:
             readings.exchange(Step(1, 0, batch.num_tokens, {}, 1.0))
+
+    return step
+
+
+def captured_step(model: BertForPreTraining, optimizers: Optimizers, batch: PackedBatch) -> Callable[[], None]:
+    """The same step as CUDA graphs, in the shape of its batch."""
+    assert batch.labels is not None
+    readings = LateReadings(torch.device("cuda"))
+    shape = StaticShape(batch.num_tokens, batch.num_sequences, len(batch.labels), batch.max_seqlen)
+    graphs = StepGraphs(
+        Parallelism(model, optimizers),
+        readings,
+        StaticBatch(shape, batch, torch.device("cuda")),
+        autocast=lambda: torch.autocast("cuda", torch.bfloat16),
+        accumulates=False,
+    )
+
+    def step() -> None:
+        graphs.step([batch], [batch], 1.0, 0.0)
+        readings.exchange(Step(1, 0, batch.num_tokens, {}, 1.0))
 
     return step
 
@@ -78,14 +102,20 @@ def one_step(told: dict[str, Any], profile: bool) -> None:
     first_s = time.monotonic() - began
     waiting_s, _ = seconds_of(training_step(model, optimizers, batch, late=False), 10)
     trained_s, host_s = seconds_of(training_step(model, optimizers, batch, late=True), 10)
-    fact(
-        "step", **told, first_s=first_s, ms=trained_s * 1e3, host_ms=host_s * 1e3, with_waits_ms=waiting_s * 1e3,
-        tokens_s=batch.num_tokens / trained_s, share_of_peak=flops / trained_s / ceilings()[1],
-        memory_gib=torch.cuda.max_memory_allocated() / 2**30,
-    )  # fmt: skip
     if profile and not SMALL:
         with attempt("profile", **told):
             profiled(training_step(model, optimizers, batch, late=True), told, trained_s)
+    eager = {"ms": trained_s * 1e3, "host_ms": host_s * 1e3, "with_waits_ms": waiting_s * 1e3}
+    captured = {}
+    with attempt("captured step", **told):
+        seconds, host_s = seconds_of(captured_step(model, optimizers, batch), 10)
+        captured = {"captured_ms": seconds * 1e3, "captured_host_ms": host_s * 1e3}
+        trained_s = seconds
+    fact(
+        "step", **told, first_s=first_s, **eager, **captured,
+        tokens_s=batch.num_tokens / trained_s, share_of_peak=flops / trained_s / ceilings()[1],
+        memory_gib=torch.cuda.max_memory_allocated() / 2**30,
+    )  # fmt: skip
 
 
 def profiled(run: Callable[[], None], told: dict[str, Any], seconds: float) -> None:

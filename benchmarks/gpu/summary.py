@@ -15,8 +15,8 @@ def short(value: Any) -> Any:
 def summary() -> None:
     for kind in (
         "machine", "core", "nvidia-smi", "first layer", "ceilings", "model", "repeatable", "optimizer state put back",
-        "command", "resume", "parity", "profile", "peer step", "training run", "held out", "inference", "what it says",
-        "tuned",
+        "command", "resume", "parity", "captured step", "profile", "peer step", "training run", "held out", "inference",
+        "what it says", "tuned",
     ):  # fmt: skip
         for one in facts_of(kind):
             print(str({key: short(value) for key, value in one.items()})[:600])

@@ -20,6 +20,7 @@ void bind_rows(py::module_& m);
 void bind_muon(py::module_& m);
 void bind_identity(py::module_& m);
 void bind_lines(py::module_& m);
+void bind_encoder(py::module_& m);
 
 // The UTF-8 of a str, owned by it. A lone surrogate raises UnicodeEncodeError.
 inline std::string_view utf8_view(py::handle text) {

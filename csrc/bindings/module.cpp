@@ -32,4 +32,5 @@ PYBIND11_MODULE(_C, m) {
   bind_muon(m);
   bind_identity(m);
   bind_lines(m);
+  bind_encoder(m);
 }

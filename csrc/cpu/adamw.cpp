@@ -17,6 +17,10 @@ const AdamwKernels& adamw_kernels(Isa isa) {
     case Isa::kAvx512: return adamw_kernels_avx512;
     case Isa::kAvx2: return adamw_kernels_avx2;
 #endif
+#ifdef FASTBERT_NEON
+    case Isa::kNeonBf16:
+    case Isa::kNeon: return adamw_kernels_neon;
+#endif
     default: return adamw_kernels_scalar;
   }
 }

@@ -30,6 +30,6 @@ struct AdamwKernels {
 };
 
 const AdamwKernels& adamw_kernels(Isa isa = current_isa());
-extern const AdamwKernels adamw_kernels_scalar, adamw_kernels_avx2, adamw_kernels_avx512;
+extern const AdamwKernels adamw_kernels_scalar, adamw_kernels_avx2, adamw_kernels_avx512, adamw_kernels_neon;
 
 }  // namespace fastbert

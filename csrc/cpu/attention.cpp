@@ -32,6 +32,12 @@ static const AttentionKernel& kernel_for(bool bf16) {
       case Isa::kAvx512: return attention_avx512;
       case Isa::kAvx2: return attention_avx2;
 #endif
+#ifdef FASTBERT_NEON_BF16
+      case Isa::kNeonBf16: return attention_neon_bf16;
+#endif
+#ifdef FASTBERT_NEON
+      case Isa::kNeon: return attention_neon;
+#endif
       default: return attention_scalar;
     }
   };

@@ -57,7 +57,7 @@ struct AttentionKernels {
   AttentionKernel floats, bf16;
 };
 extern const AttentionKernels attention_scalar, attention_avx2, attention_avx512, attention_avx512_bf16,
-    attention_amx_bf16;
+    attention_amx_bf16, attention_neon, attention_neon_bf16;
 
 void attention_forward(const AttentionArgs& args, bool bf16, int threads);
 void attention_backward(const AttentionArgs& args, bool bf16, int threads);

@@ -23,6 +23,10 @@ const DropoutKernels& dropout_kernels(Isa isa) {
     case Isa::kAvx512: return dropout_avx512;
     case Isa::kAvx2: return dropout_avx2;
 #endif
+#ifdef FASTBERT_NEON
+    case Isa::kNeonBf16:
+    case Isa::kNeon: return dropout_neon;
+#endif
     default: return dropout_scalar;
   }
 }

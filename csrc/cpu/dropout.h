@@ -43,6 +43,6 @@ struct DropoutKernels {
 };
 
 const DropoutKernels& dropout_kernels(Isa isa = current_isa());
-extern const DropoutKernels dropout_scalar, dropout_avx2, dropout_avx512;
+extern const DropoutKernels dropout_scalar, dropout_avx2, dropout_avx512, dropout_neon;
 
 }  // namespace fastbert

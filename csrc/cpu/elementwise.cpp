@@ -18,6 +18,10 @@ const Elementwise& elementwise(Isa isa) {
     case Isa::kAvx512: return elementwise_avx512;
     case Isa::kAvx2: return elementwise_avx2;
 #endif
+#ifdef FASTBERT_NEON
+    case Isa::kNeonBf16:
+    case Isa::kNeon: return elementwise_neon;
+#endif
     default: return elementwise_scalar;
   }
 }

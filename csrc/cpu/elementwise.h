@@ -16,6 +16,6 @@ struct Elementwise {
 // The functions for an instruction set, by default the current one.
 const Elementwise& elementwise(Isa isa = current_isa());
 
-extern const Elementwise elementwise_scalar, elementwise_avx2, elementwise_avx512;
+extern const Elementwise elementwise_scalar, elementwise_avx2, elementwise_avx512, elementwise_neon;
 
 }  // namespace fastbert

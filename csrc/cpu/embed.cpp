@@ -17,6 +17,10 @@ const EmbedKernels& embed_kernels(Isa isa) {
     case Isa::kAvx512: return embed_kernels_avx512;
     case Isa::kAvx2: return embed_kernels_avx2;
 #endif
+#ifdef FASTBERT_NEON
+    case Isa::kNeonBf16:
+    case Isa::kNeon: return embed_kernels_neon;
+#endif
     default: return embed_kernels_scalar;
   }
 }

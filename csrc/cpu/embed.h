@@ -28,7 +28,7 @@ struct EmbedKernels {
 };
 
 const EmbedKernels& embed_kernels(Isa isa = current_isa());
-extern const EmbedKernels embed_kernels_scalar, embed_kernels_avx2, embed_kernels_avx512;
+extern const EmbedKernels embed_kernels_scalar, embed_kernels_avx2, embed_kernels_avx512, embed_kernels_neon;
 
 // Which rows name each table row, grouped: group g is table row index[g] and the rows order[begin[g] … begin[g + 1]).
 struct RowGroups {

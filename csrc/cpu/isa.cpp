@@ -8,6 +8,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#ifdef FASTBERT_NEON_BF16
+#include <sys/auxv.h>
+#endif
 
 namespace fastbert {
 
@@ -40,6 +43,14 @@ std::vector<Isa> available_isas() {
   if (may_use_amx()) isas.push_back(Isa::kAmxBf16);
 #endif
 #endif
+#ifdef FASTBERT_NEON
+  if (!simd_allowed(SimdLevel::kNeon)) return isas;
+  isas.push_back(Isa::kNeon);
+#endif
+#ifdef FASTBERT_NEON_BF16
+  constexpr unsigned long kBf16Bit = 1ul << 14;  // HWCAP2_BF16
+  if (getauxval(AT_HWCAP2) & kBf16Bit) isas.push_back(Isa::kNeonBf16);
+#endif
   return isas;
 }
 
@@ -49,6 +60,8 @@ const char* isa_name(Isa isa) {
     case Isa::kAvx512: return "avx512";
     case Isa::kAvx512Bf16: return "avx512_bf16";
     case Isa::kAmxBf16: return "amx_bf16";
+    case Isa::kNeon: return "neon";
+    case Isa::kNeonBf16: return "neon_bf16";
     case Isa::kScalar: break;
   }
   return "scalar";

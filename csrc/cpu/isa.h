@@ -7,9 +7,10 @@
 
 namespace fastbert {
 
-// Each holds the ones before it. kAvx2 includes FMA; kAvx512 is F, BW, DQ and VL; kAvx512Bf16 adds vdpbf16ps,
-// kAmxBf16 tiles of bf16 (Intel, from Sapphire Rapids on; Linux).
-enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmxBf16 };
+// On one kind of processor each holds the ones before it. kAvx2 includes FMA; kAvx512 is F, BW, DQ and VL; kAvx512Bf16
+// adds vdpbf16ps, kAmxBf16 tiles of bf16 (Intel, from Sapphire Rapids on; Linux). On 64-bit Arm: kNeon is in every one,
+// kNeonBf16 adds bfdot (Linux).
+enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmxBf16, kNeon, kNeonBf16 };
 
 // From the simplest to the quickest that this machine and this binary have; always holds kScalar.
 std::vector<Isa> available_isas();

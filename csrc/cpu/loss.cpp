@@ -25,6 +25,10 @@ static const LossKernels& kernels() {
     case Isa::kAvx512: return loss_avx512;
     case Isa::kAvx2: return loss_avx2;
 #endif
+#ifdef FASTBERT_NEON
+    case Isa::kNeonBf16:
+    case Isa::kNeon: return loss_neon;
+#endif
     default: return loss_scalar;
   }
 }

@@ -30,7 +30,7 @@ struct LossKernels {
   void (*floats)(const LossArgs& args, size_t row);
   void (*bf16)(const LossArgs& args, size_t row);
 };
-extern const LossKernels loss_scalar, loss_avx2, loss_avx512;
+extern const LossKernels loss_scalar, loss_avx2, loss_avx512, loss_neon;
 
 void cross_entropy(const LossArgs& args, bool bf16, int threads);
 

@@ -29,6 +29,12 @@ static const MuonKernel& kernel_for(bool bf16) {
       case Isa::kAvx512: return muon_avx512;
       case Isa::kAvx2: return muon_avx2;
 #endif
+#ifdef FASTBERT_NEON_BF16
+      case Isa::kNeonBf16: return muon_neon_bf16;
+#endif
+#ifdef FASTBERT_NEON
+      case Isa::kNeon: return muon_neon;
+#endif
       default: return muon_scalar;
     }
   };

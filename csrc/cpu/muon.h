@@ -44,7 +44,8 @@ struct MuonKernels {
   MuonKernel floats, bf16;  // what the iteration is in
 };
 
-extern const MuonKernels muon_scalar, muon_avx2, muon_avx512, muon_avx512_bf16, muon_amx_bf16;
+extern const MuonKernels muon_scalar, muon_avx2, muon_avx512, muon_avx512_bf16, muon_amx_bf16, muon_neon,
+    muon_neon_bf16;
 
 // Every part, each by one thread.
 void muon_update(const std::vector<MuonPart>& parts, const MuonStep& step, bool bf16, int threads);

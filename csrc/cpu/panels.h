@@ -5,6 +5,12 @@
 // bf16 that follow each other along K and k counts pairs, as vdpbf16ps wants them. N is a multiple of kLanes.
 //  - A: unit (m, k) at a[m * row + k * step], so that a transposed matrix needs no copy.
 //  - B: "panels" of up to kPanel columns, each panel its k rows of units one after another.
+
+// before loops of fixed length over registers, where a compiler has to be told to keep these out of memory
+#ifndef FASTBERT_UNROLLED
+#define FASTBERT_UNROLLED
+#endif
+
 namespace fastbert {
 namespace {
 
@@ -33,38 +39,19 @@ struct Floats {
   }
 };
 
+}  // namespace
+}  // namespace fastbert
+
 #ifdef FASTBERT_BF16_UNITS
-struct Pairs {
-  using Scope = NoScope;
-  static constexpr bool kTiled = false;  // tiles.h does its products in AMX's tiles
-  static constexpr size_t kRowBlock = 2 * kTileRows;
-  static constexpr size_t kPer = 2;
-  using Unit = uint32_t;
-  static Vec::T broadcast(const Unit* p) { return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(*p))); }
-  static Vec::T dot(Vec::T sum, Vec::T a, Vec::T b) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-  }
-  static __m256i narrow(Vec::T x) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)); }
-  static Vec::T load(const Unit* row, size_t j) { return Vec::load(reinterpret_cast<const Bf16*>(row) + j); }
-  static void store(Unit* row, size_t j, Vec::T x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(reinterpret_cast<Bf16*>(row) + j), narrow(x));
-  }
-  static void store_first(Unit* row, size_t j, Vec::T x, size_t n) {
-    _mm256_mask_storeu_epi16(reinterpret_cast<Bf16*>(row) + j, Vec::first(n), narrow(x));
-  }
-  static __m512i joined(__m256i even, __m256i odd) {
-    return _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
-  }
-  // out[c] = (x[c], y[c]): two rows of a matrix as one row of units
-  static void store_pair(Unit* out, Vec::T x, Vec::T y) { _mm512_storeu_si512(out, joined(narrow(x), narrow(y))); }
-  static void interleave(const Unit* rows, size_t row_units, size_t column, Unit* out) {
-    const auto* even = reinterpret_cast<const Bf16*>(rows) + column;
-    const auto* odd = reinterpret_cast<const Bf16*>(rows + row_units) + column;
-    _mm512_storeu_si512(out, joined(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even)),
-                                    _mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd))));
-  }
-};
+#ifdef FASTBERT_NEON
+#include "cpu/pairs_neon.h"
+#else
+#include "cpu/pairs_avx512.h"
 #endif
+#endif
+
+namespace fastbert {
+namespace {
 
 inline size_t rounded_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -112,21 +99,30 @@ template <class Units, int kRows, int kVecs, bool kAdd>
 void multiply_tile(Left<typename Units::Unit> a, const typename Units::Unit* panel, size_t width, size_t depth,
                    float* c, size_t c_row) {
   Vec::T sum[kRows][kVecs];
-  for (int m = 0; m < kRows; ++m)
+  FASTBERT_UNROLLED
+  for (int m = 0; m < kRows; ++m) {
+    FASTBERT_UNROLLED
     for (int n = 0; n < kVecs; ++n) sum[m][n] = Vec::set(0.0f);
+  }
   for (size_t k = 0; k < depth; ++k, panel += width, a.units += a.step) {
     Vec::T b[kVecs];
+    FASTBERT_UNROLLED
     for (int n = 0; n < kVecs; ++n) b[n] = load_units(panel + n * Vec::kWidth);
+    FASTBERT_UNROLLED
     for (int m = 0; m < kRows; ++m) {
       const Vec::T x = Units::broadcast(a.units + m * a.row);
+      FASTBERT_UNROLLED
       for (int n = 0; n < kVecs; ++n) sum[m][n] = Units::dot(sum[m][n], x, b[n]);
     }
   }
-  for (int m = 0; m < kRows; ++m)
+  FASTBERT_UNROLLED
+  for (int m = 0; m < kRows; ++m) {
+    FASTBERT_UNROLLED
     for (int n = 0; n < kVecs; ++n) {
       float* out = c + m * c_row + n * Vec::kWidth;
       Vec::store(out, kAdd ? Vec::load(out) + sum[m][n] : sum[m][n]);
     }
+  }
 }
 
 template <class Units, int kVecs, bool kAdd>

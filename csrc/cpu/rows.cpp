@@ -20,6 +20,10 @@ const RowKernels& row_kernels(Isa isa) {
     case Isa::kAvx512: return row_kernels_avx512;
     case Isa::kAvx2: return row_kernels_avx2;
 #endif
+#ifdef FASTBERT_NEON
+    case Isa::kNeonBf16:
+    case Isa::kNeon: return row_kernels_neon;
+#endif
     default: return row_kernels_scalar;
   }
 }

@@ -75,6 +75,6 @@ struct RowKernels {
 };
 
 const RowKernels& row_kernels(Isa isa = current_isa());
-extern const RowKernels row_kernels_scalar, row_kernels_avx2, row_kernels_avx512;
+extern const RowKernels row_kernels_scalar, row_kernels_avx2, row_kernels_avx512, row_kernels_neon;
 
 }  // namespace fastbert

@@ -8,6 +8,12 @@
 #ifndef _WIN32
 #include <dlfcn.h>
 #endif
+#ifdef __linux__
+#include <link.h>
+
+#include <cstring>
+#include <string>
+#endif
 
 namespace fastbert {
 namespace {
@@ -16,12 +22,28 @@ using Region = void (*)(void* data);
 // libgomp's entry point, which LLVM's and Intel's libomp offer too.
 using GompParallel = void (*)(Region region, void* data, unsigned threads, unsigned flags);
 
-GompParallel find_openmp() {
-#ifndef _WIN32
-  return reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-#else
-  return nullptr;
+#ifdef __linux__
+// The path of an OpenMP library among torch's files: its wheels for Arm load one that other libraries do not see.
+int note_torchs_openmp(dl_phdr_info* library, size_t, void* path) {
+  const char* name = library->dlpi_name;
+  if (!name || !std::strstr(name, "/torch")) return 0;
+  if (!std::strstr(name, "libgomp") && !std::strstr(name, "libomp") && !std::strstr(name, "libiomp")) return 0;
+  *static_cast<std::string*>(path) = name;
+  return 1;
+}
 #endif
+
+GompParallel find_openmp() {
+  void* entry = nullptr;
+#ifndef _WIN32
+  entry = dlsym(RTLD_DEFAULT, "GOMP_parallel");
+#endif
+#ifdef __linux__
+  std::string path;
+  if (!entry && dl_iterate_phdr(&note_torchs_openmp, &path))
+    if (void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD)) entry = dlsym(library, "GOMP_parallel");
+#endif
+  return reinterpret_cast<GompParallel>(entry);
 }
 
 GompParallel openmp() {

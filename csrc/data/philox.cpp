@@ -8,6 +8,10 @@
 #endif
 #include <immintrin.h>
 #endif
+#if defined(__aarch64__) && !defined(FASTBERT_PORTABLE)
+#define FASTBERT_NEON 1
+#include <arm_neon.h>
+#endif
 
 namespace fastbert {
 namespace {
@@ -118,6 +122,45 @@ __attribute__((target("avx2"))) void avx2(uint64_t key, const uint32_t* c0, cons
 }
 #endif
 
+#ifdef FASTBERT_NEON
+// One block per lane; a product's halves are parted again by unzipping.
+void neon(uint64_t key, const uint32_t* c0, const uint32_t* c1, const uint32_t* c2, uint32_t c3, size_t count,
+          uint32_t* out) {
+  const auto low = [](uint64x2_t a, uint64x2_t b) {
+    return vuzp1q_u32(vreinterpretq_u32_u64(a), vreinterpretq_u32_u64(b));
+  };
+  const auto high = [](uint64x2_t a, uint64x2_t b) {
+    return vuzp2q_u32(vreinterpretq_u32_u64(a), vreinterpretq_u32_u64(b));
+  };
+  const uint32x4_t m0 = vdupq_n_u32(kMultiply0), m1 = vdupq_n_u32(kMultiply1);
+  size_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    uint32x4x4_t x[2];  // two in flight hide the multiply's latency
+    for (int h = 0; h < 2; ++h) {
+      const size_t at = i + 4 * h;
+      x[h] = {{vld1q_u32(c0 + at), vld1q_u32(c1 + at), vld1q_u32(c2 + at), vdupq_n_u32(c3)}};
+    }
+    uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+    for (int round = 0; round < kRounds; ++round) {
+      const uint32x4_t key0 = vdupq_n_u32(k0), key1 = vdupq_n_u32(k1);
+      for (int h = 0; h < 2; ++h) {
+        auto& v = x[h].val;
+        const uint64x2_t p0 = vmull_u32(vget_low_u32(v[0]), vget_low_u32(m0)), p0_high = vmull_high_u32(v[0], m0);
+        const uint64x2_t p1 = vmull_u32(vget_low_u32(v[2]), vget_low_u32(m1)), p1_high = vmull_high_u32(v[2], m1);
+        v[0] = veorq_u32(veorq_u32(high(p1, p1_high), v[1]), key0);
+        v[2] = veorq_u32(veorq_u32(high(p0, p0_high), v[3]), key1);
+        v[1] = low(p1, p1_high);
+        v[3] = low(p0, p0_high);
+      }
+      k0 += kWeyl0;
+      k1 += kWeyl1;
+    }
+    for (int h = 0; h < 2; ++h) vst4q_u32(out + 4 * (i + 4 * h), x[h]);
+  }
+  portable(key, c0, c1, c2, c3, i, count, out);
+}
+#endif
+
 int best_path() {
   static const int best = philox_path_supported(2) ? 2 : philox_path_supported(1) ? 1 : 0;
   return best;
@@ -129,6 +172,8 @@ bool philox_path_supported(int path) {
 #ifdef FASTBERT_X86
   if (path == 1) return __builtin_cpu_supports("avx2");
   if (path == 2) return __builtin_cpu_supports("avx512f");
+#elif defined(FASTBERT_NEON)
+  if (path == 1) return true;
 #endif
   return path == 0;
 }
@@ -138,6 +183,8 @@ void philox_blocks_on(int path, uint64_t key, const uint32_t* c0, const uint32_t
 #ifdef FASTBERT_X86
   if (path == 2) return avx512(key, c0, c1, c2, c3, count, out);
   if (path == 1) return avx2(key, c0, c1, c2, c3, count, out);
+#elif defined(FASTBERT_NEON)
+  if (path == 1) return neon(key, c0, c1, c2, c3, count, out);
 #endif
   (void)path;
   portable(key, c0, c1, c2, c3, 0, count, out);

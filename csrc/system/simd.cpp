@@ -16,7 +16,7 @@ bool simd_allowed(SimdLevel level) {
 std::vector<SimdLevel> available_simd_levels() {
   std::vector<SimdLevel> levels{SimdLevel::kScalar};
 #ifdef FASTBERT_NEON
-  levels.push_back(SimdLevel::kNeon);
+  if (simd_allowed(SimdLevel::kNeon)) levels.push_back(SimdLevel::kNeon);
 #endif
 #ifdef FASTBERT_X86
   __builtin_cpu_init();

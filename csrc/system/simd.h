@@ -7,7 +7,7 @@ namespace fastbert {
 
 enum class SimdLevel { kScalar, kNeon, kAvx2, kAvx512 };
 
-// Whether the user lets this process use the x86 level: PyTorch's switch ATEN_CPU_CAPABILITY is ours too, so that one
+// Whether the user lets this process use the level: PyTorch's switch ATEN_CPU_CAPABILITY is ours too, so that one
 // setting puts all of a program on a lower instruction set ("default": scalar loops, "avx2": nothing above AVX2).
 bool simd_allowed(SimdLevel level);
 
@@ -30,4 +30,8 @@ SimdLevel simd_level_named(const std::string& name);
 #endif
 #if defined(__aarch64__)
 #define FASTBERT_NEON 1
+#endif
+// bfdot in a compiler whose intrinsics have it function by function, and Linux, which tells whether the processor has
+#if defined(FASTBERT_NEON) && defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 10)
+#define FASTBERT_NEON_BF16 1
 #endif

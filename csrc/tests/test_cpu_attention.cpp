@@ -6,10 +6,11 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/isa.h"
+#include "twins.h"
 
 using fastbert::AttentionArgs;
 using fastbert::AttentionSequence;
+using fastbert::numbers;
 
 namespace {
 
@@ -18,15 +19,6 @@ struct Case {
   size_t tokens, heads, head_dim;
   int64_t window;
 };
-
-std::vector<float> numbers(size_t count, uint32_t seed) {
-  std::vector<float> values(count);
-  for (float& x : values) {
-    seed = seed * 1664525u + 1013904223u;
-    x = static_cast<float>(seed >> 8) / (1 << 24) * 4.0f - 2.0f;
-  }
-  return values;
-}
 
 // The formula of attention.h in double, one sequence and head at a time.
 std::vector<double> plain_attention(const Case& c, const std::vector<float>& q, const std::vector<float>& k,
@@ -106,4 +98,70 @@ TEST_CASE("attention: the formula, on every instruction set, at odd lengths, wit
     }
   }
   fastbert::set_current_isa("auto");
+}
+
+namespace {
+
+// Output, log-sum-exp and gradients of fused-looking tensors with rotary angles and dropout, one after another.
+template <class E>
+std::vector<std::vector<double>> attended(const Case& c) {
+  const size_t size = c.tokens * c.heads * c.head_dim, angles = c.tokens * c.head_dim / 2;
+  std::vector<E> x[] = {numbers<E>(size, 1),  numbers<E>(size, 2),  numbers<E>(size, 3),  numbers<E>(size, 4),
+                        std::vector<E>(size), std::vector<E>(size), std::vector<E>(size), std::vector<E>(size)};
+  std::vector<float> lse(c.tokens * c.heads), cos(angles), sin(angles);
+  for (size_t i = 0; i < angles; ++i) cos[i] = std::cos(0.1f * i), sin[i] = std::sin(0.1f * i);
+  AttentionArgs args;
+  fastbert::Heads* heads[] = {&args.q, &args.k, &args.v, &args.d_out, &args.out, &args.dq, &args.dk, &args.dv};
+  for (int i = 0; i < 8; ++i)
+    *heads[i] = {x[i].data(), static_cast<int64_t>(c.heads * c.head_dim), static_cast<int64_t>(c.head_dim)};
+  args.lse = lse.data(), args.cos = cos.data(), args.sin = sin.data();
+  args.sequences = c.sequences.data(), args.num_sequences = c.sequences.size();
+  args.num_heads = c.heads, args.num_tokens = c.tokens, args.head_dim = c.head_dim;
+  args.window = c.window, args.scale = 0.2f;
+  args.dropout = {5, fastbert::dropout_threshold(0.2f)};
+  constexpr bool kBf16 = sizeof(E) < sizeof(float);
+  fastbert::attention_forward(args, kBf16, 2);
+  fastbert::attention_backward(args, kBf16, 2);
+  std::vector<std::vector<double>> results{{lse.begin(), lse.end()}};
+  for (int i = 4; i < 8; ++i) {
+    results.emplace_back();
+    for (const E value : x[i]) results.back().push_back(static_cast<double>(fastbert::to_float(value)));
+  }
+  return results;
+}
+
+// Relative errors by norms: bf16's units round the weights, too.
+template <class E>
+void compare_with_plain(const Case& c, double allowed) {
+  fastbert::set_current_isa("scalar");
+  const auto plain = attended<E>(c);
+  for (const auto isa : fastbert::vector_isas()) {
+    CAPTURE(fastbert::isa_name(isa));
+    fastbert::set_current_isa(fastbert::isa_name(isa));
+    const auto found = attended<E>(c);
+    for (size_t i = 0; i < plain.size(); ++i) {
+      double error = 0, size = 0;
+      for (size_t j = 0; j < plain[i].size(); ++j) {
+        error += std::pow(found[i][j] - plain[i][j], 2);
+        size += std::pow(plain[i][j], 2);
+      }
+      CAPTURE(i);
+      CHECK(std::sqrt(error) <= allowed * std::sqrt(size));
+    }
+  }
+  fastbert::set_current_isa("auto");
+}
+
+}  // namespace
+
+TEST_CASE("attention: with rotary angles and dropout every instruction set gives what the plain loops give") {
+  const std::vector<Case> cases = {
+      {{{0, 1, 1}, {1, 17, 17}, {18, 63, 60}}, 81, 2, 16, -1},
+      {{{0, 150, 150}}, 150, 1, 48, 7},
+      {{{0, 64, 64}}, 64, 2, 64, -1},
+  };
+  for (const Case& c : cases) {
+    compare_with_plain<float>(c, 1e-5);
+    compare_with_plain<fastbert::Bf16>(c, 1e-2);
+  }
 }

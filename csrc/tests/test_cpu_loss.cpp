@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "cpu/isa.h"
+#include "twins.h"
 
 TEST_CASE("loss: cross-entropy and its gradient, on every instruction set, at any width") {
   for (const auto isa : fastbert::available_isas()) {
@@ -39,6 +39,33 @@ TEST_CASE("loss: cross-entropy and its gradient, on every instruction set, at an
           REQUIRE(std::fabs(out[i * columns + j] - gradient) < 1e-6);
         }
       }
+    }
+  }
+  fastbert::set_current_isa("auto");
+}
+
+TEST_CASE("loss: in bf16 every instruction set gives what the plain loop gives") {
+  using fastbert::Bf16;
+  for (size_t vocab_size : {1, 15, 17, 100, 1030}) {
+    CAPTURE(vocab_size);
+    const size_t columns = vocab_size + 3, rows = 2;
+    const auto logits = fastbert::numbers<Bf16>(rows * columns, 1);
+    const std::vector<int64_t> labels{0, static_cast<int64_t>(vocab_size) - 1};
+    std::vector<Bf16> plain;
+    std::vector<float> plain_losses;
+    for (const auto isa : fastbert::available_isas()) {  // the plain loop is the first
+      CAPTURE(fastbert::isa_name(isa));
+      fastbert::set_current_isa(fastbert::isa_name(isa));
+      std::vector<Bf16> out = logits;
+      std::vector<float> losses(rows);
+      fastbert::LossArgs args;
+      args.logits = out.data(), args.labels = labels.data(), args.losses = losses.data();
+      args.rows = rows, args.columns = columns, args.vocab_size = vocab_size;
+      args.factor = 100.0f, args.gradient = true;
+      fastbert::cross_entropy(args, true, 1);
+      if (plain.empty()) plain = out, plain_losses = losses;
+      CHECK(fastbert::difference(out, plain) <= fastbert::kTwinsDiffer<Bf16>);
+      CHECK(fastbert::difference(losses, plain_losses) <= 1e-4);
     }
   }
   fastbert::set_current_isa("auto");

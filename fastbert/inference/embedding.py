@@ -157,7 +157,12 @@ def pooled(model: BertForPreTraining | FrozenModel, batch: PackedBatch, settings
     else:
         lengths = batch.cu_seqlens.diff().long()
         # in float32 also under autocast, as in sentence-transformers
-        vectors = torch.segment_reduce(model.encode(batch).float(), settings.pooling, lengths=lengths, axis=0)
+        hidden = model.encode(batch).float()
+        if hidden.device.type == "cpu" and not hidden.requires_grad:  # where segment_reduce adds number by number
+            parts = hidden.split(lengths.tolist())
+            vectors = torch.stack([part.mean(0) if settings.pooling == "mean" else part.amax(0) for part in parts])
+        else:
+            vectors = torch.segment_reduce(hidden, settings.pooling, lengths=lengths, axis=0)
     vectors = vectors[:, : settings.dimensions]
     return F.normalize(vectors, dim=-1) if settings.normalize else vectors
 

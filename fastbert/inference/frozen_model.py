@@ -42,7 +42,7 @@ class FrozenModel:
     Args:
         model: its weights are copied again when they change.
         dtype: torch.float32 or torch.bfloat16. On a CPU where the C++ kernels run, matrices are copied in that dtype
-            and oneDNN's layout; elsewhere the model itself runs, under autocast for bfloat16.
+            and packed; elsewhere the model itself runs, under autocast for bfloat16.
     """
 
     def __init__(self, model: BertForPreTraining, dtype: torch.dtype):
@@ -53,7 +53,7 @@ class FrozenModel:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return FrozenModel, (self.model, self.dtype)  # oneDNN's packed weights cannot be copied
+        return FrozenModel, (self.model, self.dtype)  # packed weights cannot be copied
 
     def encode(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
         """As :meth:`BertForPreTraining.encode`: (T, D), or with ``rows`` (M, D), in :attr:`dtype`."""
@@ -66,11 +66,13 @@ class FrozenModel:
         config = model.config
         hidden = model.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids)
         angles = model.encoder._rotary(batch.position_ids, torch.float32)
+        each = [angles[config.is_global_layer(i)] for i in range(len(model.encoder.layers))]
+        if not encoder.compiles:
+            return encoder(hidden, batch.cu_seqlens, each, rows)
         # whole blocks of rows: without them oneDNN compiles code for every number of tokens that a server meets
         wanted = batch.num_tokens if rows is None else len(rows)
         hidden = F.pad(hidden, (0, 0, 0, -batch.num_tokens % row_multiple(batch.num_tokens)))
         rows = None if rows is None else F.pad(rows, (0, -wanted % row_multiple(wanted)))
-        each = [angles[config.is_global_layer(i)] for i in range(len(model.encoder.layers))]
         return encoder(hidden, batch.cu_seqlens, each, rows)[:wanted]
 
     # ---- copies ----

@@ -17,7 +17,7 @@ from fastbert import reference
 from fastbert.ops.checks import check_attention, check_cu_seqlens, check_options
 from fastbert.ops.choose import OPS, Impl, choose, implementation
 from fastbert.ops.choose import requested_impl as requested_impl
-from fastbert.ops.cpu.frozen_encoder import InferenceEncoder, LayerParameters
+from fastbert.ops.cpu.frozen_encoder import InferenceEncoder, LayerParameters, make_encoder
 from fastbert.ops.optimizer_steps import disable_malloc_trim as disable_malloc_trim
 from fastbert.ops.optimizer_steps import fused_adamw as fused_adamw
 from fastbert.ops.optimizer_steps import fused_muon as fused_muon
@@ -349,7 +349,7 @@ def inference_encoder(
 ) -> InferenceEncoder | None:
     """Layers with their weights copied and packed for inference in ``dtype``, or None where no C++ kernel runs them.
 
-    Args: as :class:`InferenceEncoder`.
+    Args: as :func:`make_encoder`.
     """
     if not supports_onednn_matmul(dtype) or any(layer.qkv[0].device.type != "cpu" for layer in layers):
         return None
@@ -361,4 +361,4 @@ def inference_encoder(
             return None
         if choose("feed_forward", impl, half, mlp="geglu" if layer.gated else "gelu")[0] != "cpp":
             return None
-    return InferenceEncoder(layers, norm, num_heads, dtype, tokens)
+    return make_encoder(layers, norm, num_heads, dtype, tokens)

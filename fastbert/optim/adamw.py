@@ -5,7 +5,8 @@ The state is PyTorch's (``step``, ``exp_avg``, ``exp_avg_sq``), so checkpoints d
 Reference: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,8 @@ class AdamW(torch.optim.AdamW):
         if fused is None:
             if scale != 1.0:
                 torch._foreach_mul_([p.grad for p, _ in updated], scale)
-            super().step()
+            with self._decayed():
+                super().step()
             # PyTorch's fused step does not increment versions, and kernels cache copies of weights by version
             torch.autograd.graph.increment_version([p for p, _ in updated])
             return loss
@@ -60,6 +62,23 @@ class AdamW(torch.optim.AdamW):
                 lr=lr, betas=(beta1, beta2), eps=eps, count=count, grad_scale=scale, owner=self,
             )  # fmt: skip
         return loss
+
+    @contextlib.contextmanager
+    def _decayed(self) -> Iterator[None]:
+        """Weight decay that is a tensor, which PyTorch's step does not take, is done before it."""
+        on_device = [group for group in self.param_groups if isinstance(group["weight_decay"], Tensor)]
+        decays = [group["weight_decay"] for group in on_device]
+        found_inf = getattr(self, "found_inf", None)
+        for group, decay in zip(on_device, decays, strict=True):
+            lost = group["lr"] * decay
+            factor = 1.0 - (lost if found_inf is None else lost * (1.0 - found_inf))
+            torch._foreach_mul_([p for p in group["params"] if p.grad is not None], factor)
+            group["weight_decay"] = 0.0
+        try:
+            yield
+        finally:
+            for group, decay in zip(on_device, decays, strict=True):
+                group["weight_decay"] = decay
 
     def _is_plain(self, updated: Sequence[tuple[Tensor, dict]]) -> bool:
         """Whether this step is the one that the fused kernel takes."""

@@ -54,6 +54,7 @@ class Optimizers:
         self.clip_norm = clip_norm
         self._keeps_bf16 = False
         self.found_inf: Tensor | None = None  # () float32 on the device: where it is 1, an update changes nothing
+        self._rates: Tensor | None = None  # see keep_rates_on_device
         config: BertConfig = model.config  # type: ignore[assignment]
         self.parts = build_optimizers(named, config, optimizer, self.peaks, decay, muon_dtype=muon_dtype)
 
@@ -92,16 +93,44 @@ class Optimizers:
             factor: of the schedule.
             step_share: share of the budget that a step takes; 0: not known yet.
         """
+        self.set_rates(factor, step_share)
+        self.apply()
+
+    def set_rates(self, factor: float, step_share: float = 0.0) -> None:
+        """Set learning rates and weight decay; arguments as of :meth:`update`."""
         self.peaks, decay = self.rule.at(step_share)
+        rates = {name: self.peaks[name] * factor for name in self.parts}
+        if self._rates is not None:
+            block = torch.empty(len(self._rates), dtype=torch.float32, pin_memory=True)
+            block.copy_(torch.tensor([*rates.values(), decay]))
+            self._rates.copy_(block, non_blocking=True)
+            return
         for name, optimizer in self.parts.items():
-            if self.found_inf is not None:
-                optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
             for group in optimizer.param_groups:
-                group["lr"] = self.peaks[name] * factor
+                group["lr"] = rates[name]
                 if group["weight_decay"]:  # biases and LayerNorms keep their 0
                     group["weight_decay"] = decay
+
+    def apply(self) -> None:
+        """Update at the rates that are set and clear the gradients."""
+        for optimizer in self.parts.values():
+            if self.found_inf is not None:
+                optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+    def keep_rates_on_device(self, device: torch.device) -> None:
+        """From now on the rates are tensors on ``device``: a CUDA graph of :meth:`apply` reads them at each replay."""
+        self._rates = torch.zeros(len(self.parts) + 1, dtype=torch.float32, device=device)
+        *rates, decay = self._rates.unbind()
+        for rate, optimizer in zip(rates, self.parts.values(), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+                if group["weight_decay"]:
+                    group["weight_decay"] = decay
+                if isinstance(optimizer, AdamW):
+                    group["capturable"] = True
+            optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]  # steps outside are meant
 
     def state_tensors(self) -> dict[str, Tensor]:
         """As :func:`state_tensors`, for a checkpoint."""
@@ -137,8 +166,11 @@ def load_state_tensors(parts: Mapping[str, torch.optim.Optimizer], tensors: Mapp
     for path, tensor in tensors.items():
         home, _, key = path.rpartition("/")
         optimizer, parameter = homes[home]
-        # fused AdamW's counter too is on the device, and CUDA's step takes no other
-        optimizer.state[parameter][key] = tensor.to(parameter.device)
+        state = optimizer.state[parameter]
+        if key in state:  # CUDA graphs have its address
+            state[key].copy_(tensor)
+        else:  # fused AdamW's counter too is on the device, and CUDA's step takes no other
+            state[key] = tensor.to(parameter.device)
 
 
 def build_optimizers(

@@ -47,7 +47,11 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "model name" in facts:
+        return facts["model name"]
+    # Linux on Arm names no models: 0x41 is Arm's own design, part 0xd40 a Neoverse V1
+    return ", ".join(f"{name} {facts[name]}" for name in ("CPU implementer", "CPU part") if name in facts) or "unknown"
 
 
 def _versions() -> dict[str, str]:

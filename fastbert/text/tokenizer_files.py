@@ -193,7 +193,9 @@ def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
     path, model = fields.source, fields.inner("model")
     normalizer = fields.inner("normalizer", {})
     entries = model.inner("vocab", {})
-    ids = {text: entries.integer(text) for text in entries.values}
+    ids = dict(entries.values)
+    if {*map(type, ids.values())} - {int} or min(ids.values(), default=0) < 0:
+        ids = {text: entries.integer(text) for text in entries.values}  # which says what is wrong
     if not ids:
         raise InputError(f"{path}: the vocabulary is empty")
     added = {}
@@ -209,7 +211,7 @@ def _parse_tokenizer_json(fields: Fields) -> TokenizerFiles:
         raise InputError(f"{path}: the ids of the vocabulary are not 0, 1, 2, ...")
     vocab = [""] * (max(ids.values()) + 1)
     for text, token_id in ids.items():
-        if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        if not text.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in text):
             raise InputError(f"{path}: the entry {text!a:.40} is not Unicode text. Try: {_REMEDY}")
         vocab[token_id] = text
     strip = "strip_accents"

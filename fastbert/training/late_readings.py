@@ -5,6 +5,8 @@ not finite, makes the optimizers change nothing (``found_inf`` of torch.optim.Ad
 later, weights and state are still those before the bad step.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,21 +34,29 @@ class LateReadings:
 
     def __init__(self, device: torch.device):
         self._bad = torch.zeros((), dtype=torch.float32, device=device)
-        self._values: Tensor | None = None  # on the device, of the step being queued
+        self._values = torch.zeros(2, dtype=torch.float32, device=device)  # of the step being queued
         self._sent: tuple[Step, Tensor, torch.cuda.Event] | None = None
 
     def guard(self, loss: Tensor, norm: Tensor) -> Tensor:
         """Take a step's numbers; returns the flag () float32, 1.0 once any has not been finite."""
-        self._values = torch.stack((loss.float(), norm.float()))
+        torch.stack((loss.float(), norm.float()), out=self._values)
         # x · 0 is NaN for infinities and NaN, and NaN differs from 0
         self._bad.add_((self._values * 0).sum() != 0).clamp_(max=1.0)
         return self._bad
+
+    @contextlib.contextmanager
+    def nothing_changes(self) -> Iterator[None]:
+        """Steps inside leave weights and state as they are."""
+        self._bad.fill_(1.0)
+        try:
+            yield
+        finally:
+            self._bad.zero_()
 
     def exchange(self, step: Step | None) -> tuple[Step, float, float] | None:
         """Send the numbers of ``step``, if it is one; returns the step sent before it, with its loss and norm."""
         earlier, self._sent = self._sent, None
         if step is not None:
-            assert self._values is not None
             landing = torch.empty(2, dtype=torch.float32, pin_memory=True)
             landing.copy_(self._values, non_blocking=True)
             arrived = torch.cuda.Event()

@@ -14,12 +14,20 @@ def share_of_loss(out: PreTrainingOutput, part: PackedBatch, whole: Sequence[Pac
     if len(whole) == 1 and part is whole[0]:
         assert out.loss is not None
         return out.loss
-    shares = []
-    if out.masked_lm_loss is not None:
-        shares.append(out.masked_lm_loss * (label_weight(part) / max(sum(map(label_weight, whole)), 1)))
-    if out.next_sentence_loss is not None:
-        shares.append(out.next_sentence_loss * (num_pairs(part) / max(sum(map(num_pairs, whole)), 1)))
-    return torch.stack(shares).sum()
+    return weighted_loss(out, shares_of(part, whole))
+
+
+def shares_of(part: PackedBatch, whole: Sequence[PackedBatch]) -> tuple[float, float]:
+    """What the masked-LM loss of one part and its next-sentence loss count in those of whole batches."""
+    if len(whole) == 1 and part is whole[0]:
+        return 1.0, 1.0
+    return tuple(of(part) / max(sum(map(of, whole)), 1) for of in (label_weight, num_pairs))  # type: ignore[return-value]
+
+
+def weighted_loss(out: PreTrainingOutput, shares: Sequence[float | Tensor]) -> Tensor:
+    """The sum of the two losses, or of the one there is, each times its share."""
+    losses = (out.masked_lm_loss, out.next_sentence_loss)
+    return torch.stack([loss * share for loss, share in zip(losses, shares, strict=True) if loss is not None]).sum()
 
 
 def label_weight(batch: PackedBatch) -> float:

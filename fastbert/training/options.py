@@ -178,6 +178,9 @@ class TrainOptions:
     """Precision of the model (auto: bf16 on devices with bf16 instructions)."""
     impl: Literal["auto", "reference", "triton", "cpp"] = "auto"
     """Implementation of the ops; see `python -m fastbert.info`."""
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"
+    """Record a step on a GPU as CUDA graphs and replay them, so that the GPU does not wait for Python (auto: on a
+    single GPU; on: or refuse to start)."""
     shard: bool = False
     """Shard weights and optimizer state over the ranks of torchrun (FSDP2), for models too large for one device."""
 
@@ -209,7 +212,7 @@ class TrainOptions:
 # options that may change when a run is resumed
 CHANGEABLE = (
     "output", "resume", "minutes", "steps", "evaluations", "checkpoint_every", "keep_last", "keep_every", "stop_after",
-    "log", "watch", "threads", "device", "impl", "shard", "micro_batch_tokens", "init_share",
+    "log", "watch", "threads", "device", "impl", "cuda_graphs", "shard", "micro_batch_tokens", "init_share",
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from fastbert.optim.schedules import (
 )
 from fastbert.runs.checkpoint import RetentionPolicy
 from fastbert.system.devices import quick_at_bf16
+from fastbert.system.errors import InputError
 from fastbert.training.evaluation_data import EvaluationText
 from fastbert.training.new_model import Architecture, config_of, default_optimizer, transfer_of
 from fastbert.training.options import TrainOptions
@@ -56,6 +57,7 @@ class TrainingPlan:
     threads: int | None
     mode: Mode
     ranks: int
+    cuda_graphs: Literal["auto", "on", "off"]
     # batches
     objective: Objective
     mask_rate: RateSchedule
@@ -87,6 +89,17 @@ class TrainingPlan:
     # checkpoints
     checkpoint_every: int | None  # steps
     retention: RetentionPolicy
+
+    def __post_init__(self) -> None:
+        if self.cuda_graphs == "on" and self.eager_reason is not None:
+            raise InputError(f"--cuda-graphs on: not possible here ({self.eager_reason}). Try: --cuda-graphs auto")
+
+    @property
+    def eager_reason(self) -> str | None:
+        """Why the steps of this run cannot be CUDA graphs; None: they can."""
+        if self.device.type != "cuda":
+            return f"the device is {self.device.type}"
+        return None if self.mode == "single" else "several ranks add their gradients and losses"
 
     @property
     def optimizer_settings(self) -> dict[str, Any]:
@@ -136,6 +149,7 @@ def make_plan(
         threads=options.threads or (1 if tiny and not gpu else None),
         mode=choose_mode(options.shard, world),
         ranks=world.size,
+        cuda_graphs=options.cuda_graphs,
         objective=options.objective,
         mask_rate=options.mask_rates,
         mask_unit=options.mask_unit,

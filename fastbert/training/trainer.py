@@ -36,6 +36,7 @@ from fastbert.training.evaluation_schedule import EvaluationSchedule
 from fastbert.training.late_readings import LateReadings, Step
 from fastbert.training.loss_shares import share_of_loss
 from fastbert.training.plan import TrainingPlan
+from fastbert.training.step_graphs import StepGraphs, capture_step
 from fastbert.training.validation import Evaluation, evaluate
 from fastbert.weights.huggingface import config_to_hf
 
@@ -83,6 +84,7 @@ class Trainer:
         # ranks add their losses on the host, which has to wait
         late = plan.device.type == "cuda" and self.world.size == 1
         self.readings = LateReadings(plan.device) if late else None
+        self.graphs: StepGraphs | None = None  # None: every kernel is launched by itself
         self.step, self.tokens = 0, 0
         self.loss = float("nan")  # smoothed
         self.stopped = False  # by a signal or --stop-after, before the budget was spent
@@ -101,16 +103,20 @@ class Trainer:
         mask_rate = self.plan.mask_rate.rate(progress)
         batches = [self.loader.next_batch(mask_rate) for _ in range(self.plan.batch_ramp.batches(progress))]
 
-        loss, norm = self.forward_backward(batches), self.optimizers.clip()
         factor = self.plan.schedule(progress)
+        # mean share of the steps so far: the same after a resume and on every rank
+        share = progress / self.step if self.step else 0.0
         self._step_tokens = sum(batch.num_tokens for batch in batches)
         step = Step(self.step + 1, self.tokens, self._step_tokens, self._loader_state, factor)
-        if self.readings is None:
-            self._check(step, float(loss), float(norm))
+        if self.graphs is not None and self.graphs.hold(parts := self._micro_batches(batches)):
+            self.graphs.step(parts, batches, factor, share)  # the same, recorded
         else:
-            self.optimizers.found_inf = self.readings.guard(loss, norm)
-        # mean share of the steps so far: the same after a resume and on every rank
-        self.optimizers.update(factor, step_share=progress / self.step if self.step else 0.0)
+            loss, norm = self.forward_backward(batches), self.optimizers.clip()
+            if self.readings is None:
+                self._check(step, float(loss), float(norm))
+            else:
+                self.optimizers.found_inf = self.readings.guard(loss, norm)
+            self.optimizers.update(factor, share)
 
         self.step += 1
         self.tokens += self._step_tokens
@@ -146,7 +152,7 @@ class Trainer:
 
     def forward_backward(self, batches: Sequence[PackedBatch]) -> Tensor:
         """Compute the gradients of the mean loss of global batches; returns that loss, the same on every rank."""
-        micro_batches = [part for batch in batches for part in self.world.shard(batch, self.plan.micro_batches)]
+        micro_batches = self._micro_batches(batches)
         # gradients that are summed over passes or ranks need float32
         self.optimizers.keep_bf16_gradients(len(micro_batches) == 1 and self.world.size == 1)
         losses = []
@@ -159,22 +165,32 @@ class Trainer:
         total = functools.reduce(torch.add, (loss.double() for loss in losses))
         return total if self.world.size == 1 else self.world.sum(total.cpu())
 
+    def _micro_batches(self, batches: Sequence[PackedBatch]) -> list[PackedBatch]:
+        return [part for batch in batches for part in self.world.shard(batch, self.plan.micro_batches)]
+
     def autocast(self) -> AbstractContextManager:
         bf16 = self.plan.dtype == torch.bfloat16
         return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
 
     def warm_up(self) -> float:
-        """Run a forward and backward pass without effect on the training; returns its seconds.
+        """Capture the step if it is to be captured, and run a pass without effect on the training; returns its seconds.
 
         DDP reassigns its buckets after the first pass: with a warm-up, a resumed run sums in the same order.
         """
         state = random_state(self.device)
-        tokens = self.plan.batch_ramp.unit
-        batch = next(self.loader.evaluation_batches(self.plan.mask_rate.rate(0.0), max_tokens=tokens))
         was_training = self.model.training
         self.model.train()
-        seconds = measure_step(lambda: float(self.forward_backward([batch])), compiles=self.device.type == "cuda")
-        seconds *= tokens / max(batch.num_tokens, tokens // 4)
+        self.graphs = capture_step(
+            self.plan, self.parallelism, self.readings, self.loader, self.autocast, self.monitor.log
+        )
+        if self.graphs is not None:
+            seconds = measure_step(self.graphs.try_pass) * self.plan.micro_batches
+        else:
+            tokens = self.plan.batch_ramp.unit
+            batch = next(self.loader.evaluation_batches(self.plan.mask_rate.rate(0.0), max_tokens=tokens))
+            compiles = self.device.type == "cuda"
+            seconds = measure_step(lambda: float(self.forward_backward([batch])), compiles=compiles)
+            seconds *= tokens / max(batch.num_tokens, tokens // 4)
         self.model.train(was_training)
         self.model.zero_grad(set_to_none=True)
         set_random_state(state, self.device)

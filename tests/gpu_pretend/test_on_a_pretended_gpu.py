@@ -86,4 +86,5 @@ def test_the_whole_visit(tmp_path):
     assert of["repeatable"]["same_bits"] and of["resume"]["same_bits"] and of["optimizer state put back"]["finite"]
     assert of["parity"]["passed"] >= 3 and not of["parity"].get("failed")
     assert all(f["error"] < (1e-3 if f["precision"] == "fp32" else 0.1) for f in facts if f["kind"] == "model")
+    assert all(f["captured_ms"] > 0 for f in facts if f["kind"] == "step")
     assert "phases that failed or found no time: none" in said

@@ -18,8 +18,10 @@ from fastbert.bert import Bert
 from fastbert.config import BertConfig
 from fastbert.inference.frozen_model import FrozenModel, choose_dtype
 from fastbert.model import BertForPreTraining
+from fastbert.ops.cpu.frozen_encoder import OneDnnEncoder
 from fastbert.system import native
 from fastbert.system.errors import InputError
+from fastbert.system.native import compute
 from fastbert.text import Tokenizer
 from support import SPECIAL
 
@@ -132,9 +134,38 @@ def test_changed_weights_are_read_again(change):
         parameter.grad = torch.ones_like(parameter)
     CHANGES[change](model)
     with torch.no_grad():
-        wanted, after = model.encode(batch), reader.encode(batch)
+        theirs, after = model.encode(batch), reader.encode(batch)
     assert (after - before).abs().max() > 1e-3
-    torch.testing.assert_close(after, wanted, atol=2e-5, rtol=2e-5)
+    exact = float64(model, batch)
+    assert error(after, exact) <= max(2 * error(theirs, exact), 16 * torch.finfo(torch.float32).eps)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_call_and_one_kernel_after_another(shape, monkeypatch):
+    model, batch = make_model(shape), make_batch(17, 2, 40)
+    native = FrozenModel(model, torch.float32)
+    stepwise = FrozenModel(model, torch.float32)
+    with torch.inference_mode():
+        ours = native.encode(batch)
+        monkeypatch.setattr(compute().Encoder, "runs", lambda bf16: False)
+        theirs = stepwise.encode(batch)
+    assert isinstance(stepwise._encoder, OneDnnEncoder)
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
+
+
+@needs_kernels
+def test_the_number_of_threads_changes_no_bit():
+    reader, batch = FrozenModel(make_model(), torch.float32), make_batch(17, 64, 40)
+    threads = torch.get_num_threads()
+    try:
+        vectors = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            vectors.append(reader.encode(batch))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*vectors)
 
 
 @needs_kernels

@@ -1,5 +1,6 @@
 """Parity and determinism on a CUDA device: ``pytest -m gpu``. Everything here is skipped where there is none."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -10,8 +11,12 @@ pytest.importorskip("triton", reason="triton is not installed: pip install 'fast
 from fastbert import ops, reference
 from fastbert.batch import pack_rows
 from fastbert.config import BertConfig
+from fastbert.distributed.parallelism import Parallelism
 from fastbert.model import BertForPreTraining
 from fastbert.optim.optimizers import Optimizers
+from fastbert.training.late_readings import LateReadings
+from fastbert.training.static_batch import StaticBatch, StaticShape
+from fastbert.training.step_graphs import StepGraphs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -147,11 +152,11 @@ def tiny_model(arch, impl="auto"):
     return BertForPreTraining(config, impl=impl).to("cuda").train()
 
 
-def a_batch():
+def a_batch(device="cuda"):
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randint(5, 300, (n,), generator=generator).numpy() for n in (17, 40, 1, 64)]
     batch = pack_rows(rows, masked_index=list(range(0, 122, 3)))
-    return dataclasses.replace(batch, labels=batch.input_ids[batch.masked_index]).to("cuda")
+    return dataclasses.replace(batch, labels=batch.input_ids[batch.masked_index]).to(device)
 
 
 @pytest.mark.parametrize("arch", ["modern", "classic", "roformer"])
@@ -187,6 +192,26 @@ def test_a_state_put_back_goes_on_with_the_same_bits():
     step(parts, second)
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("accumulates", [False, True])
+def test_a_captured_step_is_the_eager_one(accumulates):
+    """A padded batch, replayed, against the batch as it is; and a capture changes nothing."""
+    device, batch = torch.device("cuda"), a_batch("cpu")
+    ours, eager = tiny_model("modern"), tiny_model("modern")
+    eager.load_state_dict(ours.state_dict())
+    place = StaticBatch(StaticShape(192, 8, 64, 64), batch, device)
+    readings, settings = LateReadings(device), {"muon_dtype": torch.float32}
+    parallelism = Parallelism(ours, Optimizers(ours, **settings))
+    graphs = StepGraphs(parallelism, readings, place, contextlib.nullcontext, accumulates)
+    assert all(torch.equal(x, y) for x, y in zip(ours.parameters(), eager.parameters(), strict=True))
+    optimizers = Optimizers(eager, **settings)
+    for factor in (1.0, 0.5, 0.25):
+        graphs.step([batch], [batch], factor, 0.01)
+        eager(batch.to("cuda")).loss.backward()
+        optimizers.step(factor, 0.01)
+    for (name, x), y in zip(ours.named_parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-4, msg=name)
 
 
 def test_a_step_that_is_not_finite_changes_nothing():

@@ -1,14 +1,16 @@
 """On a processor without AVX-512 everything runs, bfloat16 included: forced here, in processes of their own."""
 
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from fastbert import info
 from fastbert.ops.cpu import matmul
-from fastbert.system import native
+from fastbert.system import environment, native
 from fastbert.system.processor import bf16_is_fast, supports_onednn_matmul
 
 # the switches of oneDNN, PyTorch (ours too) and MKL
@@ -46,7 +48,13 @@ def run(environment: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("forced", "expected"), [(AVX2, "avx2"), (NO_SIMD, "scalar")], ids=["AVX2", "no SIMD"])
+X86 = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="AVX2 is x86's")
+
+
+@pytest.mark.parametrize(
+    ("forced", "expected"),
+    [pytest.param(AVX2, "avx2", marks=X86, id="AVX2"), pytest.param(NO_SIMD, "scalar", id="no SIMD")],
+)
 def test_a_model_under_bf16_autocast(forced, expected):
     run(forced, "-c", MODEL_UNDER_AUTOCAST, expected)
 
@@ -73,3 +81,22 @@ def test_without_onednn_pytorchs_product_serves(dtype, monkeypatch):
 def test_an_unknown_instruction_set_is_refused():
     with pytest.raises(ValueError, match="sse9"):
         native.compute().cpu_set_isa("sse9")
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("processor\t: 0\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nmodel name\t: AMD EPYC\n", "AMD EPYC"),
+        ("processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n",
+         "CPU implementer 0x41, CPU part 0xd40"),
+        ("", "unknown"),
+    ],
+)  # fmt: skip
+def test_the_processor_is_named_on_x86_and_on_arm(cpuinfo, name, monkeypatch):
+    monkeypatch.setattr(environment.Path, "read_text", lambda *args, **options: cpuinfo)
+    assert environment.hardware()["cpu"] == name
+
+
+@pytest.mark.skipif(not native.status()[0], reason="the C++ core is not compiled")
+def test_info_names_the_instruction_set():
+    assert info.gather()["core"]["kernels"] == native.compute().cpu_isa()

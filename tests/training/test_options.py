@@ -17,6 +17,7 @@ from fastbert.optim.schedules import (
     Schedule,
 )
 from fastbert.system.cli import in_sections
+from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 from fastbert.training.evaluation_data import EvaluationText
 from fastbert.training.new_model import Architecture
@@ -52,6 +53,12 @@ def test_defaults_follow_text_device_and_objective():
     assert usual.learning_rate is None and usual.config.vocab_size == len(TOKENIZER)
     with pytest.raises(FrozenInstanceError):
         usual.seed = 1
+
+
+def test_cuda_graphs_that_cannot_be_are_refused():
+    assert "cpu" in plan().eager_reason
+    with pytest.raises(InputError, match="--cuda-graphs on"):
+        plan(cuda_graphs="on")
 
 
 def test_strings_are_parsed():

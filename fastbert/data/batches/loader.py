@@ -4,6 +4,7 @@ A batch is a pure function of (seed, position in the stream), and the position i
 happens when a batch is requested, so the rate may change at any step; everything before it is prefetched.
 """
 
+import math
 import os
 import queue
 import threading
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastbert.batch import PackedBatch
-from fastbert.data.batches.batch_plan import BatchPlan, Cursor, UnmaskedBatch, even_subset
+from fastbert.data.batches.batch_plan import BatchPlan, Cursor, UnmaskedBatch, even_subset, mean_length
 from fastbert.data.batches.masking import Masker, MaskUnit, diffusion_rates, label_weights
 from fastbert.data.batches.philox import check_seed
 from fastbert.data.batches.sequences import MlmSequences, NextSentenceSequences, Sequences
@@ -154,6 +155,13 @@ class BatchLoader:
                 cursor = Cursor(0, chunk, batch)
                 unmasked = plan.unmasked_batch(cursor, self.store, self.tokenizer.cls_id, self.tokenizer.sep_id)
                 yield self._mask(unmasked, mask_rate, mask_seed)
+
+    @property
+    def typical_batch(self) -> tuple[float, float]:
+        """Tokens and sequences of a batch to be expected."""
+        length, count = mean_length(self.sequences), self.sequences.count(0)
+        batches = math.ceil(length * count / self.plan.batch_tokens)
+        return length * count / batches, count / batches
 
     @property
     def epoch(self) -> float:

@@ -24,6 +24,12 @@ class MixedLoader:
         """The tokens of the first text."""
         return self.main.store
 
+    @property
+    def typical_batch(self) -> tuple[float, float]:
+        """See :attr:`BatchLoader.typical_batch`."""
+        (tokens, sequences), (more_tokens, more_sequences) = self.main.typical_batch, self.replay.typical_batch
+        return tokens + more_tokens, sequences + more_sequences
+
     def next_batch(self, mask_rate: float) -> PackedBatch:
         """The next batch of both, see :meth:`BatchLoader.next_batch`."""
         return concatenate([loader.next_batch(mask_rate) for loader in (self.main, self.replay)])

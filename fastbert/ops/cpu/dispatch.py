@@ -187,7 +187,7 @@ def unsupported_reason(op: str, tensors: Tensors, **options: object) -> str | No
 def slower_reason(op: str) -> str | None:
     """Why "auto" leaves ``op`` to PyTorch although a kernel could run, or None; measured, csrc/cpu/README.md."""
     if _is_scalar():
-        return "no AVX2 here: the plain loops are slower than PyTorch"
+        return "neither AVX2 nor NEON here: the plain loops are slower than PyTorch"
     if op in _EAGER_ONLY and torch.compiler.is_compiling():
         return "torch.compile fuses PyTorch's own form"
     return None

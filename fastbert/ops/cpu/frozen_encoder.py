@@ -1,16 +1,18 @@
-"""An encoder's layers ready for inference: weights in the layout oneDNN computes with, no graph, no dispatch between.
+"""An encoder's layers ready for inference: weights copied once into the order in which products read them, no graph.
 
     post: x = LayerNorm(x + attention(x)),  x = LayerNorm(x + W₂ act(W₁ x))
     pre:  x = x + attention(LayerNorm(x)),  x = x + W₂ act(W₁ LayerNorm(x)), and a LayerNorm at the end
 
-Shapes: x (T, D) float32 or bfloat16; the four matrices of a layer are copied once, in that dtype and oneDNN's blocks,
-which spares oneDNN to lay them out anew for every product: a quarter of the time at 17 tokens, 3 % at 2,048 (one core
-of an AMD EPYC, Zen 4). Sums, norms and activations are in float32. A residual and the norm after it are one pass,
-across layers too.
+Shapes: x (T, D) float32 or bfloat16, which the four matrices of a layer are copied in. Sums, norms and activations are
+in float32. A residual and the norm after it are one pass, across layers too.
+
+:class:`NativeEncoder` is one call into C++ for all layers, with products of our own. Where they have none (no AVX2;
+bfloat16 with AMX), :class:`OneDnnEncoder` calls one kernel after another, with oneDNN's products on its blocked layout.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -117,23 +119,15 @@ class _Attention:
         return self.context
 
 
-class InferenceEncoder:
-    """The layers, and the norm behind a pre-norm encoder.
+class InferenceEncoder(Protocol):
+    """The layers, and the norm behind a pre-norm encoder, copied.
 
-    Args:
-        layers: parameters, copied; at least one layer.
-        norm: the last LayerNorm of a pre-norm encoder; None: post-norm.
-        num_heads: of every layer.
-        dtype: torch.float32 or torch.bfloat16, what products are taken of and hidden states rounded to.
-        tokens: of a usual batch; the blocks of the weights are chosen for it.
+    Attributes:
+        compiles: for every number of rows it meets, which should therefore be few; x may then have more rows than the
+            sequences, which no token attends to.
     """
 
-    def __init__(
-        self, layers: Sequence[LayerParameters], norm: Vectors | None, num_heads: int, dtype: torch.dtype, tokens: int
-    ):
-        self.layers = [_Layer(layer, dtype, tokens) for layer in layers]
-        self.norm = None if norm is None else _Norm(norm, layers[-1].eps)
-        self.num_heads, self.dtype = num_heads, dtype
+    compiles: bool
 
     def __call__(
         self,
@@ -144,14 +138,111 @@ class InferenceEncoder:
     ) -> Tensor:
         """(T, D) packed → (T, D), or with ``rows`` (M,) → (M, D); ``rotary``: a layer's (cos, sin) float32, or None.
 
-        x is not kept and not changed. It may have more rows than the sequences, which no token attends to.
+        x is not kept and not changed.
         """
+        ...
+
+
+def make_encoder(
+    layers: Sequence[LayerParameters], norm: Vectors | None, num_heads: int, dtype: torch.dtype, tokens: int
+) -> InferenceEncoder:
+    """The quicker encoder that this machine runs.
+
+    Args:
+        layers: parameters, copied; at least one layer.
+        norm: the last LayerNorm of a pre-norm encoder; None: post-norm.
+        num_heads: of every layer.
+        dtype: torch.float32 or torch.bfloat16, what products are taken of and hidden states rounded to.
+        tokens: of a usual batch; oneDNN's blocks are chosen for it.
+    """
+    whole = dtype != BF16 or all(layer.down[0].shape[1] % 2 == 0 for layer in layers)
+    if whole and compute().Encoder.runs(dtype == BF16):
+        return NativeEncoder(layers, norm, num_heads, dtype)
+    return OneDnnEncoder(layers, norm, num_heads, dtype, tokens)
+
+
+class NativeEncoder:
+    """All layers in one call, on our own products; see csrc/cpu/encoder.h. Arguments as of :func:`make_encoder`."""
+
+    def __init__(self, layers: Sequence[LayerParameters], norm: Vectors | None, num_heads: int, dtype: torch.dtype):
+        alive: list[Tensor] = []  # until they are copied
+
+        def address_of(x: Tensor | None, kind: torch.dtype = torch.float32) -> int:
+            if x is None:
+                return 0
+            alive.append(x.detach().to(kind).contiguous())
+            return alive[-1].data_ptr()
+
+        def vectors(of: Vectors) -> list[int]:
+            return [address_of(vector) for vector in of]
+
+        def matrix(of: Vectors) -> tuple[int, int, int, int]:
+            return address_of(of[0], dtype), *of[0].shape, address_of(of[1])
+
+        described = [
+            (
+                [matrix(of) for of in (layer.qkv, layer.out, layer.up, layer.down)],
+                None if layer.attention_norm is None else vectors(layer.attention_norm),
+                vectors(layer.feed_forward_norm),
+                -1 if layer.window is None else layer.window,
+                layer.gated,
+                not layer.exact,
+            )
+            for layer in layers
+        ]
+        self.dtype, self.compiles = dtype, False
+        self._encoder = compute().Encoder(
+            described, None if norm is None else vectors(norm), layers[0].down[0].shape[0], num_heads, layers[0].eps,
+            dtype == BF16,
+        )  # fmt: skip
+
+    def __call__(
+        self,
+        x: Tensor,
+        cu_seqlens: Tensor,
+        rotary: Sequence[tuple[Tensor, Tensor] | None],
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """As :class:`InferenceEncoder`."""
+        own, bounds = x.to(self.dtype, copy=True).contiguous(), cu_seqlens.to(torch.int32).contiguous()
+        wanted = None if rows is None else rows.to(torch.int64).contiguous()
+        count = own.shape[0] if wanted is None else wanted.shape[0]
+        angles = [(0, 0) if each is None else (each[0].data_ptr(), each[1].data_ptr()) for each in rotary]
+        if count:
+            self._encoder.forward(
+                own.data_ptr(), own.shape[0], bounds.data_ptr(), bounds.shape[0] - 1, angles, address(wanted), count,
+                torch.get_num_threads(),
+            )  # fmt: skip
+        return own if wanted is None else own[:count]
+
+
+class OneDnnEncoder:
+    """One kernel after another, on oneDNN's products. Arguments as of :func:`make_encoder`.
+
+    Its blocked layout spares oneDNN to lay the weights out anew for every product: a quarter of the time at 17 tokens,
+    3 % at 2,048 (one core of an AMD EPYC, Zen 4).
+    """
+
+    def __init__(
+        self, layers: Sequence[LayerParameters], norm: Vectors | None, num_heads: int, dtype: torch.dtype, tokens: int
+    ):
+        self.layers = [_Layer(layer, dtype, tokens) for layer in layers]
+        self.norm = None if norm is None else _Norm(norm, layers[-1].eps)
+        self.num_heads, self.dtype, self.compiles = num_heads, dtype, True
+
+    def __call__(
+        self,
+        x: Tensor,
+        cu_seqlens: Tensor,
+        rotary: Sequence[tuple[Tensor, Tensor] | None],
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """As :class:`InferenceEncoder`."""
         own = x.to(self.dtype, copy=True).contiguous()
         if not x.shape[0]:
             return own if rows is None else own.index_select(0, rows)
-        return (self._post if self.norm is None else self._pre)(
-            own, _Attention(own, self.num_heads, cu_seqlens), rotary, rows
-        )
+        run = self._post if self.norm is None else self._pre
+        return run(own, _Attention(own, self.num_heads, cu_seqlens), rotary, rows)
 
     def _post(self, x: Tensor, attention: _Attention, rotary, rows: Tensor | None) -> Tensor:
         between = torch.empty_like(x)

@@ -65,7 +65,7 @@ def test_a_wait_in_a_capture():
 
 def test_a_loss_that_is_not_finite_is_noticed_a_step_later_and_changes_nothing(train, monkeypatch):
     """The state that is saved is that of a run which stopped before the bad step, bit for bit."""
-    options = ("--arch", "modern", "--steps", 6)
+    options = ("--arch", "modern", "--steps", 6, "--cuda-graphs", "off")
     good = train("good", *options, "--stop-after", 2)
     calls, stock = [], BertForPreTraining.forward
 

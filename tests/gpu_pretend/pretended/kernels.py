@@ -210,7 +210,12 @@ def launch(kernel: Any, grid: int, config: Any, **arguments: Any) -> None:
     # of the embedding's tables only the rows of these tokens are read
     count_bytes([value for key, value in arguments.items() if key not in ("WORD", "POSITION", "TYPE")])
     SHAPES.add(variant_of(kernel, config, {k: inner_of(v) for k, v in arguments.items()}))
-    compute(kernel, grid, config, {k: inner_of(v) for k, v in arguments.items()})
+    inner = {k: inner_of(v) for k, v in arguments.items()}
+    if LOG.graph is None:
+        compute(kernel, grid, config, inner)
+    else:  # an output is an argument like another
+        tensors = [x for x in inner.values() if isinstance(x, torch.Tensor)]
+        LOG.graph.record_launch(lambda: compute(kernel, grid, config, inner), tensors)
 
 
 def compute(kernel: Any, grid: int, config: Any, arguments: Arguments, *, interpreter: bool = False) -> None:

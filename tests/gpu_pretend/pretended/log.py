@@ -3,6 +3,7 @@
 import re
 import sys
 from collections import Counter
+from typing import Any
 
 _PACKAGE = re.compile(r".*/((?:fastbert|kernels/gpu|examples|benchmarks)/.*)")
 # infrastructure between an operation and the line that asked for it
@@ -25,6 +26,7 @@ class Log:
         self.total = 0  # launches since the start of the process
         self.bytes = 0  # that they read and wrote, each tensor once a launch
         self.capturing = False
+        self.graph: Any = None  # that is being captured
         self.clear()
 
     def clear(self) -> None:

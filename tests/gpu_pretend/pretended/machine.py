@@ -6,6 +6,7 @@ import types
 
 import torch
 
+from pretended.graphs import CUDAGraph, graph
 from pretended.log import LOG
 from pretended.tensors import OnCuda, Pretending
 
@@ -95,7 +96,7 @@ def install(capability: tuple[int, int] = (9, 0)) -> None:
         "manual_seed": lambda seed: None, "device": _Device, "Event": Event, "Stream": Stream,
         "current_stream": lambda device=None: stream, "default_stream": lambda device=None: stream,
         "stream": lambda given: given or stream, "get_amp_supported_dtype": lambda: [torch.float16, torch.bfloat16],
-        "is_current_stream_capturing": lambda: LOG.capturing,
+        "is_current_stream_capturing": lambda: LOG.capturing, "CUDAGraph": CUDAGraph, "graph": graph,
     }  # fmt: skip
     for name, answer in answers.items():
         setattr(cuda, name, answer)

@@ -13,6 +13,7 @@ from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from pretended.graphs import execute, refuse_host_tensors
 from pretended.log import LOG
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -157,7 +158,7 @@ def run(func, args, kwargs):
     _note_waits(base, flat, bool(on_cuda))
     if is_cuda(device):
         ikwargs = {key: value for key, value in ikwargs.items() if key != "pin_memory"} | {"device": CPU}
-    out = func(*iargs, **ikwargs)
+    out = execute(func, iargs, ikwargs)
     _note_launches(base, flat, out)
     known = {id(x._inner): x for x in on_cuda}
     return tree_map(lambda x: known[id(x)] if id(x) in known else _wrap(x), out)
@@ -179,7 +180,7 @@ def _to_copy(func, iargs, ikwargs, from_cuda: bool, device):
         LOG.copy("copy to the device", is_pinned(source))
     else:
         LOG.wait("copy to the host")
-    out = func(*iargs, **options)
+    out = execute(func, iargs, options)
     out = out.clone() if out is source else out
     return OnCuda(out) if to_cuda else out
 
@@ -196,13 +197,14 @@ def _copy(func, args, iargs, ikwargs):
             LOG.copy("copy_ to the device" if host is source else "copy_ to the host", pinned)
         else:
             LOG.wait("copy_ to the host")
-    func(*iargs, **ikwargs)
+    execute(func, iargs, ikwargs)
     return target
 
 
 def _refuse_mixture(name: str, base: str, args, on_cpu: list[torch.Tensor]) -> None:
     if not on_cpu:
         return
+    refuse_host_tensors(name, on_cpu)
     if base in _INDEXING and isinstance(args[0], OnCuda):
         LOG.wait("a CPU index of a CUDA tensor is copied")
     elif all(x.ndim == 0 for x in on_cpu) and name.startswith("aten") and not base.startswith(_STRICT):
@@ -251,11 +253,11 @@ def _multi_tensor_launches(base: str, tensors: list) -> int:
 @contextlib.contextmanager
 def on_the_host():
     """Values of pretended tensors without an entry in the log (what a test asks, the program under test does not)."""
-    before = LOG.snapshot(), LOG.total, LOG.capturing
-    LOG.capturing = False
+    before = LOG.snapshot(), LOG.total, LOG.capturing, LOG.graph
+    LOG.capturing, LOG.graph = False, None
     try:
         yield
     finally:
         for name, counter in before[0].items():
             setattr(LOG, name, counter)
-        LOG.total, LOG.capturing = before[1:]
+        LOG.total, LOG.capturing, LOG.graph = before[1:]
