@@ -228,7 +228,8 @@ class Bert(TaskMethods):
                 "mean".
             normalize: to length 1, so that products are cosines. None: as in the directory, or True.
             windows: pool texts that are too long over windows of them instead of truncating them.
-            dimensions: keep only the first so many of D, which some models are trained for (Matryoshka).
+            dimensions: keep only the first so many of D, which some models are trained for (Matryoshka), and normalize
+                what is kept. None: as in the directory, whose ``truncate_dim`` is cut after the normalization.
             prompt: name of a prompt of the directory that is written before every text; None: its default one.
 
         Returns:
@@ -251,9 +252,9 @@ class Bert(TaskMethods):
         if pooling is not None:
             settings = dataclasses.replace(settings, pooling=pooling)
         if normalize is not None:
-            settings = dataclasses.replace(settings, normalize=normalize)
+            settings = dataclasses.replace(settings, normalize=normalize, normalized_whole=False)
         if dimensions is not None:
-            settings = dataclasses.replace(settings, dimensions=dimensions)
+            settings = dataclasses.replace(settings, dimensions=dimensions, normalized_whole=False)
         listed = listed_texts(texts)
         vectors = embed_texts(self.model, self.tokenizer, listed, settings, frozen=self._frozen, windows=windows)
         return vectors[0] if isinstance(texts, str) else vectors

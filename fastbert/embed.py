@@ -100,6 +100,8 @@ def check(options: EmbedOptions) -> Path:
     """The output path; raises InputError for one that cannot be written, before the model is loaded."""
     from fastbert.inference.vector_file import FORMATS
 
+    if options.threads is not None and options.threads < 1:
+        raise InputError(f"--threads {options.threads}: expected at least 1")
     output = Path(options.output)
     if output.suffix not in FORMATS:
         raise InputError(f"--output {options.output or 'is missing'}: expected a file name. Try: vectors{FORMATS[0]}")
@@ -131,8 +133,9 @@ def made_by(bert: "Bert", options: EmbedOptions) -> dict[str, Any]:
 
 
 def settings_of(embedding: "EmbeddingSettings") -> dict[str, Any]:
-    """What decides the vectors: prompts that are not asked for do not."""
-    return {name: value for name, value in asdict(embedding).items() if name != "prompts"}
+    """What decides the vectors: prompts that are not asked for do not, nor a setting that files began without."""
+    found = {name: value for name, value in asdict(embedding).items() if name != "prompts"}
+    return found if found.pop("normalized_whole") is False else found | {"normalized_whole": True}
 
 
 def chunks(texts: Iterator[str]) -> Iterator[list[str]]:

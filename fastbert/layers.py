@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastbert import ops
 from fastbert.config import BertConfig
+from fastbert.ops.cuda_layer import layer_halves
 from fastbert.ops.modules import add_norm, all_stock, fused_layer, project_and_activate
 from fastbert.reference import attention_weights, rotary_tables
 from fastbert.weights import torch_layers
@@ -245,7 +246,7 @@ class EncoderLayer(nn.Module):
 
         ``unique_index`` (T,) int64, packed: hidden holds distinct rows (U, D), and token t is row unique_index[t].
         """
-        if cu_seqlens is not None and max_seqlen is not None and attention_mask is None:
+        if cu_seqlens is not None and max_seqlen is not None and attention_mask is None and not hidden.is_cuda:
             fused = fused_layer(
                 self, hidden, cu_seqlens, max_seqlen, rotary=rotary, rows=rows, unique_index=unique_index
             )
@@ -256,6 +257,8 @@ class EncoderLayer(nn.Module):
         if self.pre:
             hidden, fed = self._pre_norm(hidden, None, cu_seqlens, max_seqlen, **how)
             return hidden + F.dropout(fed, self.dropout_p, self.training)
+        if (halves := self._halves(hidden, None, cu_seqlens, max_seqlen, **how)) is not None:
+            return halves[0]
         dropout_p = self.dropout_p if self.training else 0.0
         attended = self.attention(hidden, cu_seqlens, max_seqlen, **how)
         hidden = hidden if rows is None else hidden.index_select(0, rows)
@@ -263,10 +266,24 @@ class EncoderLayer(nn.Module):
         fed = self.feed_forward(hidden)
         return add_norm(self.feed_forward_norm, fed, hidden, dropout_p=dropout_p, impl=self.impl)
 
+    def _halves(self, hidden, fed, cu_seqlens, max_seqlen, *, attention_mask, rotary, rows):
+        """On a GPU, where nothing but plain packed attention is asked: see :func:`ops.cuda_layer.layer_halves`."""
+        if (
+            not hidden.is_cuda
+            or cu_seqlens is None
+            or max_seqlen is None
+            or attention_mask is not None
+            or rows is not None
+        ):
+            return None
+        return layer_halves(self, hidden, fed, cu_seqlens, max_seqlen, rotary)
+
     def _pre_norm(
         self, hidden: Tensor, fed: Tensor | None, cu_seqlens: Tensor | None, max_seqlen: int | None, **how
     ) -> tuple[Tensor, Tensor]:
         """A layer with its norms before, of the sum ``hidden + fed``; returns such a pair, so that a kernel can add."""
+        if (halves := self._halves(hidden, fed, cu_seqlens, max_seqlen, **how)) is not None:
+            return halves
         dropout_p = self.dropout_p if self.training else 0.0
         inner = hidden
         if fed is not None:

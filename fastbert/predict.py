@@ -41,6 +41,8 @@ class PredictOptions:
     """The question; the texts are its contexts (models fine-tuned on questions)."""
     max_answer_tokens: Annotated[int | None, unset("N")] = None
     """The longest answer to a question (default: as fine-tuned, 60)."""
+    unanswerable: bool = False
+    """A question may have no answer, also if the model was fine-tuned elsewhere (ours know whether)."""
     windows: bool = False
     """Split single texts that are too long into windows, whose logits are averaged, instead of truncating them (a
     model that was fine-tuned so does it anyway)."""
@@ -86,7 +88,7 @@ def write(path: Path, records: Iterator[Record]) -> None:
 
 
 def reject_extras(options: PredictOptions, what: str, *allowed: str) -> None:
-    for name in ("pair", "question", "max_answer_tokens", "windows"):
+    for name in ("pair", "question", "max_answer_tokens", "unanswerable", "windows"):
         if getattr(options, name) not in (None, False) and name not in allowed:
             raise InputError(f"--{name.replace('_', '-')}: this model {what}. Try: a model fine-tuned for it")
 
@@ -121,7 +123,7 @@ def predict(bert: "Bert", options: PredictOptions) -> Iterator[Record]:
 
     assert bert.task_model is not None
     task = bert.task_model.settings.task
-    allowed = {"qa": ["question", "max_answer_tokens"], "tagging": []}.get(task, ["pair", "windows"])
+    allowed = {"qa": ["question", "max_answer_tokens", "unanswerable"], "tagging": []}.get(task, ["pair", "windows"])
     reject_extras(options, f"was fine-tuned for {task}", *allowed)
     examples: list[Any]
     if (path := file_of(options)) and not (task == "qa" and options.question is not None):
@@ -135,7 +137,7 @@ def predict(bert: "Bert", options: PredictOptions) -> Iterator[Record]:
     else:
         examples = [plain_example(text, "", task) for text in texts_of(options)]  # type: ignore[arg-type]
     if task == "qa":
-        yield from answer(bert, examples, options.top_k or 1, options.max_answer_tokens)
+        yield from answer(bert, examples, options)
     elif task == "tagging":
         yield from tag(bert, examples)
     else:
@@ -204,11 +206,14 @@ def tag(bert: "Bert", examples: list[Any]) -> Iterator[Record]:
             yield {"text": example.text, "entities": found}
 
 
-def answer(bert: "Bert", examples: list[Any], top_k: int, max_tokens: int | None) -> Iterator[Record]:
+def answer(bert: "Bert", examples: list[Any], options: PredictOptions) -> Iterator[Record]:
     from fastbert.tasks import prediction
 
     assert bert.task_model is not None
-    answers = prediction.answer(bert.task_model, bert.tokenizer, examples, top_k, max_tokens)
+    answers = prediction.answer(
+        bert.task_model, bert.tokenizer, examples, options.top_k or 1, options.max_answer_tokens,
+        options.unanswerable or None,
+    )  # fmt: skip
     for example, found in zip(examples, answers, strict=True):
         yield {"id": example.id, "question": example.question, "answers": found}
 

@@ -38,6 +38,7 @@ class EmbeddingSettings:
     prompt: str = ""  # written before every text
     similarity: str = "cosine"  # what the model was trained for
     dimensions: int | None = None  # the first so many of D; None: all
+    normalized_whole: bool = False  # length 1 of all D, before the cut to ``dimensions``
     prompts: Mapping[str, str] = field(default_factory=dict)  # that may be asked for by name
 
     def __post_init__(self) -> None:
@@ -45,6 +46,10 @@ class EmbeddingSettings:
             raise InputError(f"pooling={self.pooling!r}: expected one of {', '.join(get_args(Pooling))}")
         if self.max_length is not None and self.max_length < 2:
             raise InputError(f"max_length={self.max_length}: expected at least 2 tokens, [CLS] and [SEP]")
+
+    def raw(self) -> "EmbeddingSettings":
+        """Of vectors that are neither cut nor normalized."""
+        return replace(self, normalize=False, dimensions=None, normalized_whole=False)
 
     def prompted(self, name: str) -> "EmbeddingSettings":
         """With the prompt of that name in place of the usual one.
@@ -100,7 +105,7 @@ def embed_texts(
     texts = settings.prepared(texts)
     if windows:
         rows, owners = in_windows(texts, tokenizer, limit)
-        parts = _embed_rows(model, rows, replace(settings, normalize=False), batch_tokens, frozen)
+        parts = _embed_rows(model, rows, settings.raw(), batch_tokens, frozen)
         lengths = np.array([len(row) for row in rows])
         return join_windows(torch.from_numpy(parts), owners, lengths, settings).numpy()
     encoded = tokenizer.encode_batch(texts, truncation=True, max_length=limit)
@@ -134,10 +139,10 @@ def join_windows(
     """(B, D): the vectors of texts from those of their windows, as pooled over all of their tokens.
 
     Args:
-        parts: (windows, D), not normalized.
+        parts: (windows, D), neither cut nor normalized.
         owners: the text of each window, ascending.
         lengths: tokens of each window.
-        settings: pooling, and whether to normalize.
+        settings: pooling, dimensions, and whether to normalize.
     """
     counts = torch.from_numpy(np.bincount(owners)).to(parts.device)
     if settings.pooling == "max":
@@ -147,7 +152,7 @@ def join_windows(
         weights = torch.from_numpy(sizes.astype(np.float32)).to(parts.device)[:, None]
         sums = torch.segment_reduce(parts * weights, "sum", lengths=counts, axis=0)
         vectors = sums / torch.segment_reduce(weights, "sum", lengths=counts, axis=0)
-    return F.normalize(vectors, dim=-1) if settings.normalize else vectors
+    return finished(vectors, settings)
 
 
 def pooled(model: BertForPreTraining | FrozenModel, batch: PackedBatch, settings: EmbeddingSettings) -> Tensor:
@@ -163,6 +168,13 @@ def pooled(model: BertForPreTraining | FrozenModel, batch: PackedBatch, settings
             vectors = torch.stack([part.mean(0) if settings.pooling == "mean" else part.amax(0) for part in parts])
         else:
             vectors = torch.segment_reduce(hidden, settings.pooling, lengths=lengths, axis=0)
+    return finished(vectors, settings)
+
+
+def finished(vectors: Tensor, settings: EmbeddingSettings) -> Tensor:
+    """(B, D) cut to the dimensions that are asked for and normalized, in the order that the settings say."""
+    if settings.normalized_whole:
+        return F.normalize(vectors, dim=-1)[:, : settings.dimensions]
     vectors = vectors[:, : settings.dimensions]
     return F.normalize(vectors, dim=-1) if settings.normalize else vectors
 
@@ -177,7 +189,7 @@ def trainable_encoder(
     def encode(texts: Sequence[str]) -> Tensor:
         if windows:
             rows, owners = in_windows(texts, tokenizer, limit)
-            parts = pooled(model, pack_rows(rows).to(model.device), replace(settings, normalize=False))
+            parts = pooled(model, pack_rows(rows).to(model.device), settings.raw())
             return join_windows(parts.float(), owners, np.array([len(row) for row in rows]), settings)
         encoded = tokenizer.encode_batch(list(texts), truncation=True, max_length=limit)
         return pooled(model, pack_rows([encoded[i] for i in range(len(texts))]).to(model.device), settings)

@@ -36,7 +36,6 @@ _ONLY: dict[str, tuple[object, ...]] = {
     "processing_kwargs": ({},),
     "config_args": ({},),
     "model_type": ("SentenceTransformer",),
-    "truncate_dim": (),
 }
 _HARMLESS = frozenset({"__version__", "model_name_or_path", "unpad_inputs", "cache_dir", "backend", "model_kwargs"})
 
@@ -63,7 +62,7 @@ def read_settings(directory: Path) -> EmbeddingSettings | None:
     inner = model_folder(directory)
     length, lowercase, reasons = _read_transformer(inner)
     unsupported += reasons
-    prompt, prompts, similarity, reasons = _read_whole(directory / "config_sentence_transformers.json")
+    prompt, prompts, similarity, dimensions, reasons = _read_whole(directory / "config_sentence_transformers.json")
     unsupported += reasons
     if prompt and not include_prompt:
         unsupported.append("a prompt that pooling leaves out (include_prompt, 1_Pooling/config.json)")
@@ -76,6 +75,8 @@ def read_settings(directory: Path) -> EmbeddingSettings | None:
         prompt=prompt,
         similarity=similarity,
         prompts=prompts,
+        dimensions=dimensions,
+        normalized_whole=dimensions is not None and "Normalize" in places,
     )
 
 
@@ -129,18 +130,20 @@ def _length(fields: Fields, name: str) -> int | None:
     return int(length) if 2 <= length < 2**31 else None
 
 
-def _read_whole(path: Path) -> tuple[str, dict[str, str], str, list[str]]:
-    """The prompt before every text, all prompts, the similarity, and what is unsupported."""
+def _read_whole(path: Path) -> tuple[str, dict[str, str], str, int | None, list[str]]:
+    """The prompt before every text, all prompts, the similarity, the dimensions kept, and what is unsupported."""
     if not path.is_file():
-        return "", {}, "cosine", []
+        return "", {}, "cosine", None, []
     fields = Fields(read_object(path, REMEDY), str(path), REMEDY)
     prompts, name = fields.inner("prompts", {}), fields.text("default_prompt_name", "")
     if name and name not in prompts:
         raise fields.refuse("default_prompt_name", "the name of one of its prompts")
-    known = ("prompts", "default_prompt_name", "similarity_fn_name")
+    known = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
     reasons = _unsupported({k: v for k, v in fields.values.items() if k not in known}, path.name)
     texts = {each: prompts.text(each, "") for each in prompts.values}
-    return texts[name] if name else "", texts, fields.text("similarity_fn_name", "cosine"), reasons
+    cut = fields.values.get("truncate_dim")
+    dimensions = None if cut is None else fields.integer("truncate_dim", low=1)
+    return texts[name] if name else "", texts, fields.text("similarity_fn_name", "cosine"), dimensions, reasons
 
 
 def _unsupported(values: Mapping[str, Any], file: str) -> list[str]:
@@ -180,6 +183,8 @@ def write_settings(directory: Path, settings: EmbeddingSettings, hidden_size: in
     length = settings.max_length or max_length
     write("sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": settings.lowercase})
     whole: dict[str, object] = {"similarity_fn_name": settings.similarity}
+    if settings.dimensions is not None:
+        whole["truncate_dim"] = settings.dimensions
     prompts = dict(settings.prompts)
     if settings.prompt:
         name = next((name for name, text in prompts.items() if text == settings.prompt), "default")

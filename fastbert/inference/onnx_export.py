@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastbert.inference.embedding import EmbeddingSettings
+from fastbert.inference.embedding import EmbeddingSettings, finished
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 
@@ -61,8 +60,7 @@ class _Padded(nn.Module):
             vectors = hidden.masked_fill(~real, torch.finfo(hidden.dtype).min).amax(1)
         else:
             vectors = (hidden * real).sum(1) / real.sum(1).clamp(min=1)
-        vectors = vectors[:, : self.settings.dimensions]
-        return F.normalize(vectors, dim=-1) if self.settings.normalize else vectors
+        return finished(vectors, self.settings)
 
 
 def export(

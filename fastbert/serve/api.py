@@ -35,7 +35,7 @@ async def embeddings(service: Service, body: EmbeddingsBody) -> Record:
     if not texts:
         raise InputError("input: is empty. Try: at least one text")
     name, bert = await service.bert(body.model)
-    width = bert.model.config.hidden_size
+    width = (bert.embedding and bert.embedding.dimensions) or bert.model.config.hidden_size
     if body.dimensions not in (None, width):
         raise InputError(f"dimensions: {body.dimensions}, the model has {width}. Try: leave it out")
     vectors = await service.ask(name, "embed", texts)

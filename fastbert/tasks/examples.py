@@ -3,6 +3,7 @@
 A fault is one line with file, line number and remedy; whatever in a file is not used is counted in :class:`Notes`.
 """
 
+import ast
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from fastbert.tasks.columns import read_columns
 from fastbert.tasks.questions import QuestionExample as QuestionExample
 from fastbert.tasks.questions import question_example
 from fastbert.tasks.record_fields import FieldNames, Notes, note_unused, shown, text_of, value_of
-from fastbert.tasks.tag_schemes import BIO, OUTSIDE, bio_faults, find_scheme, is_iob1
+from fastbert.tasks.tag_schemes import BIO, OUTSIDE, bio_faults, find_scheme, is_iob1, is_outside
 
 Task = Literal["classification", "regression", "tagging", "qa"]
 # the first pair of names that a record has, else the first single name
@@ -31,6 +32,10 @@ TAGS_NAMES = ("tags", "ner_tags", "labels", "pos_tags")
 SPANS_NAMES = ("entities", "spans", "label", "labels")  # of entities given by their characters
 MISSING_LABELS = ("-1", "-")  # how GLUE and SNLI write "no label"
 MAX_MISSING_SHARE = 0.05  # of the examples; above, these are classes
+_POINTED = re.compile(r"-?\d+\.0+")  # a class as pandas writes the integers of a column with gaps
+_FRACTION = re.compile(r"-?\d+[.,]\d*[1-9]\d*")
+_WHOLE = re.compile(r"-?\d{1,9}(\.0+)?")
+_ARRAY = re.compile(r"^\s*\[\s*([\d.]+\s+[\d.]|('[^']*'|\"[^\"]*\")\s+['\"])")  # without commas
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def read_examples(
     if task == "tagging" and labelled:
         _settle_tags(examples, notes)
     if task == "classification" and labelled:
-        examples = _settle_labels(_without_missing_labels(examples, notes), fields, notes)
+        examples = _with_one_spelling(_settle_labels(_without_missing_labels(examples, notes), fields, notes), notes)
     return examples
 
 
@@ -101,12 +106,37 @@ def _settle_labels(examples: list[TextExample], fields: FieldNames, notes: Notes
             )
         notes.add("labels of 0 and 1: one for each class", examples[0].where)
         lists = [tuple(name for name, value in zip(names, row, strict=True) if value == "1") for row in lists]
+    elif all(set(row) <= {"0", "1"} for row in lists) and any(len(row) > len(set(row)) for row in lists):
+        e = next(e for e, row in zip(examples, lists, strict=True) if len(row) != width)
+        raise InputError(f"{e.where}: has labels of 0 and 1, but not {width} as others. Try: one for each class")
     elif fields.label_names:
         lists = [
             tuple(_class_name(v, e.where, fields.label_names) for v in row)
             for e, row in zip(examples, lists, strict=True)
         ]
     return [replace(e, label=row) for e, row in zip(examples, lists, strict=True)]
+
+
+def _with_one_spelling(examples: list[TextExample], notes: Notes) -> list[TextExample]:
+    """1 and 1.0 are one class where a file writes both; a line where names differ only in case."""
+    names = {example.label for example in examples if isinstance(example.label, str)}
+    by_case: dict[str, str] = {}
+    for example in examples:
+        if isinstance(example.label, str):
+            first = by_case.setdefault(example.label.casefold(), example.label)
+            if first != example.label:
+                notes.add(f"the labels {first!r} and {example.label!r} differ only in case", example.where)
+            if _FRACTION.fullmatch(example.label):
+                notes.add(
+                    "a label that is a fraction is taken for a class; --task regression reads numbers", example.where
+                )
+    whole = {name: name.partition(".")[0] for name in names if _POINTED.fullmatch(name)}
+    if not any(short in names for short in whole.values()):
+        return examples
+    for example in examples:
+        if example.label in whole:
+            notes.add(f"the label {example.label!r} is read as {whole[example.label]!r}", example.where)  # type: ignore
+    return [replace(e, label=whole.get(e.label, e.label)) for e in examples]  # type: ignore[arg-type]
 
 
 def _without_missing_labels(examples: list[TextExample], notes: Notes) -> list[TextExample]:
@@ -170,14 +200,16 @@ def tagged_spans(text: str, entities: Any, where: str, notes: Notes) -> TaggedEx
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Characters of each word: between white space, with punctuation at its ends as separate words.
 
-    Combining marks belong to the character before them.
+    Combining marks belong to the character before them, and an emoji is one word however many characters it has.
     """
     return [match.span() for match in _word_pattern().finditer(text)]
 
 
 @cache
 def _word_pattern() -> re.Pattern[str]:
-    return re.compile(rf"(?:[^\W_](?:\S*[^\W_])?|\S)[{mark_class()}]*")
+    # two letters are a flag; a joiner and a skin tone make one emoji of several
+    flag, joined = r"[\U0001f1e6-\U0001f1ff]{2}", r"(?<=\u200d)[\u2190-\u2bff\U0001f000-\U0001faff]"
+    return re.compile(rf"(?:{flag}|[^\W_](?:\S*[^\W_])?|\S)(?:[{mark_class()}]|{joined}|[\U0001f3fb-\U0001f3ff])*")
 
 
 def has_pairs(examples: Sequence[TextExample]) -> bool:
@@ -229,6 +261,8 @@ def _text_example(
         name, value = value_of(record, where, fields.label, LABEL_NAMES, "label")
         label = _number(value, where) if number else _class_names(value, where, fields)
         note_unused(record, [*used, name], where, notes)
+        if not text.strip() or (pair is not None and not pair.strip()):
+            notes.add("an example with an empty text", where)
     return TextExample(where, text, pair, label)
 
 
@@ -236,7 +270,10 @@ def _number(value: Any, where: str) -> float:
     try:
         number = float("x" if isinstance(value, bool) or value is None else value)
     except (ValueError, TypeError):
-        raise InputError(f"{where}: label {shown(value)} is not a number, which regression needs") from None
+        raise InputError(
+            f"{where}: label {shown(value)} is not a number, which regression needs. "
+            "Try: a number, with a point before its decimals"
+        ) from None
     if not -1e30 < number < 1e30:
         raise InputError(f"{where}: label {shown(value)}: expected a finite number")
     return number
@@ -247,25 +284,41 @@ def _class_names(value: Any, where: str, fields: FieldNames) -> str | tuple[str,
     if fields.label_separator and (value is None or isinstance(value, str)):
         parts = [part.strip() for part in (value or "").split(fields.label_separator)]
         return tuple(dict.fromkeys(part for part in parts if part))
+    if isinstance(value, str) and value.strip().startswith("["):
+        value = _written_list(value, where)
     if not isinstance(value, list):
         return _class_name(value, where, fields.label_names)
     # numbers get their names when all rows are known: 0 and 1 may stand for "no" and "yes"
     return tuple(_class_name(int(v) if isinstance(v, bool) else v, where) for v in value)
 
 
+def _written_list(text: str, where: str) -> Any:
+    """The list that a CSV file holds as Python or JSON writes it; any other text as it is."""
+    if _ARRAY.search(text):
+        raise InputError(f"{where}: label {shown(text)}: NumPy's spelling of an array. Try: tolist() before saving")
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+
+
 def _class_name(value: Any, where: str, names: Sequence[str] = ()) -> str:
+    if isinstance(value, str) and value.strip().lower() == "nan":
+        value = None  # pandas' word for a missing one
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():  # pandas writes the integers of a column with gaps so
         value = int(value)
-    if names and isinstance(value, str) and value.strip().lstrip("-").isdecimal():  # from CSV
-        value = int(value)
+    if names and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):  # from CSV
+        value = int(float(value))
     if isinstance(value, int):
         if names and not -1 <= value < len(names):
             raise InputError(f"{where}: label {value}: there are {len(names)} label names. Try: one for each, from 0")
         return names[value] if names and value >= 0 else str(value)
     if isinstance(value, float):
         raise InputError(f"{where}: label {value} is a fraction. Try: --task regression, or names of classes")
+    if names and isinstance(value, str) and value.strip() and value.strip() not in (*names, *MISSING_LABELS):
+        raise InputError(f"{where}: label {value!r:.40} is not among --label-names. Try: all names, or none")
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{where}: label {shown(value)}: expected the name of a class, or an integer")
     return value.strip()
@@ -273,7 +326,8 @@ def _class_name(value: Any, where: str, names: Sequence[str] = ()) -> str:
 
 def _words(value: Any, where: str, name: str) -> list[str]:
     if isinstance(value, str):  # from a CSV file
-        value = value.split()
+        written = _written_list(value, where) if value.strip().startswith("[") else value
+        value = written if isinstance(written, list) else value.split()
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise InputError(f'{where}: {name}: expected a list of strings, like ["O", "B-PER"], got {shown(value)}')
     return value
@@ -293,7 +347,14 @@ def _tagged_example(where: str, record: Record, fields: FieldNames, labelled: bo
     if not labelled:
         return TaggedExample(where, tokens)
     tags_name, value = value_of(record, where, fields.label, TAGS_NAMES, "label")
+    if isinstance(value, str) and value.strip().startswith("["):
+        value = _written_list(value, where)
+    if fields.label_names and isinstance(value, str | list):  # numbers from a CSV or CoNLL file
+        parts = value.split() if isinstance(value, str) else value
+        value = [int(tag) if isinstance(tag, str) and tag.isdecimal() else tag for tag in parts]
     if isinstance(value, list) and value and all(isinstance(tag, int) for tag in value):
+        if min(value) < 0:
+            raise InputError(f"{where}: tag {min(value)}: no number of a name. Try: the numbers of --label-names")
         if not fields.label_names:
             raise InputError(
                 f"{where}: tags {shown(value)} are numbers. Try: --label-names O B-PER …, their names from 0"
@@ -313,7 +374,12 @@ def _settle_tags(examples: Sequence[TaggedExample], notes: Notes) -> None:
         InputError: BIO in which an I- continues nothing.
     """
     sentences = [example.tags or [] for example in examples]
-    if find_scheme({tag for tags in sentences for tag in tags}) != BIO:
+    scheme = find_scheme({tag for tags in sentences for tag in tags})
+    for example, tags in zip(examples, sentences, strict=True):
+        for tag in tags:
+            if not (is_outside(tag) or scheme.spells(tag)):
+                notes.add(f"the tag {tag!r}, unlike the others, is a kind of entity of its own", example.where)
+    if scheme != BIO:
         return
     fault = next(bio_faults(sentences), None)
     if fault is None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from fastbert.system.errors import InputError
-from fastbert.tasks.tag_schemes import BIO, OUTSIDE, PLAIN, find_scheme
+from fastbert.tasks.tag_schemes import BIO, OUTSIDE, PLAIN, find_scheme, is_outside
 
 
 def label_names(labels: Iterable[str]) -> list[str]:
@@ -21,15 +21,17 @@ def tag_names(tags: Iterable[str]) -> list[str]:
     scheme = find_scheme(names)
     if scheme == PLAIN:
         return label_names(names)
-    spelled = [name for name in names if name != OUTSIDE]
+    outside = sorted(name for name in names if is_outside(name)) or [OUTSIDE]
+    others = sorted(name for name in names.difference(outside) if not scheme.spells(name))
+    spelled = names.difference(outside, others)
     kinds = sorted({scheme.split(name)[1] for name in spelled})
     if scheme.suffix:
         endings = {name[-2:] for name in spelled}
-        return [OUTSIDE, *(kind + ending for kind in kinds for ending in sorted(endings))]
+        return [*outside, *(kind + ending for kind in kinds for ending in sorted(endings)), *others]
     beginnings = {name[:2] for name in spelled}
     if scheme == BIO and beginnings <= {"B-", "I-"}:
         beginnings = {"B-", "I-"}
-    return [OUTSIDE, *(beginning + kind for kind in kinds for beginning in sorted(beginnings))]
+    return [*outside, *(beginning + kind for kind in kinds for beginning in sorted(beginnings)), *others]
 
 
 def label_ids(pairs: Iterable[tuple[str, str]], names: Sequence[str]) -> list[int]:

@@ -1,5 +1,6 @@
 """The task methods of :class:`fastbert.bert.Bert`: classify, tag, answer and similarity."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from fastbert.text import Tokenizer
 
 Texts = str | Sequence[str]
+# what transformers calls models whose head, if any, is that of a pretraining
+_WITHOUT_HEAD = ("Model", "ForMaskedLM", "ForCausalLM", "ForPreTraining", "ForNextSentencePrediction")
 _METHOD = {"classification": "classify", "regression": "classify", "tagging": "tag", "qa": "answer"}
 
 
@@ -71,7 +74,14 @@ class TaskMethods:
         found = prediction.tag_texts(self._head("tagging"), self.tokenizer, listed_texts(texts))
         return found[0] if isinstance(texts, str) else found
 
-    def answer(self, question: Texts, context: Texts, top_k: int = 1, max_answer_tokens: int | None = None) -> Any:
+    def answer(
+        self,
+        question: Texts,
+        context: Texts,
+        top_k: int = 1,
+        max_answer_tokens: int | None = None,
+        unanswerable: bool | None = None,
+    ) -> Any:
         """Answer questions with words of their contexts, which may have any length.
 
         Args:
@@ -79,6 +89,8 @@ class TaskMethods:
             context: one text for all questions, or one for each.
             top_k: answers to each question, none overlapping a better one; there may be fewer.
             max_answer_tokens: the longest answer; None: as fine-tuned.
+            unanswerable: whether the answer may be empty; None: as fine-tuned, and never with a model that was
+                fine-tuned elsewhere, as in transformers: True for one of SQuAD 2.
 
         Returns:
             For one question ``{"answer", "score" (probability), "start", "end"}`` (characters of the context), or a
@@ -99,7 +111,7 @@ class TaskMethods:
             if value is not None and value < 1:
                 raise InputError(f"{name}={value}: expected at least 1")
         examples = [QuestionExample("", "", q, c) for q, c in zip(questions, contexts, strict=True)]
-        found: list[Any] = prediction.answer(model, self.tokenizer, examples, top_k, max_answer_tokens)
+        found: list[Any] = prediction.answer(model, self.tokenizer, examples, top_k, max_answer_tokens, unanswerable)
         if top_k == 1:
             found = [best[0] for best in found]
         return found[0] if isinstance(question, str) else found
@@ -157,5 +169,8 @@ def read_head(directory: Path, backbone: "BertForPreTraining") -> "TaskModel | N
 
     hf = read_object(directory / "config.json", "copy the file again from its source")
     if settings_of(hf, str(directory)) is None:
+        kind = str((hf.get("architectures") or ["Model"])[0])
+        if not kind.endswith(_WITHOUT_HEAD):
+            warnings.warn(f"{directory}: the head of {kind} is not supported: only the encoder is read", stacklevel=3)
         return None
     return TaskModel.from_pretrained(directory, backbone).to(backbone.device)

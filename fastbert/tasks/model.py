@@ -4,7 +4,7 @@ Legend: B rows, T packed tokens, P positions, D hidden_size, C outputs.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +46,7 @@ class TaskSettings:
     max_answer_tokens: int = 60  # the longest answer
     multi_label: bool = False  # a text may have several labels, or none
     windows: bool = False  # whether texts longer than max_length are split into windows, not truncated
+    sigmoid: bool = False  # whether a single number is the sigmoid of the head's
     thresholds: tuple[float, ...] = ()  # probability from which a text has a label, for each; none: 0.5
 
     @property
@@ -206,6 +207,8 @@ class TaskModel(nn.Module):
         directory = Path(directory)
         hf = read_object(directory / "config.json", "Try: a directory written by python -m fastbert.finetune")
         settings = settings_of(hf, str(directory))
+        if settings is not None and SETTINGS not in hf:
+            settings = as_their_libraries(settings, hf, directory)
         if settings is None:
             raise InputError(f"{directory}: has no task head ({hf.get('architectures')}). Try: fastbert.finetune")
         backbone = backbone or BertForPreTraining.from_pretrained(directory, impl=impl)
@@ -263,22 +266,71 @@ def settings_of(hf: dict[str, Any], source: str = "config.json") -> TaskSettings
     named = hf.get("id2label") or {str(i): f"LABEL_{i}" for i in range(int(hf.get("num_labels", 2)))}
     try:
         labels = tuple(str(named[key]) for key in sorted(named, key=int))
+        whole = sorted(map(int, named)) == list(range(len(named)))
     except (ValueError, TypeError, AttributeError):
-        raise InputError(f"{source}: id2label does not map numbers to names. Try: copy the file again") from None
-    multi_label = head == "sequence" and hf.get("problem_type") == "multi_label_classification"
+        whole = False
+    if not whole:
+        raise InputError(f"{source}: id2label does not map numbers from 0 to names. Try: copy the file again")
+    problem = hf.get("problem_type")
+    multi_label = head == "sequence" and problem == "multi_label_classification"
     one = len(labels) == 1 and not multi_label
+    if head == "sequence":
+        if len(labels) > 1 and problem not in (None, "single_label_classification", "multi_label_classification"):
+            raise InputError(
+                f"{source}: problem_type is {problem!r:.40} with {len(labels)} labels, not supported. "
+                "Try: single_label_classification, if one of the labels is right"
+            )
+        if twice := [name for name in labels if labels.count(name) > 1]:
+            raise InputError(f"{source}: id2label has {twice[0]!r:.40} twice. Try: names that differ")
     task = {"token": "tagging", "span": "qa"}.get(head, "regression" if one else "classification")
-    longest = min(512, int(hf.get("max_position_embeddings", 512)))
+    longest = int(hf.get("max_position_embeddings", 512))
+    if task == "qa":  # a context is read in windows
+        longest = min(longest, 512)
     kept = hf.get(SETTINGS)
     kept = kept if isinstance(kept, dict) and kept.get("task") == task else {}
     known = {f.name for f in fields(TaskSettings)} - {"task", "labels", "multi_label"}
-    chosen = {"max_length": longest} | {name: value for name, value in kept.items() if name in known}
+    # transformers answers every question, unless it is told otherwise
+    chosen = {"max_length": longest, "unanswerable": task != "qa" or bool(kept)} | {
+        name: value for name, value in kept.items() if name in known
+    }
     chosen["thresholds"] = tuple(chosen.get("thresholds", ()))
     if len(chosen["thresholds"]) not in (0, len(labels)):
         raise InputError(
             f"{source}: {len(chosen['thresholds'])} thresholds for {len(labels)} labels. Try: {source} again"
         )
     return TaskSettings(task, () if task in ("regression", "qa") else labels, multi_label=multi_label, **chosen)
+
+
+def as_their_libraries(settings: TaskSettings, hf: dict[str, Any], directory: Path) -> TaskSettings:
+    """The settings of a head of transformers or sentence-transformers, with what other files of its directory say.
+
+    Texts are truncated to ``model_max_length``. A single number is a sigmoid, unless ``problem_type`` is regression or
+    a cross-encoder names another activation.
+
+    Raises:
+        InputError: an activation that is not supported.
+    """
+
+    def read(name: str) -> dict[str, Any]:
+        path = directory / name
+        return read_object(path, "copy the file again from its source") if path.is_file() else {}
+
+    length = read("tokenizer_config.json").get("model_max_length")
+    if isinstance(length, int | float) and 8 <= length < settings.max_length:
+        settings = replace(settings, max_length=int(length))
+    if settings.task != "regression":
+        return settings
+    inner = hf.get("sentence_transformers")
+    named = [
+        read("config_sentence_transformers.json").get("activation_fn"),
+        inner.get("activation_fn") if isinstance(inner, dict) else None,
+        hf.get("sbert_ce_default_activation_function"),
+    ]
+    usual = "Identity" if hf.get("problem_type") == "regression" else "Sigmoid"
+    kind = str(next((name for name in named if name), usual)).rpartition(".")[2]
+    if kind not in ("Identity", "Sigmoid"):
+        raise InputError(f"{directory}: activation_fn is {kind!r:.40}, not supported. Try: Identity or Sigmoid")
+    return replace(settings, sigmoid=kind == "Sigmoid")
 
 
 def require_token_types(config: BertConfig) -> None:

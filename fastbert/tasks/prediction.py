@@ -86,7 +86,8 @@ def classify(
     warn_of_truncated(rows, f"of {len(examples):,} texts are longer than {_length(model)} tokens: truncated")
     logits = logits_of_texts(model, rows)
     if model.settings.task == "regression":
-        return [float(number) for number in logits[:, 0]]
+        numbers = sigmoid(logits.astype(np.float64)) if model.settings.sigmoid else logits
+        return [float(number) for number in numbers[:, 0]]
     labels = model.settings.labels
     if model.settings.multi_label:
         chances = sigmoid(logits.astype(np.float64))
@@ -192,12 +193,13 @@ def answer(
     examples: Sequence[QuestionExample],
     top_k: int = 1,
     max_answer_tokens: int | None = None,
+    unanswerable: bool | None = None,
 ) -> list[list[dict[str, Any]]]:
     """The best answers to each question: ``{"answer", "score", "start", "end"}``, with characters of the context.
 
     No two of them overlap, so there may be fewer than ``top_k``.
 
-    "" with start = end = 0 means that there is none (only from models trained with unanswerable questions).
+    "" with start = end = 0 means that there is none (only where a question may be ``unanswerable``; None: as trained).
     """
     if not examples:
         return []
@@ -207,7 +209,7 @@ def answer(
     warn_of_truncated(
         rows, f"of {len(examples):,} questions are longer than half of {_length(model)} tokens: truncated"
     )
-    return answers_of_rows(model, rows, examples, top_k, max_answer_tokens)
+    return answers_of_rows(model, rows, examples, top_k, max_answer_tokens, unanswerable)
 
 
 def answers_of_rows(
@@ -216,9 +218,11 @@ def answers_of_rows(
     examples: Sequence[QuestionExample],
     top_k: int = 1,
     max_answer_tokens: int | None = None,
+    unanswerable: bool | None = None,
 ) -> list[list[dict[str, Any]]]:
     """As :func:`answer`, from windows."""
     max_tokens = max_answer_tokens or model.settings.max_answer_tokens
+    may_be_nothing = model.settings.unanswerable if unanswerable is None else unanswerable
     pool = NUM_BEST if top_k == 1 else NUM_BEST_OF_SEVERAL
     candidates: list[list[tuple[float, int, int]]] = [[] for _ in examples]
     nothing = [float("inf")] * len(examples)  # the lowest score of "not in this window"
@@ -227,7 +231,7 @@ def answers_of_rows(
         candidates[number] += best_spans(logits, offsets, max_tokens, pool)
     found = []
     for example, listed, none in zip(examples, candidates, nothing, strict=True):
-        if model.settings.unanswerable or not listed:
+        if may_be_nothing or not listed:
             listed = [*listed, (none, 0, 0)]
         listed.sort(key=lambda c: -c[0])
         probabilities = softmax(np.array([score for score, _, _ in listed[:pool]], np.float64))

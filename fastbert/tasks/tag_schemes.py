@@ -35,14 +35,18 @@ class TagScheme:
     suffix: bool = False
 
     def split(self, tag: str) -> tuple[str, str]:
-        """The role (B, I, E, S, or O) and the kind of a label; a plain label is a word of its own."""
-        if tag == OUTSIDE:
+        """The role (B, I, E, S, or O) and the kind of a label; one that is no role and kind is a word of its own."""
+        if is_outside(tag) and (tag == OUTSIDE or self.name != "plain"):
             return OUTSIDE, ""
         match = (_SUFFIX if self.suffix else _PREFIX).fullmatch(tag) if self.name != "plain" else None
         if match is None:
             return "S", tag
         letter, kind = (match[3], match[1]) if self.suffix else (match[1], match[3])
         return _CANONICAL[letter.upper()], kind
+
+    def spells(self, tag: str) -> bool:
+        """Whether a label is written as this scheme writes labels."""
+        return self.name == "plain" or self.split(tag)[1] != tag
 
     def entities(self, tags: Sequence[str]) -> list[Entity]:
         """The entities of a sentence; an I or E that continues nothing begins one, as in seqeval's default mode."""
@@ -74,18 +78,37 @@ BIO = TagScheme("BIO")
 PLAIN = TagScheme("plain")
 
 
+def is_outside(tag: str) -> bool:
+    """Whether a label says that a word belongs to no entity, if labels have roles."""
+    return tag in (OUTSIDE, OUTSIDE.lower())
+
+
 def find_scheme(labels: Iterable[str]) -> TagScheme:
-    """The scheme of a set of labels: the one that explains every label except ``O``; plain where none does."""
-    names = {label for label in labels if label != OUTSIDE}
+    """The scheme of a set of labels: the one that explains every label except ``O``; plain where none does.
+
+    A few labels may be none of the scheme's, such as ``X`` or ``[SEP]``, if others are surely.
+    """
+    given = set(labels)
+    names = {label for label in given if not is_outside(label)}
     for pattern, group in ((_PREFIX, 1), (_SUFFIX, 3)):
-        matches = [pattern.fullmatch(name) for name in names]
-        if not names or not all(matches) or len({match[2] for match in matches if match}) > 1:
+        matches = [match for name in names if (match := pattern.fullmatch(name))]
+        if not matches or len({match[2] for match in matches}) > 1:
             continue
-        roles = {_CANONICAL[match[group].upper()] for match in matches if match}
+        if len(matches) < len(names) and not _is_sure(matches, group, len(names)):
+            continue
+        roles = {_CANONICAL[match[group].upper()] for match in matches}
         # E-MAIL and S-BAHN alone are names, not roles
         if roles & {"B", "I"} or (pattern is _PREFIX and roles == {"S"} and len(names) > 1):
             return TagScheme("BIOES" if roles & {"E", "S"} else "BIO", suffix=pattern is _SUFFIX)
-    return PLAIN if names else BIO
+    return PLAIN if names or (OUTSIDE not in given and given) else BIO
+
+
+def _is_sure(matches: Sequence[re.Match[str]], group: int, num_names: int) -> bool:
+    """Whether most labels are of the scheme, and some kind has two roles, one of them a beginning."""
+    roles: dict[str, set[str]] = {}
+    for match in matches:
+        roles.setdefault(match[4 - group], set()).add(_CANONICAL[match[group].upper()])
+    return 2 * len(matches) > num_names and any(len(found) > 1 and "B" in found for found in roles.values())
 
 
 def bio_faults(sentences: Iterable[Sequence[str]]) -> Iterator[tuple[int, int]]:

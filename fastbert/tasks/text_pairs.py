@@ -1,5 +1,6 @@
 """Texts that belong together, read for contrastive training: pairs, triplets, graded pairs, or plain texts."""
 
+import math
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from fastbert.tasks.record_fields import Notes, header_remedy, note_unused
 _NEGATIVE = re.compile(r"(hard_)?negatives?(_\d+)?")
 NEGATIVES = "multiple-negatives"  # the loss that needs no grades
 MAX_POSTPONED = 1000  # pairs of equal texts that a batch looks past
+# data sets of inference, whose label 0 is mostly entailment
+_INFERENCE = (("premise", "hypothesis"), ("question", "sentence"))
 Pair = tuple[str, ...]  # two texts that belong together, and perhaps hard negatives
 GradedPair = tuple[str, str, float]
 
@@ -32,12 +35,21 @@ def read_pairs(path: str | Path, min_score: float | None = None, notes: Notes | 
     """
     path, notes = str(path), notes or Notes()
     if not is_table(path):
-        pairs: list[Pair] = [(line.strip(), line.strip()) for _, line in read_lines(path)]
+        pairs: list[Pair] = []
+        for where, line in read_lines(path):
+            pairs.append((line.strip(), line.strip()))
+            if "\t" in line.strip():
+                notes.add("a line with a tab is one text; name it .tsv, with a header, if it is two", where)
     else:
         pairs = []
         for where, record in read_records(path):
             pair, used = _pair(record, where)
             label = next((name for name in LABEL_NAMES if name in record), None)
+            if label is not None and min_score is None and tuple(used[:2]) in _INFERENCE:
+                raise InputError(
+                    f"{where}: the label of {used[0]} and {used[1]} may be 0 for texts that belong together. "
+                    "Try: without the field of labels the pairs that do, or --min-score 1 if 1 is for them"
+                )
             if label is None or _belong_together(record[label], where, min_score):
                 pairs.append(pair)
             else:
@@ -98,9 +110,14 @@ def _belong_together(label: Any, where: str, min_score: float | None) -> bool:
 
 def _number(label: Any, where: str) -> float:
     try:
-        return float("x" if isinstance(label, bool) else label)
+        number = float("x" if label is None else label)
     except (TypeError, ValueError):
-        raise InputError(f"{where}: label {label!r} is not a number. Try: 1 for pairs that belong together") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(
+            f"{where}: label {repr(label)[:40]} is not a number. Try: 1 for pairs that belong together"
+        ) from None
+    return number
 
 
 def batches(pairs: Sequence[Any], size: int, seed: int) -> Iterator[list[Any]]:

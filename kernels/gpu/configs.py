@@ -31,7 +31,9 @@ def overlay_path() -> Path:
 
 
 @functools.cache
-def _overlay(path: Path) -> dict[str, Config]:
+def _overlay(tuned: str | None) -> dict[str, Config]:
+    """The overlay's entries, by the value of ``FASTBERT_TUNED``: a launch has no time to look for a file."""
+    path = overlay_path()
     if not path.is_file():
         return {}
     entries = json.loads(path.read_text())
@@ -48,7 +50,8 @@ def pick(op: str, arch: str, itemsize: int, size: int | str, static: Config) -> 
         _asked[key_of(op, arch, itemsize, size)] = op, static
     if op in _forced:
         return _forced[op]
-    return _overlay(overlay_path()).get(key_of(op, arch, itemsize, size), static)
+    entries = _overlay(os.environ.get("FASTBERT_TUNED"))
+    return entries.get(key_of(op, arch, itemsize, size), static) if entries else static
 
 
 @contextlib.contextmanager

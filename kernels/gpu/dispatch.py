@@ -53,10 +53,15 @@ def _old_device(index: int) -> str | None:
     if torch.version.hip:
         name = torch.cuda.get_device_properties(index).gcnArchName.split(":")[0]
         return None if name == "gfx942" else f"cuda:{index} is {name}: the kernels are compiled for gfx942. {_REMEDY}"
-    major, minor = torch.cuda.get_device_capability(index)
+    major, minor = _capability(index)
     if (major, minor) < OLDEST_CAPABILITY:
         return f"cuda:{index} has compute capability {major}.{minor}: the kernels need 8.0 or newer. {_REMEDY}"
     return None
+
+
+@functools.cache
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
 
 
 def _device_refusal(tensors: Mapping[str, Tensor | None]) -> str | None:

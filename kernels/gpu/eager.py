@@ -22,14 +22,13 @@ def direct(op: Callable, forward: Callable, setup_context: Callable, gradients: 
     """
 
     class Direct(torch.autograd.Function):
+        # one function that takes ctx: with a setup_context of its own PyTorch binds the arguments by inspect.signature
         @staticmethod
-        def forward(*arguments):
-            return forward(*arguments)
-
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            setup_context(ctx, inputs, output)
+        def forward(ctx, *arguments):
+            output = forward(*arguments)
+            setup_context(ctx, arguments, output)
             ctx.direct = True
+            return output
 
         @staticmethod
         @once_differentiable

@@ -9,13 +9,15 @@ A grid has one axis: CUDA limits the other two to 65 535 programs, which sequenc
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
+
+from fastbert.kernels.relaunch import Relauncher
 
 # architectures whose SMs have more than 200 KiB of shared memory and take warpgroup-wide matrix instructions
 BIG_SHARED_MEMORY = ("sm_90", "sm_100", "sm_103")
@@ -46,6 +48,7 @@ class Launch:
 
 _recorded: list[Launch] | None = None
 _recorded_arch = ""
+_relaunchers: dict[int, tuple[Any, Relauncher]] = {}  # by the kernel's id: Triton hashes a kernel by its source
 
 
 def interpreted(kernel: Any) -> bool:
@@ -59,9 +62,14 @@ def arch_of(tensor: Tensor) -> str:
         return _recorded_arch
     if not tensor.is_cuda:
         return "interpreter"
+    return _arch(tensor.get_device())
+
+
+@functools.cache
+def _arch(index: int) -> str:
     if torch.version.hip:
-        return torch.cuda.get_device_properties(tensor.device).gcnArchName.split(":")[0]
-    major, minor = torch.cuda.get_device_capability(tensor.device)
+        return torch.cuda.get_device_properties(index).gcnArchName.split(":")[0]
+    major, minor = torch.cuda.get_device_capability(index)
     return f"sm_{major}{minor}"
 
 
@@ -87,9 +95,33 @@ def launch(kernel: Any, grid: int, config: Config, **arguments: Any) -> None:
         _recorded.append(Launch(kernel, grid, config, arguments))
         return
     tensor = next(value for value in arguments.values() if isinstance(value, Tensor))
+    if not tensor.is_cuda:
+        _run(kernel, grid, config, arguments)
     # Triton launches on the current device, which need not be the tensors'
-    with torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext():
-        kernel[(grid,)](**arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages)
+    elif _devices() == 1 or tensor.get_device() == torch.cuda.current_device():
+        _relaunch(kernel, grid, config, arguments, tensor.get_device())
+    else:
+        with torch.cuda.device(tensor.device):
+            _relaunch(kernel, grid, config, arguments, tensor.get_device())
+
+
+@functools.cache
+def _devices() -> int:
+    return torch.cuda.device_count()
+
+
+def _run(kernel: Any, grid: int, config: Config, arguments: dict[str, Any]) -> Any:
+    return kernel[(grid,)](**arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages)
+
+
+def _relaunch(kernel: Any, grid: int, config: Config, arguments: dict[str, Any], device: int) -> None:
+    known = _relaunchers.get(id(kernel))
+    if known is None:
+        _relaunchers[id(kernel)] = known = kernel, Relauncher(kernel, arguments | config.blocks)
+    known[1].launch(
+        grid, device, arguments | config.blocks, (config.num_warps, config.num_stages),
+        lambda: _run(kernel, grid, config, arguments),
+    )  # fmt: skip
 
 
 def within_31_bits(x: Tensor, *dimensions: int, sizes: tuple[int, ...] = ()) -> Tensor:
@@ -110,4 +142,5 @@ def cdiv(a: int, b: int) -> int:
 
 
 def next_power_of_2(n: int) -> int:
-    return triton.next_power_of_2(n)
+    """The least power of 2 that is not below n > 0; Triton's own takes microseconds."""
+    return 1 << (n - 1).bit_length()

@@ -129,6 +129,22 @@ def test_graded_labels_need_a_threshold(tmp_path):
     assert [b for _, b in text_pairs.read_pairs(path, min_score=4)] == ["8", "9", "10"]
 
 
+def test_what_contrastive_labels_cannot_say(tmp_path):
+    path = tmp_path / "f.jsonl"
+    inference = [{"premise": "a", "hypothesis": "b", "label": 0}, {"premise": "c", "hypothesis": "d", "label": 1}]
+    missing = [{"text_a": "a", "text_b": "b", "label": 1}, {"text_a": "c", "text_b": "d", "label": float("nan")}]
+    for records, named in ((inference, "--min-score"), (missing, r"line 2.*nan")):
+        path.write_text(rows(*records))
+        with pytest.raises(InputError, match=named):
+            text_pairs.read_pairs(path)
+    with pytest.raises(InputError, match=r"line 2.*nan"):
+        text_pairs.read_graded_pairs(path)
+    (tmp_path / "f.txt").write_text("a\tb\nc\td\n")
+    notes = Notes()
+    assert text_pairs.read_pairs(tmp_path / "f.txt", notes=notes) == [("a\tb", "a\tb"), ("c\td", "c\td")]
+    assert "2 ×" in notes.lines()[0]
+
+
 def test_equal_texts_are_no_negatives_of_each_other():
     """A batch whose partners are all the same text: a loss of 0, not of log B."""
     batch = [(f"q{i}", "the same passage") for i in range(4)]

@@ -14,9 +14,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastbert import contrastive, evaluate, export, finetune, generate, info, predict, report, roofline, tokenize, train
+from fastbert import (
+    contrastive,
+    embed,
+    evaluate,
+    export,
+    finetune,
+    generate,
+    info,
+    predict,
+    report,
+    roofline,
+    tokenize,
+    train,
+)
 from fastbert import tune as tuning
 from fastbert.config import BertConfig
+from fastbert.inspect import __main__ as inspect
 from fastbert.model import BertForPreTraining
 from fastbert.system.cli import run
 from fastbert.text import Tokenizer
@@ -27,6 +41,8 @@ COMMANDS = {
     "predict": (predict.main, predict.PredictOptions, "M F --output O"),
     "finetune": (finetune.main, finetune.FinetuneOptions, "M --task classification --train F --output O"),
     "contrastive": (contrastive.main, contrastive.ContrastiveOptions, "M --train F --output O"),
+    "embed": (embed.main, embed.EmbedOptions, "M F --output O.npy"),
+    "inspect": (inspect.main, inspect.InspectOptions, "F --html O"),
     "generate": (generate.main, generate.GenerateOptions, "M o --length 2"),
     "export": (export.main, export.ExportOptions, "M O --output hidden"),
     "report": (report.main, report.ReportOptions, "M --output O"),
@@ -70,6 +86,11 @@ def folder_of_mistakes(root: Path) -> None:
         shutil.copytree(root / "model", root / name)
         change(root / name)
     (root / "nothing").mkdir()
+    for name, fields in (("gap", {"0": "a", "2": "b"}), ("twice", {"0": "a", "1": "a"})):
+        shutil.copytree(root / "model", root / f"labels-{name}")
+        config = json.loads((root / "model" / "config.json").read_text())
+        config |= {"architectures": ["BertForSequenceClassification"], "id2label": fields}
+        (root / f"labels-{name}" / "config.json").write_text(json.dumps(config))
     # a tensor of another shape, and numbers that are none
     for name, value in (("other-shape", torch.zeros(2, 3)), ("nan", None)):
         shutil.copytree(root / "model", root / name)
@@ -83,6 +104,9 @@ def folder_of_mistakes(root: Path) -> None:
         "empty.txt": "", "empty.jsonl": "", "blank.txt": "\n \n\n", "cut.jsonl": json.dumps(rows[0]) + '\n{"text": "o',
         "numbers.jsonl": "1\n2\n", "no-text.jsonl": '{"a": 1}\n', "null.jsonl": '{"text": null, "label": null}\n' * 2,
         "rows.csv": "text,label\na\nb,c,d\n", "header.csv": "text,label\n", "quote.csv": 'text,label\n"a,b\n',
+        "nan.csv": "text,label\na,nan\nb,1\n", "array.csv": "text,label\na,[0 1]\nb,[1 0]\n",
+        "two-widths.jsonl": "".join(json.dumps({"text": "a", "label": [0, 1, 1][:n]}) + "\n" for n in (2, 1, 3)),
+        "inference.jsonl": '{"premise": "a", "hypothesis": "b", "label": 0}\n' * 2,
         "nested.jsonl": '{"text": ' + "[" * 5000 + "\n", "picture.png": "\x89PNG\r\n", "text.parquet": "no parquet",
         "text.txt.gz": "not compressed", "taken.txt": "a b\n",
     }  # fmt: skip
@@ -96,11 +120,12 @@ def folder_of_mistakes(root: Path) -> None:
 MODELS = [
     "nowhere", "nothing", "good.jsonl", "not-json", "a-list", "no-weights", "cut-weights", "other-weights", "no-config",
     "no-vocabulary", "empty-vocabulary", "text-width", "negative-width", "odd-heads", "huge", "other-shape", "nan",
+    "labels-gap", "labels-twice",
 ]  # fmt: skip
 FILES = [
     "nowhere.jsonl", "nothing", "empty.txt", "empty.jsonl", "blank.txt", "cut.jsonl", "numbers.jsonl", "no-text.jsonl",
     "null.jsonl", "rows.csv", "header.csv", "quote.csv", "nested.jsonl", "picture.png", "text.parquet", "text.txt.gz",
-    "latin1.txt", "utf16.txt", "nul.jsonl",
+    "latin1.txt", "utf16.txt", "nul.jsonl", "nan.csv", "array.csv", "two-widths.jsonl", "inference.jsonl",
 ]  # fmt: skip
 OUTPUTS = ["nothing", "taken.txt", "model", "taken.txt/out"]
 OPTIONS = [
@@ -109,6 +134,7 @@ OPTIONS = [
     ["--learning-rate", "nan"], ["--learning-rate", "-1"], ["--epochs", "0"], ["--batch-size", "0"], ["--steps", "0"],
     ["--temperature", "0"], ["--top-k", "0"], ["--length", "-1"], ["--points", "99"], ["--tokens", "0"],
     ["--hidden-size", "0"], ["--mask-fraction", "2"], ["--vocab-size", "0"], ["--language", "xx"], ["--seed"],
+    ["--label-names", "x", "y"], ["--max-answer-tokens", "0"], ["--dimensions", "0"], ["--min-score", "nan"],
     ["--output"], ["--seed", "1e400"], ["unexpected", "words"],
 ]  # fmt: skip
 MISTAKES = [
@@ -131,13 +157,17 @@ def arguments_of(base: str, part: str, value, root: Path) -> list[str] | None:
     if part == "nothing at all":
         return []
     words = base.split()
-    if part != "options" and not any(word in (part, f"A={part}") for word in words):
+    if part != "options" and not any(word in (part, f"A={part}", f"{part}.npy") for word in words):
         return None
     paths = {"M": "model", "F": "good.jsonl", "O": "out"}
     if part in paths:
         paths[part] = value
     words = [word.replace("A=F", "A=" + str(root / paths["F"])) for word in words]
-    return [str(root / paths[word]) if word in paths else word for word in words] + (value if part == "options" else [])
+    filled = []
+    for word in words:
+        name = word.removesuffix(".npy")
+        filled.append(str(root / paths[name]) + word.removeprefix(name) if name in paths else word)
+    return filled + (value if part == "options" else [])
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -70,6 +70,25 @@ def test_honoured(directory, file, content):
     assert_like_the_library(directory)
 
 
+@pytest.mark.parametrize("normalized", [True, False])
+def test_truncate_dim_is_cut_after_the_normalization(directory, normalized, tmp_path_factory):
+    if normalized:
+        modules = json.loads((directory / "modules.json").read_text())
+        modules.append({"idx": 2, "name": "2", "path": "2_N", "type": "sentence_transformers.models.Normalize"})
+        write(directory / "modules.json", modules)
+    whole = vectors(directory)
+    write(directory / "config_sentence_transformers.json", {"truncate_dim": 8})
+    bert = fastbert.load(directory, precision="fp32")
+    np.testing.assert_array_equal(bert.embed(TEXTS), whole[:, :8])
+    np.testing.assert_allclose(bert.embed(TEXTS, windows=True)[:2], whole[:2, :8], atol=1e-6)
+    unit = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
+    np.testing.assert_allclose(bert.embed(TEXTS, normalize=True), unit, atol=1e-6)
+    again = tmp_path_factory.mktemp("again")
+    bert.save(again)
+    np.testing.assert_array_equal(vectors(again), whole[:, :8])
+    assert_like_the_library(again)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "named"),
     [
@@ -78,7 +97,7 @@ def test_honoured(directory, file, content):
         ("1_Pooling/config.json", {"pooling_mode": "mean", "layers": [1, 2]}, "layers"),
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task"),
         ("sentence_bert_config.json", {"model_args": {"attn": 1}}, "model_args"),
-        ("config_sentence_transformers.json", {"truncate_dim": 8}, "truncate_dim"),
+        ("config_sentence_transformers.json", {"truncate_dim": 8.5}, "truncate_dim"),
         ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "model_type"),
         ("config_sentence_transformers.json", {"new_field": 1}, "new_field"),
     ],

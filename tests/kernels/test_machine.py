@@ -14,7 +14,7 @@ def gpu(monkeypatch):
     def gpu(capability, triton=True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+        monkeypatch.setattr(dispatch, "_capability", lambda index: capability)
         monkeypatch.setattr(dispatch, "_has_triton", lambda: triton)
 
     return gpu

@@ -70,7 +70,7 @@ READ = [
      [("a", None, "true"), ("b", None, "false")], 0),
     ("other names", "f.jsonl", lines({"review": "a", "class": 1}, {"review": "b", "class": 0}), {}, AB, 0),
     ("named fields", "f.jsonl", lines({"x": "a", "y": 1}, {"x": "b", "y": 0}), {"text": "x", "label": "y"}, AB, 0),
-    ("empty text", "f.csv", "text,label\n,1\nb,0\n", {}, [("", None, "1"), ("b", None, "0")], 0),
+    ("empty text", "f.csv", "text,label\n,1\nb,0\n", {}, [("", None, "1"), ("b", None, "0")], 1),
     ("equal texts", "f.csv", "text,label\na,1\na,1\n", {}, [("a", None, "1")] * 2, 0),
     ("SNLI", "f.jsonl", lines({"sentence1": "p", "sentence2": "h", "gold_label": "neutral", "pairID": "3"}), {},
      [("p", "h", "neutral")], 1),
@@ -86,6 +86,17 @@ READ = [
      [("a", None, ("x",)), ("b", None, ())], 0),
     ("text as JSON number label", "f.jsonl", lines({"text": "a", "label": "01"}, {"text": "b", "label": "1"}), {},
      [("a", None, "01"), ("b", None, "1")], 0),
+    ("a header named twice", "f.csv", "text,text,label,,\na,x,1,,\nb,y,0,,\n", {}, AB, 3),
+    ("1 and 1.0", "f.csv", "text,label\na,1.0\nb,0\nc,1\n", {}, [*AB, ("c", None, "1")], 1),
+    ("floats with names", "f.csv", "text,label\na,1.0\nb,0.0\n", {"label_names": ("no", "yes")},
+     [("a", None, "yes"), ("b", None, "no")], 0),
+    ("names in two cases", "f.csv", "text,label\na,Pos\nb,pos\n", {}, [("a", None, "Pos"), ("b", None, "pos")], 1),
+    ("fractions", "f.csv", 'text,label\na,"4,5"\nb,0.5\n', {}, [("a", None, "4,5"), ("b", None, "0.5")], 1),
+    ("lists of pandas", "f.csv", "text,label\na,\"['x', 'y']\"\nb,[]\n", {},
+     [("a", None, ("x", "y")), ("b", None, ())], 0),
+    ("one-hot of pandas", "f.csv", 'text,label\na,"[1, 0]"\nb,"[1, 1]"\n', {},
+     [("a", None, ("0",)), ("b", None, ("0", "1"))], 1),
+    ("a name in brackets", "f.csv", "text,label\na,[x]\nb,[y\n", {}, [("a", None, "[x]"), ("b", None, "[y")], 0),
 ]  # fmt: skip
 
 
@@ -99,6 +110,39 @@ def test_read(tmp_path, name, file, content, fields, examples, noted):
     found = read_examples(str(path), "classification", fields=FieldNames(**fields), notes=notes)
     assert [(e.text, e.pair, e.label) for e in found] == examples
     assert len(notes.lines()) == noted, notes.lines()
+
+
+TAGGED = [
+    ("lists of pandas", "f.csv", "tokens,tags\n\"['a', 'b']\",\"['O', 'B-X']\"\n", ()),
+    ("words and blanks", "f.csv", "tokens,tags\na b,O B-X\n", ()),
+    ("numbers in a list", "f.csv", 'tokens,tags\na b,"[0, 1]"\n', ("O", "B-X")),
+    ("numbers in a string", "f.csv", "tokens,tags\na b,0 1\n", ("O", "B-X")),
+    ("numbers in columns", "f.conll", "a 0\nb 1\n", ("O", "B-X")),
+    ("numbers in JSON", "f.jsonl", lines({"words": ["a", "b"], "ner_tags": [0, 1]}), ("O", "B-X")),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "content", "names"), TAGGED, ids=[case[0] for case in TAGGED])
+def test_tags_in_every_spelling(tmp_path, name, file, content, names):
+    (tmp_path / file).write_text(content)
+    (found,) = read_examples(str(tmp_path / file), "tagging", fields=FieldNames(label_names=names))
+    assert (found.tokens, found.tags) == (["a", "b"], ["O", "B-X"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "task", "what"),
+    [
+        ("f.conll", "a 0\nb 2\n", "tagging", "label 2"),
+        ("f.jsonl", lines({"tokens": ["a"], "tags": [-1]}), "tagging", "tag -1"),
+        ("f.jsonl", lines({"tokens": ["a"], "tags": [-100]}), "tagging", "tag -100"),
+        ("f.csv", "text,label\na,O\nb,foo\n", "classification", "'foo'.*--label-names"),
+        ("f.csv", "text,label\na,2.0\n", "classification", "label 2"),
+    ],
+)
+def test_labels_that_have_no_name(tmp_path, file, content, task, what):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(InputError, match=what):
+        read_examples(str(tmp_path / file), task, fields=FieldNames(label_names=("O", "B-X")))
 
 
 REFUSED = [
@@ -124,7 +168,13 @@ REFUSED = [
     ("tags and tokens", "f.jsonl", lines({"tokens": ["a", "b"], "tags": ["O"]}), "tagging", "line 1", "2 tokens and 1"),
     ("tag numbers", "f.jsonl", lines({"tokens": ["a"], "tags": [3]}), "tagging", "line 1", "--label-names"),
     ("columns", "f.conll", "a O\nb X O\n\n", "tagging", "line 2", "columns"),
+    ("words of NumPy", "f.csv", "tokens,tags\n['a' 'b'],O O\n", "tagging", "line 2", "tolist"),
     ("one column", "f.conll", "a\nb\n\n", "tagging", "line 1", "columns"),
+    ("nan of pandas", "f.csv", "text,label\na,1\nb,nan\n", "classification", "line 3", "label"),
+    ("an array of NumPy", "f.csv", "text,label\na,[0 1]\nb,[1 1]\n", "classification", "line 2", "tolist"),
+    ("one-hot of two widths", "f.jsonl", lines({"text": "a", "label": [1, 0]}, {"text": "b", "label": [1, 0, 1]}),
+     "classification", "line 2", "2"),
+    ("names of NumPy", "f.csv", "text,label\na,['x' 'y']\n", "classification", "line 2", "tolist"),
 ]  # fmt: skip
 
 

@@ -26,6 +26,15 @@ SENTENCES = [
     ("names like roles", ["E-MAIL", "PHONE", "O"], [("E-MAIL", 0, 1), ("PHONE", 1, 2)]),
     ("one letter", ["V", "N"], [("V", 0, 1), ("N", 1, 2)]),
     ("nothing", ["O", "O"], []),
+    ("lower case, o too", ["b-per", "i-per", "o", "o"], [("per", 0, 2)]),
+    ("a word o", ["o", "det"], [("o", 0, 1), ("det", 1, 2)]),
+    ("others among BIO", ["B-PER", "I-PER", "O", "B-LOC", "X"], [("PER", 0, 2), ("LOC", 3, 4), ("X", 4, 5)]),
+    ("others among BIOES", ["B-PER", "E-PER", "[SEP]", "S-LOC"], [("PER", 0, 2), ("[SEP]", 2, 3), ("LOC", 3, 4)]),
+    (
+        "too many others",
+        ["B-PER", "I-PER", "X", "Y"],
+        [(t, i, i + 1) for i, t in enumerate(["B-PER", "I-PER", "X", "Y"])],
+    ),
 ]
 
 
@@ -56,6 +65,15 @@ def test_the_labels_of_a_checkpoint_decide_even_where_a_text_uses_few():
     labels = ["O", "B-PER", "I-PER", "E-PER", "S-PER"]
     found = entities("a b", [(0, 1), (2, 3)], ["S-PER", "S-PER"], [1.0, 1.0], labels)
     assert [e["entity"] for e in found] == ["PER", "PER"]
+
+
+def test_a_tag_unlike_the_others_is_said(tmp_path):
+    (tmp_path / "f.conll").write_text("a B-X\nb I-X\nc 0\nd O\n\ne 0\n")
+    notes = Notes()
+    examples = read_examples(str(tmp_path / "f.conll"), "tagging", notes=notes)
+    assert [e.tags for e in examples] == [["B-X", "I-X", "0", "O"], ["0"]]
+    (line,) = notes.lines()
+    assert "'0'" in line and "2 ×" in line and "line 1" in line
 
 
 def test_iob1_files_become_bio_with_a_line(tmp_path):

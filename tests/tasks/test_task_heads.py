@@ -1,6 +1,8 @@
 """Every head gives in stock transformers what it gives here, in both directions."""
 
 import json
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,12 @@ from fastbert.batch import pack
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
+from fastbert.tasks.examples import QuestionExample, TextExample
+from fastbert.tasks.methods import read_head
 from fastbert.tasks.model import TaskModel, TaskSettings, spread_rows
+from fastbert.tasks.prediction import answer, classify
+from fastbert.text import Tokenizer
+from support import SPECIAL
 
 transformers = pytest.importorskip("transformers", reason="transformers is the peer compared with")
 
@@ -179,3 +186,102 @@ def test_heads_that_cannot_be_read_say_why(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForPreTraining"]}))
     with pytest.raises(InputError, match="BertForPreTraining"):
         TaskModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"problem_type": "regression"}, "problem_type"),
+        ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "id2label.*'a'"),
+        ({"id2label": {"0": "a", "1": "b", "3": "c"}}, "id2label"),
+        ({"id2label": ["a", "b", "c"]}, "id2label"),
+    ],
+)
+def test_answers_that_would_not_be_those_of_transformers_are_refused(tmp_path, fields, named):
+    ours_of("classic", "classification").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | fields))
+    with pytest.raises(InputError, match=named):
+        TaskModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "longest"), [(16, 16), (1000, 64), (1e30, 64), (None, 64)])
+def test_a_head_of_others_truncates_where_their_tokenizer_does(tmp_path, limit, longest):
+    model = ours_of("classic", "classification")
+    model.save_pretrained(tmp_path)
+    own = TaskModel.from_pretrained(tmp_path).settings
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit}))
+    assert TaskModel.from_pretrained(tmp_path).settings == own
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["fastbert"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert TaskModel.from_pretrained(tmp_path).settings.max_length == longest
+
+
+def test_only_models_that_say_so_answer_that_there_is_no_answer(tmp_path):
+    ours_of("classic", "qa").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert TaskModel.from_pretrained(tmp_path).settings.unanswerable
+    del config["fastbert"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = TaskModel.from_pretrained(tmp_path)
+    assert not model.settings.unanswerable
+    with torch.no_grad():
+        model.classifier.bias.fill_(0.0)
+        model.classifier.weight.fill_(0.0)  # every span is as likely as none
+    tokenizer = Tokenizer([*SPECIAL, *"abcdefgh"])
+    examples = [QuestionExample("", "", "a b", "c d e f")]
+    (found,) = answer(model.eval(), tokenizer, examples, top_k=20)
+    (also,) = answer(model, tokenizer, examples, top_k=20, unanswerable=True)
+    assert "" not in [a["answer"] for a in found] and "" in [a["answer"] for a in also]
+
+
+@pytest.mark.parametrize(
+    ("fields", "file", "sigmoid"),
+    [
+        ({"problem_type": None}, {}, True),
+        ({"problem_type": "regression"}, {}, False),
+        ({"problem_type": None}, {"activation_fn": "torch.nn.modules.linear.Identity"}, False),
+        ({"problem_type": "regression"}, {"activation_fn": "torch.nn.modules.activation.Sigmoid"}, True),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}, {}, False),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, {}, False),
+    ],
+)
+def test_a_single_number_as_cross_encoders_give_it(tmp_path, fields, file, sigmoid):
+    ours_of("classic", "regression").save_pretrained(tmp_path)
+    assert not TaskModel.from_pretrained(tmp_path).settings.sigmoid
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["fastbert"]
+    (tmp_path / "config.json").write_text(json.dumps(config | {"problem_type": None} | fields))
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"} | file))
+    model = TaskModel.from_pretrained(tmp_path)
+    tokenizer = Tokenizer([*SPECIAL, *"abcdefgh"])
+    (found,) = classify(model, tokenizer, [TextExample("", "a b", "c")])
+    model.settings = replace(model.settings, sigmoid=False)
+    (logit,) = classify(model, tokenizer, [TextExample("", "a b", "c")])
+    assert found == pytest.approx(1 / (1 + np.exp(-logit)) if sigmoid else logit, abs=1e-6)
+
+
+def test_another_activation_is_refused(tmp_path):
+    ours_of("classic", "regression").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["fastbert"]
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"sbert_ce_default_activation_function": "torch.nn.Tanh"})
+    )
+    with pytest.raises(InputError, match="Tanh"):
+        TaskModel.from_pretrained(tmp_path)
+
+
+def test_a_head_that_is_not_supported_is_named(tmp_path):
+    ours_of("classic", "classification").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    backbone = BertForPreTraining.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMultipleChoice"]}))
+    with pytest.warns(UserWarning, match="BertForMultipleChoice"):
+        assert read_head(tmp_path, backbone) is None
+    for kind in ("BertModel", "BertForMaskedLM", "BertLMHeadModel"):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [kind]}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert read_head(tmp_path, backbone) is None

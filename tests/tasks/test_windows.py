@@ -16,6 +16,7 @@ from fastbert.inference.embedding import EmbeddingSettings
 from fastbert.system.cli import run
 from fastbert.system.errors import InputError
 from fastbert.tasks.model import TaskModel, TaskSettings
+from fastbert.tasks.prediction import best_spans
 from fastbert.text.truncation import in_windows
 from support import SPECIAL
 
@@ -116,6 +117,18 @@ def test_questions_and_words_that_are_cut_are_counted():
     bert.task_model = TaskModel(bert.model, TaskSettings("tagging", ("O", "B-X"), max_length=16)).eval()
     with pytest.warns(UserWarning, match="1 words"):
         bert.tag("a b.c.d.e.f.g.h.i.j")
+
+
+@pytest.mark.parametrize(("longest", "last"), [(10, 19), (60, 69), (90, 99)])
+def test_the_longest_answer_is_an_option(longest, last):
+    logits = np.zeros((120, 2))
+    logits[10, 0], logits[99, 1], logits[69, 1], logits[19, 1] = 20, 20, 16, 15
+    offsets = np.array([[-1, -1]] * 3 + [[i, i + 1] for i in range(3, 119)] + [[-1, -1]])
+    score, start, end = best_spans(logits, offsets, longest)[0]
+    assert (score, start, end) == ({19: 35, 69: 36, 99: 40}[last], 10, last + 1)
+    bert = make_bert()
+    bert.task_model = TaskModel(bert.model, TaskSettings("qa", max_length=16, unanswerable=False)).eval()
+    assert len(bert.answer(SHORT, "a b c d e f", max_answer_tokens=1)["answer"]) == 1
 
 
 def test_windows_of_the_embedding_command(tmp_path):

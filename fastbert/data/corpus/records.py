@@ -109,7 +109,7 @@ def csv_rows(stream: ByteStream, kind: str) -> Iterator[tuple[int, list[str]]]:
                 continue
             if not num_fields:
                 num_fields = len(values)
-                values = [name.strip() for name in values]
+                values = _distinct([name.strip() for name in values])
             elif len(values) != num_fields:
                 raise InputError(
                     f"{stream.name}: line {line}: has {len(values)} fields, the header {num_fields}. "
@@ -121,6 +121,18 @@ def csv_rows(stream: ByteStream, kind: str) -> Iterator[tuple[int, list[str]]]:
             f"{stream.name}: line {last_line + 1}: the record that begins there is not CSV ({error}). "
             'Try: close its quotes, and write " inside a quoted field as ""'
         ) from None
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Names of columns, as pandas makes them differ: a second "text" is "text.1"."""
+    found: list[str] = []
+    for name in names:
+        other, count = name, 0
+        while other in found:
+            count += 1
+            other = f"{name}.{count}"
+        found.append(other)
+    return found
 
 
 def delimiter_of(text: str, kind: str) -> str:

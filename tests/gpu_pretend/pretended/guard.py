@@ -30,11 +30,13 @@ def missing() -> str | None:
     return None
 
 
-def build() -> Path:
-    """The shared library, compiled if no earlier session has."""
+def build(name: str = "cuda_guard", *more: Path) -> Path:
+    """The shared library of the guard and ``more`` C++ files, compiled if no earlier session has."""
+    sources = [SOURCE, *more]
     version = importlib.metadata.version("torch")
-    key = hashlib.sha256(SOURCE.read_bytes() + version.encode() + str(torch_directory()).encode()).hexdigest()[:16]
-    made = SOURCE.parents[1] / ".build" / f"cuda_guard-{key}.so"
+    text = b"".join(source.read_bytes() for source in sources)
+    key = hashlib.sha256(text + version.encode() + str(torch_directory()).encode()).hexdigest()[:16]
+    made = SOURCE.parents[1] / ".build" / f"{name}-{key}.so"
     if made.exists():
         return made
     made.parent.mkdir(exist_ok=True)
@@ -43,17 +45,17 @@ def build() -> Path:
     with tempfile.TemporaryDirectory(dir=made.parent) as work:
         library = Path(work) / made.name
         command = [
-            compiler, "-O1", "-std=c++20", "-shared", "-fPIC", f"-I{root}/include", str(SOURCE), "-o", str(library),
-            f"-L{root}/lib", "-lc10", "-ltorch_cpu",
+            compiler, "-O1", "-std=c++20", "-shared", "-fPIC", f"-I{root}/include", *map(str, sources), "-o",
+            str(library), f"-L{root}/lib", "-lc10", "-ltorch_cpu",
         ]  # fmt: skip
         subprocess.run(command, check=True)
         library.rename(made)
     return made
 
 
-def load() -> None:
+def load(library: Path | None = None) -> None:
     lib = torch_directory() / "lib"
     for name in ("libtorch_global_deps.so", "libc10.so", "libtorch_cpu.so"):
         if (lib / name).exists():
             ctypes.CDLL(str(lib / name), mode=ctypes.RTLD_GLOBAL)
-    ctypes.CDLL(str(build()))
+    ctypes.CDLL(str(library or build()))
