@@ -130,7 +130,7 @@ def write_adapter(
     LoraConfig(
         task_type=_TYPES[head], r=rank, lora_alpha=int(ALPHA * rank), lora_dropout=0.0, target_modules=targets,
         modules_to_save=whole, base_model_name_or_path=base, inference_mode=True,
-    ).save_pretrained(directory)  # fmt: skip
+    ).save_pretrained(str(directory))  # fmt: skip
     tensors: dict[str, Any] = {}
     for name, (a, b) in adapter.items():
         tensors |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
