@@ -66,7 +66,8 @@ def is_table(path: str) -> bool:
 def _records(source: Source, stream: ByteStream) -> Iterator[tuple[str, Record]]:
     if source.format in _DELIMITERS:
         rows = csv_rows(stream, source.format)
-        _, header = next(rows, (0, []))
+        _, names = next(rows, (0, []))
+        header = _distinct(names)
         for line, values in rows:
             yield f"{stream.name}: line {line}", dict(zip(header, values, strict=True))
     elif source.format == "jsonl":
@@ -109,7 +110,7 @@ def csv_rows(stream: ByteStream, kind: str) -> Iterator[tuple[int, list[str]]]:
                 continue
             if not num_fields:
                 num_fields = len(values)
-                values = _distinct([name.strip() for name in values])
+                values = [name.strip() for name in values]
             elif len(values) != num_fields:
                 raise InputError(
                     f"{stream.name}: line {line}: has {len(values)} fields, the header {num_fields}. "
