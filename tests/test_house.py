@@ -14,6 +14,7 @@ from source_tree import FILES, ROOT
 MOST_FILES_IN_PACKAGE = 20
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 70
 MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 40, 10, 150
+MOST_LINES_OF_A_README = 120
 
 # generated, or tables and data rather than code
 NOT_COUNTED = ("csrc/tables/", "fastbert/text/unicode_tables.py")
@@ -43,6 +44,11 @@ def test_no_file_is_long():
         if path.read_text(encoding="utf-8").count("\n") > MOST_LINES
     }
     assert not found, f"more than {MOST_LINES} lines, split by idea: {sorted(found)}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.pt-BR.md"])
+def test_readmes_are_short(name):
+    assert (ROOT / name).read_text(encoding="utf-8").count("\n") <= MOST_LINES_OF_A_README
 
 
 def test_no_function_is_long():
