@@ -17,6 +17,7 @@ def test_every_file_is_collected(tmp_path):
     pytest.importorskip("transformers", reason="two files are skipped as a whole without transformers")
     command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", "--benchmark-only"]
     environment = os.environ | {"FASTBERT_SHARED": str(tmp_path)}  # nothing beside the clone
+    environment.pop("PYTEST_XDIST_WORKER", None)  # pytest-benchmark would turn itself off
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert {line.split("::")[0] for line in done.stdout.splitlines() if "::" in line} == {
