@@ -19,13 +19,13 @@ def layer_halves(
     layer: Any, hidden: Tensor, fed: Tensor | None, cu_seqlens: Tensor, max_seqlen: int,
     rotary: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
-    """A ``layers.EncoderLayer`` of packed ``hidden + fed`` (T, D); None where that would not be the same.
+    """A ``layers.EncoderLayer`` of packed ``hidden + fed`` (T, D) on CUDA; None where that would differ.
 
     Returns:
         the residual stream and what is to be added to it, as ``EncoderLayer._pre_norm``; or the output of a layer with
         its norms after, twice.
     """
-    if not hidden.is_cuda or torch.compiler.is_compiling() or not _plain(hidden, fed, rotary):
+    if torch.compiler.is_compiling() or not _plain(hidden, fed, rotary):
         return None
     inside = layer._modules  # a dictionary: an attribute of a module is looked up in Python
     attention, feed_forward = inside["attention"], inside["feed_forward"]

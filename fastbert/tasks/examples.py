@@ -284,22 +284,23 @@ def _class_names(value: Any, where: str, fields: FieldNames) -> str | tuple[str,
     if fields.label_separator and (value is None or isinstance(value, str)):
         parts = [part.strip() for part in (value or "").split(fields.label_separator)]
         return tuple(dict.fromkeys(part for part in parts if part))
-    if isinstance(value, str) and value.strip().startswith("["):
-        value = _written_list(value, where)
+    value = _written_list(value, where)
     if not isinstance(value, list):
         return _class_name(value, where, fields.label_names)
     # numbers get their names when all rows are known: 0 and 1 may stand for "no" and "yes"
     return tuple(_class_name(int(v) if isinstance(v, bool) else v, where) for v in value)
 
 
-def _written_list(text: str, where: str) -> Any:
-    """The list that a CSV file holds as Python or JSON writes it; any other text as it is."""
-    if _ARRAY.search(text):
-        raise InputError(f"{where}: label {shown(text)}: NumPy's spelling of an array. Try: tolist() before saving")
+def _written_list(value: Any, where: str) -> Any:
+    """The list that a CSV file holds as Python or JSON writes it; any other value as it is."""
+    if not isinstance(value, str) or not value.strip().startswith("["):
+        return value
+    if _ARRAY.search(value):
+        raise InputError(f"{where}: label {shown(value)}: NumPy's spelling of an array. Try: tolist() before saving")
     try:
-        return ast.literal_eval(text.strip())
+        return ast.literal_eval(value.strip())
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return text
+        return value
 
 
 def _class_name(value: Any, where: str, names: Sequence[str] = ()) -> str:
@@ -326,7 +327,7 @@ def _class_name(value: Any, where: str, names: Sequence[str] = ()) -> str:
 
 def _words(value: Any, where: str, name: str) -> list[str]:
     if isinstance(value, str):  # from a CSV file
-        written = _written_list(value, where) if value.strip().startswith("[") else value
+        written = _written_list(value, where)
         value = written if isinstance(written, list) else value.split()
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise InputError(f'{where}: {name}: expected a list of strings, like ["O", "B-PER"], got {shown(value)}')
@@ -347,8 +348,7 @@ def _tagged_example(where: str, record: Record, fields: FieldNames, labelled: bo
     if not labelled:
         return TaggedExample(where, tokens)
     tags_name, value = value_of(record, where, fields.label, TAGS_NAMES, "label")
-    if isinstance(value, str) and value.strip().startswith("["):
-        value = _written_list(value, where)
+    value = _written_list(value, where)
     if fields.label_names and isinstance(value, str | list):  # numbers from a CSV or CoNLL file
         parts = value.split() if isinstance(value, str) else value
         value = [int(tag) if isinstance(tag, str) and tag.isdecimal() else tag for tag in parts]
