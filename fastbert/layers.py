@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastbert import ops
 from fastbert.config import BertConfig
-from fastbert.ops.cuda_layer import layer_halves
+from fastbert.ops import cuda_layer
 from fastbert.ops.modules import add_norm, all_stock, fused_layer, project_and_activate
 from fastbert.reference import attention_weights, rotary_tables
 from fastbert.weights import torch_layers
@@ -257,8 +257,15 @@ class EncoderLayer(nn.Module):
         if self.pre:
             hidden, fed = self._pre_norm(hidden, None, cu_seqlens, max_seqlen, **how)
             return hidden + F.dropout(fed, self.dropout_p, self.training)
-        if (halves := self._halves(hidden, None, cu_seqlens, max_seqlen, **how)) is not None:
-            return halves[0]
+        return self._post_norm(hidden, cu_seqlens, max_seqlen, **how)
+
+    def _post_norm(
+        self, hidden: Tensor, cu_seqlens: Tensor | None, max_seqlen: int | None, *, shared=None, **how
+    ) -> Tensor:
+        """A layer with its norms after."""
+        if (whole := self._on_cuda(hidden, None, cu_seqlens, max_seqlen, shared, **how)) is not None:
+            return whole[0]
+        rows = how["rows"]
         dropout_p = self.dropout_p if self.training else 0.0
         attended = self.attention(hidden, cu_seqlens, max_seqlen, **how)
         hidden = hidden if rows is None else hidden.index_select(0, rows)
@@ -266,24 +273,20 @@ class EncoderLayer(nn.Module):
         fed = self.feed_forward(hidden)
         return add_norm(self.feed_forward_norm, fed, hidden, dropout_p=dropout_p, impl=self.impl)
 
-    def _halves(self, hidden, fed, cu_seqlens, max_seqlen, *, attention_mask, rotary, rows):
-        """On a GPU, where nothing but plain packed attention is asked: see :func:`ops.cuda_layer.layer_halves`."""
-        if (
-            not hidden.is_cuda
-            or cu_seqlens is None
-            or max_seqlen is None
-            or attention_mask is not None
-            or rows is not None
-        ):
+    def _on_cuda(self, hidden, fed, cu_seqlens, max_seqlen, shared, *, attention_mask, rotary, rows):
+        """On a GPU, where nothing but plain packed attention is asked: :func:`ops.cuda_layer.encoder_layer`."""
+        packed = cu_seqlens is not None and max_seqlen is not None
+        if not hidden.is_cuda or not packed or attention_mask is not None or rows is not None:
             return None
-        return layer_halves(self, hidden, fed, cu_seqlens, max_seqlen, rotary)
+        return cuda_layer.encoder_layer(self, hidden, fed, cu_seqlens, max_seqlen, rotary, shared)
 
     def _pre_norm(
-        self, hidden: Tensor, fed: Tensor | None, cu_seqlens: Tensor | None, max_seqlen: int | None, **how
-    ) -> tuple[Tensor, Tensor]:
+        self, hidden: Tensor, fed: Tensor | None, cu_seqlens: Tensor | None, max_seqlen: int | None, *, shared=None,
+        **how,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """A layer with its norms before, of the sum ``hidden + fed``; returns such a pair, so that a kernel can add."""
-        if (halves := self._halves(hidden, fed, cu_seqlens, max_seqlen, **how)) is not None:
-            return halves
+        if (whole := self._on_cuda(hidden, fed, cu_seqlens, max_seqlen, shared, **how)) is not None:
+            return whole
         dropout_p = self.dropout_p if self.training else 0.0
         inner = hidden
         if fed is not None:
@@ -358,8 +361,8 @@ class Encoder(nn.Module):
                 starts = cu_seqlens[:-1].long().repeat_interleave(cu_seqlens.diff())
                 position_ids = torch.arange(num_tokens, device=hidden.device) - starts
         rotary = self._rotary(position_ids, hidden.dtype)
-        if hidden.is_cuda and unique_index is None and self._adds_in_norms():
-            return self._pre_norm_layers(hidden, cu_seqlens, max_seqlen, attention_mask, rotary, rows)
+        if hidden.is_cuda and unique_index is None and self._calls_kernels():
+            return self._layers_on_cuda(hidden, cu_seqlens, max_seqlen, attention_mask, rotary, rows)
         for index, layer in enumerate(self.layers):
             tables = rotary[self.config.is_global_layer(index)]
             hidden = layer(
@@ -369,21 +372,28 @@ class Encoder(nn.Module):
             )  # fmt: skip
         return hidden if self.norm is None else self.norm(hidden)
 
-    def _adds_in_norms(self) -> bool:
-        """Whether each residual sum can be made by the kernel of the LayerNorm that follows it."""
-        if self.norm is None or not all_stock(*((layer, EncoderLayer) for layer in self.layers)):
+    def _calls_kernels(self) -> bool:
+        """Whether the layers are stock, and each residual sum can be made by the kernel of the norm that follows it."""
+        if not all_stock(*((layer, EncoderLayer) for layer in self.layers)):
             return False
-        norms = [self.norm, *(layer.attention_norm for layer in self.layers[1:])]
+        norms = [] if self.norm is None else [self.norm, *(layer.attention_norm for layer in self.layers[1:])]
         return None not in norms and all_stock(*((norm, nn.LayerNorm) for norm in norms))
 
-    def _pre_norm_layers(self, hidden, cu_seqlens, max_seqlen, attention_mask, rotary, rows) -> Tensor:
+    def _layers_on_cuda(self, hidden, cu_seqlens, max_seqlen, attention_mask, rotary, rows) -> Tensor:
         layers: list[EncoderLayer] = list(self.layers)  # type: ignore[arg-type]
+        shared = cuda_layer.LayerPass(layers if rows is None else layers[:-1])
         fed = None
         for index, layer in enumerate(layers):
-            hidden, fed = layer._pre_norm(
-                hidden, fed, cu_seqlens, max_seqlen, attention_mask=attention_mask,
-                rotary=rotary[self.config.is_global_layer(index)],
-                rows=rows if index == len(layers) - 1 else None,
-            )  # fmt: skip
+            how = {
+                "attention_mask": attention_mask,
+                "rotary": rotary[self.config.is_global_layer(index)],
+                "rows": rows if index == len(layers) - 1 else None,
+            }
+            if self.norm is None:
+                hidden = layer._post_norm(hidden, cu_seqlens, max_seqlen, shared=shared, **how)
+            else:
+                hidden, fed = layer._pre_norm(hidden, fed, cu_seqlens, max_seqlen, shared=shared, **how)
+        if self.norm is None:
+            return hidden
         assert fed is not None
         return add_norm(self.norm, fed, hidden, dropout_p=layer.dropout_p if layer.training else 0.0, impl=layer.impl)

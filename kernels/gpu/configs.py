@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fastbert.kernels.launch import Config
 
+generation = 0  # counts the changes of what :func:`pick` picks
 _forced: dict[str, Config] = {}
 _asked: dict[str, tuple[str, Config]] | None = None
 
@@ -57,23 +58,27 @@ def pick(op: str, arch: str, itemsize: int, size: int | str, static: Config) -> 
 @contextlib.contextmanager
 def forced(**configs: Config) -> Iterator[None]:
     """Use these configurations, by op name, instead of the tables (tests and the tuner)."""
-    global _forced
+    global _forced, generation
     before, _forced = _forced, {**_forced, **configs}
+    generation += 1
     try:
         yield
     finally:
         _forced = before
+        generation += 1
 
 
 @contextlib.contextmanager
 def observed() -> Iterator[dict[str, tuple[str, Config]]]:
     """Collect the requests of launchers inside the with block: key → (op, static configuration)."""
-    global _asked
+    global _asked, generation
     before, _asked = _asked, {}
+    generation += 1
     try:
         yield _asked
     finally:
         _asked = before
+        generation += 1
 
 
 def write_overlay(path: Path, chosen: dict[str, Config]) -> None:
@@ -85,3 +90,5 @@ def write_overlay(path: Path, chosen: dict[str, Config]) -> None:
     temporary.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
     temporary.replace(path)
     _overlay.cache_clear()
+    global generation
+    generation += 1

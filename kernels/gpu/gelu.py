@@ -119,6 +119,13 @@ def forward(x: Tensor, bias: Tensor | None, exact: bool, gated: bool) -> Tensor:
     num_rows, width = x.shape
     num_columns = width // 2 if gated else width
     y = torch.empty((num_rows, num_columns), dtype=x.dtype, device=x.device)
+    launch_forward(x, bias, y, exact, gated)
+    return y
+
+
+def launch_forward(x: Tensor, bias: Tensor | None, y: Tensor, exact: bool, gated: bool) -> None:
+    """Fill y (T, F)."""
+    num_rows, num_columns = y.shape
     config = gelu_config("gelu_forward", x, num_columns)
     column_blocks = cdiv(num_columns, config.blocks["BLOCK_F"])
     launch(
@@ -126,33 +133,41 @@ def forward(x: Tensor, bias: Tensor | None, exact: bool, gated: bool) -> Tensor:
         X=x, BIAS=bias, Y=y, T=num_rows, F=num_columns, column_blocks=column_blocks, stride_xt=x.stride(0), EXACT=exact,
         GATED=gated,
     )  # fmt: skip
-    return y
 
 
 def backward(
     grad_y: Tensor, x: Tensor, bias: Tensor | None, exact: bool, gated: bool, bias_needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """dx like x, and dbias float32 in the bias's shape, (0,) where none is wanted."""
-    num_rows, width = x.shape
-    num_columns = width // 2 if gated else width
-    dx = torch.empty((num_rows, width), dtype=x.dtype, device=x.device)
-    config = gelu_config("gelu_backward", x, num_columns)
-    column_blocks = cdiv(num_columns, config.blocks["BLOCK_F"])
-    block_t = config.blocks["BLOCK_T"]
-    rows_per_group = block_t
-    if bias_needs_grad:  # a group's partial sums are worth walking many rows
-        rows_per_group = cdiv(max(cdiv(num_rows, ROW_GROUPS), 1), block_t) * block_t
-    groups = cdiv(num_rows, rows_per_group)
-    parts = torch.empty((groups, width if bias_needs_grad else 0), dtype=torch.float32, device=x.device)
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    groups = cdiv(x.shape[0], rows_per_group(x, gated, bias_needs_grad))
+    parts = torch.empty((groups, x.shape[1] if bias_needs_grad else 0), dtype=torch.float32, device=x.device)
     if grad_y.stride(-1) != 1:
         grad_y = grad_y.contiguous()
-    launch(
-        gelu_backward_kernel, groups * column_blocks, config,
-        X=x, BIAS=bias, DY=grad_y, DX=dx, PART_BIAS=parts if bias_needs_grad else None, T=num_rows, F=num_columns,
-        column_blocks=column_blocks, rows_per_group=rows_per_group, stride_xt=x.stride(0), stride_yt=grad_y.stride(0),
-        EXACT=exact, GATED=gated,
-    )  # fmt: skip
+    launch_backward(grad_y, x, bias, dx, parts if bias_needs_grad else None, exact, gated)
     return dx, parts.sum(0)
+
+
+def rows_per_group(x: Tensor, gated: bool, bias_needs_grad: bool) -> int:
+    """Rows of x that one program of the backward walks: a group's partial sums are worth many."""
+    block_t = gelu_config("gelu_backward", x, x.shape[1] // 2 if gated else x.shape[1]).blocks["BLOCK_T"]
+    return cdiv(max(cdiv(x.shape[0], ROW_GROUPS), 1), block_t) * block_t if bias_needs_grad else block_t
+
+
+def launch_backward(
+    grad_y: Tensor, x: Tensor, bias: Tensor | None, dx: Tensor, parts: Tensor | None, exact: bool, gated: bool
+) -> None:
+    """Fill dx and ``parts`` (groups, F or 2F) float32, whose sums are the bias's gradient; None: not wanted."""
+    num_rows, width = x.shape
+    num_columns = width // 2 if gated else width
+    config = gelu_config("gelu_backward", x, num_columns)
+    column_blocks = cdiv(num_columns, config.blocks["BLOCK_F"])
+    rows = rows_per_group(x, gated, parts is not None)
+    launch(
+        gelu_backward_kernel, cdiv(num_rows, rows) * column_blocks, config,
+        X=x, BIAS=bias, DY=grad_y, DX=dx, PART_BIAS=parts, T=num_rows, F=num_columns, column_blocks=column_blocks,
+        rows_per_group=rows, stride_xt=x.stride(0), stride_yt=grad_y.stride(0), EXACT=exact, GATED=gated,
+    )  # fmt: skip
 
 
 _forward = torch.library.custom_op("fastbert::gelu", forward, mutates_args=())

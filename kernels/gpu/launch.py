@@ -46,8 +46,19 @@ class Launch:
         return self.kernel.fn.__name__
 
 
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A launch that has run, with what it compiled to."""
+
+    kernel: Any
+    grid: int
+    arguments: dict[str, Any]
+    compiled: Any
+
+
 _recorded: list[Launch] | None = None
 _recorded_arch = ""
+_kept: list[Kept] | None = None
 _relaunchers: dict[int, tuple[Any, Relauncher]] = {}  # by the kernel's id: Triton hashes a kernel by its source
 
 
@@ -85,6 +96,17 @@ def recording(arch: str) -> Iterator[list[Launch]]:
         _recorded, _recorded_arch = before
 
 
+@contextlib.contextmanager
+def keeping() -> Iterator[list[Kept]]:
+    """Keep the launches on a GPU that run inside the with block, in their order."""
+    global _kept
+    before, _kept = _kept, []
+    try:
+        yield _kept
+    finally:
+        _kept = before
+
+
 def launch(kernel: Any, grid: int, config: Config, **arguments: Any) -> None:
     """Run ``kernel`` with ``grid`` programs; a grid of 0 runs nothing."""
     if grid == 0:
@@ -98,11 +120,16 @@ def launch(kernel: Any, grid: int, config: Config, **arguments: Any) -> None:
     if not tensor.is_cuda:
         _run(kernel, grid, config, arguments)
     # Triton launches on the current device, which need not be the tensors'
-    elif _devices() == 1 or tensor.get_device() == torch.cuda.current_device():
+    elif is_current(tensor.get_device()):
         _relaunch(kernel, grid, config, arguments, tensor.get_device())
     else:
         with torch.cuda.device(tensor.device):
             _relaunch(kernel, grid, config, arguments, tensor.get_device())
+
+
+def is_current(device: int) -> bool:
+    """Whether launches go to CUDA device ``device``."""
+    return _devices() == 1 or device == torch.cuda.current_device()
 
 
 @functools.cache
@@ -118,10 +145,12 @@ def _relaunch(kernel: Any, grid: int, config: Config, arguments: dict[str, Any],
     known = _relaunchers.get(id(kernel))
     if known is None:
         _relaunchers[id(kernel)] = known = kernel, Relauncher(kernel, arguments | config.blocks)
-    known[1].launch(
+    compiled = known[1].launch(
         grid, device, arguments | config.blocks, (config.num_warps, config.num_stages),
         lambda: _run(kernel, grid, config, arguments),
     )  # fmt: skip
+    if _kept is not None:
+        _kept.append(Kept(kernel, grid, arguments | config.blocks, compiled))
 
 
 def within_31_bits(x: Tensor, *dimensions: int, sizes: tuple[int, ...] = ()) -> Tensor:

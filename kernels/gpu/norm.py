@@ -25,7 +25,7 @@ ROW_GROUPS = 512
 
 @triton.jit
 def add_layer_norm_forward_kernel(
-    X, RESIDUAL, WEIGHT, BIAS, SEED, Y, SUM, MEAN, RSTD, eps, threshold, inverse_keep,
+    X, RESIDUAL, WEIGHT, BIAS, SEED, Y, NARROW, SUM, MEAN, RSTD, eps, threshold, inverse_keep,
     stride_xt, stride_rt, D: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     t = tl.program_id(0).to(tl.int64)
@@ -45,14 +45,17 @@ def add_layer_norm_forward_kernel(
     if BIAS is not None:
         y += tl.load(BIAS + d, mask=real, other=0.0).to(tl.float32)
     tl.store(Y + t * D + d, y.to(Y.dtype.element_ty), mask=real)
+    if NARROW is not None:
+        tl.store(NARROW + t * D + d, y.to(NARROW.dtype.element_ty), mask=real)
     tl.store(MEAN + t, mean)
     tl.store(RSTD + t, rstd)
 
 
 @triton.jit(do_not_specialize=["T", "rows_per_group"])
 def add_layer_norm_backward_kernel(
-    DY, DSUM, SUM, WEIGHT, SEED, MEAN, RSTD, DRESIDUAL, DX, PART_WEIGHT, PART_BIAS, T, rows_per_group, threshold,
-    inverse_keep, stride_yt, stride_gt, stride_st, D: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
+    DY, DSUM, SUM, WEIGHT, SEED, MEAN, RSTD, DRESIDUAL, DX, PARTS, T, rows_per_group, threshold, inverse_keep,
+    stride_yt, stride_gt, stride_st, D: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
+    SUM_DX: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(0)
     d = tl.arange(0, BLOCK)
@@ -60,6 +63,8 @@ def add_layer_norm_backward_kernel(
     weight = tl.load(WEIGHT + d, mask=real, other=0.0).to(tl.float32)
     part_weight = tl.zeros([BLOCK], tl.float32)
     part_bias = tl.zeros([BLOCK], tl.float32)
+    if SUM_DX:
+        part_dx = tl.zeros([BLOCK], tl.float32)
     first = group.to(tl.int64) * rows_per_group
     for t in range(first, tl.minimum(first + rows_per_group, T)):
         dy = tl.load(DY + t * stride_yt + d, mask=real, other=0.0).to(tl.float32)
@@ -78,8 +83,14 @@ def add_layer_norm_backward_kernel(
             if DROPOUT:
                 ds = ds * row_dropout(tl.load(SEED), t, threshold, inverse_keep, BLOCK)
             tl.store(DX + t * D + d, ds.to(DX.dtype.element_ty), mask=real)
-    tl.store(PART_WEIGHT + group.to(tl.int64) * D + d, part_weight, mask=real)
-    tl.store(PART_BIAS + group.to(tl.int64) * D + d, part_bias, mask=real)
+            if SUM_DX:
+                part_dx += ds
+    part = PARTS + group.to(tl.int64) * D + d  # (2 or 3, groups, D)
+    plane = tl.num_programs(0).to(tl.int64) * D
+    tl.store(part, part_weight, mask=real)
+    tl.store(part + plane, part_bias, mask=real)
+    if SUM_DX:
+        tl.store(part + 2 * plane, part_dx, mask=real)
 
 
 def row_config(op: str, x: Tensor, width: int, most_warps: int = 16) -> Config:
@@ -105,14 +116,23 @@ def forward(
     y = torch.empty((num_rows, width), dtype=y_dtype or out, device=x.device)
     total = torch.empty((num_rows, width) if keep_sum else (0,), dtype=out, device=x.device)
     mean, rstd = (torch.empty((num_rows,), dtype=torch.float32, device=x.device) for _ in range(2))
+    launch_forward(x, residual, weight, bias, seed, y, None, total if keep_sum else None, mean, rstd, eps, dropout_p)
+    return y, total, mean, rstd
+
+
+def launch_forward(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, seed: Tensor | None, y: Tensor,
+    narrow: Tensor | None, total: Tensor | None, mean: Tensor, rstd: Tensor, eps: float, dropout_p: float,
+) -> None:  # fmt: skip
+    """Fill y, ``narrow``, which is y in another dtype, ``total``, mean and rstd."""
+    num_rows, width = x.shape
     launch(
         add_layer_norm_forward_kernel, num_rows, row_config("add_layer_norm_forward", x, width),
-        X=x, RESIDUAL=residual, WEIGHT=weight, BIAS=bias, SEED=seed, Y=y, SUM=total if keep_sum else None, MEAN=mean,
+        X=x, RESIDUAL=residual, WEIGHT=weight, BIAS=bias, SEED=seed, Y=y, NARROW=narrow, SUM=total, MEAN=mean,
         RSTD=rstd, eps=eps, threshold=threshold_of(dropout_p), inverse_keep=1.0 / (1.0 - dropout_p),
         stride_xt=x.stride(0), stride_rt=0 if residual is None else residual.stride(0), D=width,
         DROPOUT=dropout_p > 0.0,
     )  # fmt: skip
-    return y, total, mean, rstd
 
 
 def backward(
@@ -124,23 +144,30 @@ def backward(
     two = residual_dtype is not None and (dropout_p > 0.0 or residual_dtype != x_dtype)
     dx = torch.empty((num_rows, width), dtype=x_dtype, device=total.device)
     dresidual = torch.empty((num_rows, width) if two else (0,), dtype=residual_dtype or x_dtype, device=total.device)
-    groups, rows_per_group = row_groups(num_rows)
-    parts = torch.empty((2, groups, width), dtype=torch.float32, device=total.device)
-    part_weight, part_bias = parts.unbind(0)
+    parts = torch.empty((2, row_groups(num_rows)[0], width), dtype=torch.float32, device=total.device)
     if grad_y.stride(-1) != 1:
         grad_y = grad_y.contiguous()
     if grad_sum is not None and grad_sum.stride(-1) != 1:
         grad_sum = grad_sum.contiguous()
+    launch_backward(grad_y, grad_sum, total, weight, seed, mean, rstd, dresidual if two else None, dx, parts, dropout_p)
+    return dx, dresidual, parts.sum(1)
+
+
+def launch_backward(
+    grad_y: Tensor, grad_sum: Tensor | None, total: Tensor, weight: Tensor, seed: Tensor | None, mean: Tensor,
+    rstd: Tensor, dresidual: Tensor | None, dx: Tensor, parts: Tensor, dropout_p: float,
+) -> None:  # fmt: skip
+    """Fill dx, ``dresidual`` and ``parts``, float32: (2, groups, D) of dweight and dbias, or (3, …) with dx's sums."""
+    num_rows, width = total.shape
+    groups, rows_per_group = row_groups(num_rows)
     launch(
         add_layer_norm_backward_kernel, groups, row_config("add_layer_norm_backward", total, width),
-        DY=grad_y, DSUM=grad_sum, SUM=total, WEIGHT=weight, SEED=seed, MEAN=mean, RSTD=rstd,
-        DRESIDUAL=dresidual if two else None, DX=dx, PART_WEIGHT=part_weight,
-        PART_BIAS=part_bias, T=num_rows,
-        rows_per_group=rows_per_group, threshold=threshold_of(dropout_p), inverse_keep=1.0 / (1.0 - dropout_p),
-        stride_yt=grad_y.stride(0), stride_gt=0 if grad_sum is None else grad_sum.stride(0),
-        stride_st=total.stride(0), D=width, DROPOUT=dropout_p > 0.0,
+        DY=grad_y, DSUM=grad_sum, SUM=total, WEIGHT=weight, SEED=seed, MEAN=mean, RSTD=rstd, DRESIDUAL=dresidual, DX=dx,
+        PARTS=parts, T=num_rows, rows_per_group=rows_per_group, threshold=threshold_of(dropout_p),
+        inverse_keep=1.0 / (1.0 - dropout_p), stride_yt=grad_y.stride(0),
+        stride_gt=0 if grad_sum is None else grad_sum.stride(0), stride_st=total.stride(0), D=width,
+        DROPOUT=dropout_p > 0.0, SUM_DX=parts.shape[0] == 3,
     )  # fmt: skip
-    return dx, dresidual, parts.sum(1)
 
 
 _forward = torch.library.custom_op("fastbert::add_layer_norm", forward, mutates_args=())

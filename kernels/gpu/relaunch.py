@@ -16,6 +16,16 @@ from triton.runtime import driver
 _ALIGNMENT = 15  # Triton specialises on addresses that are multiples of 16
 
 
+def is_watched() -> bool:
+    """Whether a profiler asks Triton's launcher for every launch."""
+    runtime = knobs.runtime
+    return _calls(runtime.launch_enter_hook) or _calls(runtime.launch_exit_hook)
+
+
+def _calls(hook: Any) -> bool:
+    return hook is not None and bool(getattr(hook, "calls", True))
+
+
 class Relauncher:
     """The compiled variants of one kernel.
 
@@ -43,8 +53,8 @@ class Relauncher:
         self._free = operator.itemgetter(*free, *free) if free else None  # twice: a tuple for a single one too
         self._compiled: dict[tuple, Any] = {}
 
-    def launch(self, grid: int, device: int, arguments: dict[str, Any], options: tuple, run: Callable[[], Any]) -> None:
-        """Launch ``grid`` programs on the current device.
+    def launch(self, grid: int, device: int, arguments: dict[str, Any], options: tuple, run: Callable[[], Any]) -> Any:
+        """Launch ``grid`` programs on the current device; returns what was compiled.
 
         Args:
             arguments: of the kernel, all by name, constants too.
@@ -52,19 +62,19 @@ class Relauncher:
             run: launches by Triton's own way and returns what was compiled: for arguments that are new.
         """
         if self._free is not None and max(self._free(arguments)) >= 2**31:  # Triton makes them 64 bits wide
-            run()
-            return
+            return run()
         pointers = [None if x is None else (x.dtype, x.data_ptr() & _ALIGNMENT) for x in self._pointers(arguments)]
         key = device, options, self._deciding(arguments), *pointers
         compiled = self._compiled.get(key)
         if compiled is None:
             self._compiled[key] = run()
-            return
+            return self._compiled[key]
         before, after = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
         stream, values, metadata = driver.active.get_current_stream(device), self._values(arguments), None
-        if before is not None and getattr(before, "calls", True):  # a profiler asks
+        if _calls(before):
             metadata = compiled.launch_metadata((grid,), stream, *values)
         else:
             before = None
-        after = after if getattr(after, "calls", after) else None
+        after = after if _calls(after) else None
         compiled.run(grid, 1, 1, stream, compiled.function, compiled.packed_metadata, metadata, before, after, *values)
+        return compiled

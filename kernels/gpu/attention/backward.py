@@ -12,7 +12,6 @@ Bytes:  one-block 2·8·T·N·H + 4·T·N at 2 bytes an element. FLOPs: 10·N·H
 Reference: Dao, FlashAttention-2, 2023, algorithm 2.
 """
 
-import torch
 import triton
 import triton.language as tl
 
@@ -258,8 +257,13 @@ def launch_delta(o, grad_out, delta) -> None:
     )  # fmt: skip
 
 
-def launch_backward(q, k, v, o, grad_out, lse, grads, geometry, options) -> torch.Tensor | None:
-    """Fill ``grads`` = (dq, dk, dv), contiguous; returns delta (N, T) where it was made.
+def needs_delta(q, geometry, options) -> bool:
+    """Whether :func:`launch_backward` is several launches, with delta between them."""
+    return config_of("one_block", arch_of(q), q.element_size(), q.shape[2], geometry["max_seqlen"], options) is None
+
+
+def launch_backward(q, k, v, o, grad_out, lse, grads, delta, geometry, options) -> None:
+    """Fill ``grads`` = (dq, dk, dv), which share their strides, and ``delta`` (N, T) where :func:`needs_delta`.
 
     ``options`` are the forward's; see :func:`fastbert.kernels.attention.op.launch_options`.
     """
@@ -272,13 +276,14 @@ def launch_backward(q, k, v, o, grad_out, lse, grads, geometry, options) -> torc
         "stride_gt": dq.stride(0), "stride_gn": dq.stride(1),
     }  # fmt: skip
     shape = (arch, itemsize, head_dim, max_seqlen, options)
-    if config := config_of("one_block", *shape):
+    if delta is None:
+        config = config_of("one_block", *shape)
+        assert config is not None
         launch(
             attention_backward_one_block_kernel, num_programs, config,
             OUT=o, DQ=dq, DK=dk, DV=dv, stride_ot=o.stride(0), stride_on=o.stride(1), **shared,
         )  # fmt: skip
-        return None
-    delta = torch.empty_like(lse)
+        return
     launch_delta(o, grad_out, delta)
     config = config_of("keys", *shape)
     assert config is not None
@@ -294,4 +299,3 @@ def launch_backward(q, k, v, o, grad_out, lse, grads, geometry, options) -> torc
         attention_backward_queries_kernel, num_tiles * num_programs, config,
         DELTA=delta, DQ=dq, num_tiles=num_tiles, **shared,
     )  # fmt: skip
-    return delta

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fastbert.kernels import eager
-from fastbert.kernels.attention.backward import launch_backward, launch_delta
+from fastbert.kernels.attention.backward import launch_backward, launch_delta, needs_delta
 from fastbert.kernels.attention.bias_gradient import launch_bias_gradient
 from fastbert.kernels.attention.device import LOG2_E
 from fastbert.kernels.attention.forward import launch_forward
@@ -104,7 +104,8 @@ def backward_into(
     geometry, arguments = launch_options(
         q, k, v, cu_seqlens, key_mask, bias, seed, max_seqlen, window, scale, dropout_p
     )
-    delta = launch_backward(q, k, v, o, grad_out, lse, grads, geometry, arguments)
+    delta = torch.empty_like(lse) if needs_delta(q, geometry, arguments) else None
+    launch_backward(q, k, v, o, grad_out, lse, grads, delta, geometry, arguments)
     if dbias.numel():
         if delta is None:
             delta = torch.empty_like(lse)

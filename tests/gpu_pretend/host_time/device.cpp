@@ -46,6 +46,10 @@ Tensor matrix_product(const Tensor& a, const Tensor& b) {
   return made({a.size(0), b.size(1)}, a.scalar_type());
 }
 
+Tensor widened_product(const Tensor& a, const Tensor& b, ScalarType type) {
+  return made({a.size(0), b.size(1)}, type);
+}
+
 Tensor with_bias(const Tensor&, const Tensor& a, const Tensor& b, const Scalar&, const Scalar&) {
   return matrix_product(a, b);
 }
@@ -87,6 +91,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("view", TORCH_FN(native::view));
   m.impl("_reshape_alias", TORCH_FN(native::_reshape_alias));
   m.impl("mm", matrix_product);
+  m.impl("mm.dtype", widened_product);
   m.impl("addmm", with_bias);
   m.impl("zero_", same);
   m.impl("fill_.Scalar", filled);

@@ -77,7 +77,10 @@ def _normalise(a: Arguments, s) -> None:
     mean = s.mean(-1)
     rstd = (s.var(-1, unbiased=False) + a["eps"]).rsqrt()
     y = (s - mean[:, None]) * rstd[:, None] * a["WEIGHT"].float()
-    a["Y"].copy_(y if a["BIAS"] is None else y + a["BIAS"].float())
+    y = y if a["BIAS"] is None else y + a["BIAS"].float()
+    for name in ("Y", "NARROW"):
+        if a.get(name) is not None:
+            a[name].copy_(y)
     a["MEAN"].copy_(mean)
     a["RSTD"].copy_(rstd)
 
@@ -98,15 +101,15 @@ def embed_layer_norm(a: Arguments) -> None:
 def add_layer_norm_backward(a: Arguments) -> None:
     dy, s = a["DY"].float(), a["SUM"].float()
     normed = (s - a["MEAN"][:, None]) * a["RSTD"][:, None]
-    for part, value in (("PART_WEIGHT", dy * normed), ("PART_BIAS", dy)):
-        a[part].zero_()
-        a[part][0] = value.sum(0)
     d = dy * a["WEIGHT"].float()
     ds = (d - normed * (d * normed).mean(-1, keepdim=True) - d.mean(-1, keepdim=True)) * a["RSTD"][:, None]
     ds = ds if a["DSUM"] is None else ds + a["DSUM"].float()
     for name in ("DRESIDUAL", "DX"):
         if a[name] is not None:
             a[name].copy_(ds)
+    a["PARTS"].zero_()
+    for plane, value in zip(a["PARTS"], (dy * normed, dy, ds), strict=False):
+        plane[0] = value.sum(0)
 
 
 def _before_activation(a: Arguments):
