@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastbert import ops
 from fastbert.config import BertConfig
-from fastbert.ops import cuda_layer
+from fastbert.ops.cuda_layer import LayerPass
 from fastbert.ops.modules import add_norm, all_stock, fused_layer, project_and_activate
 from fastbert.reference import attention_weights, rotary_tables
 from fastbert.weights import torch_layers
@@ -274,11 +274,12 @@ class EncoderLayer(nn.Module):
         return add_norm(self.feed_forward_norm, fed, hidden, dropout_p=dropout_p, impl=self.impl)
 
     def _on_cuda(self, hidden, fed, cu_seqlens, max_seqlen, shared, *, attention_mask, rotary, rows):
-        """On a GPU, where nothing but plain packed attention is asked: :func:`ops.cuda_layer.encoder_layer`."""
-        packed = cu_seqlens is not None and max_seqlen is not None
-        if not hidden.is_cuda or not packed or attention_mask is not None or rows is not None:
+        """On a GPU, where nothing but plain packed attention is asked: :meth:`ops.cuda_layer.LayerPass.run`."""
+        if not hidden.is_cuda or attention_mask is not None or rows is not None or torch.compiler.is_compiling():
             return None
-        return cuda_layer.encoder_layer(self, hidden, fed, cu_seqlens, max_seqlen, rotary, shared)
+        if shared is None and cu_seqlens is not None and max_seqlen is not None:
+            shared = LayerPass((self,), hidden, cu_seqlens, max_seqlen)
+        return None if shared is None else shared.run(self, hidden, fed, rotary)
 
     def _pre_norm(
         self, hidden: Tensor, fed: Tensor | None, cu_seqlens: Tensor | None, max_seqlen: int | None, *, shared=None,
@@ -376,24 +377,23 @@ class Encoder(nn.Module):
         """Whether the layers are stock, and each residual sum can be made by the kernel of the norm that follows it."""
         if not all_stock(*((layer, EncoderLayer) for layer in self.layers)):
             return False
-        norms = [] if self.norm is None else [self.norm, *(layer.attention_norm for layer in self.layers[1:])]
+        norms = [] if self.norm is None else [self.norm, *(x.attention_norm for x in list(self.layers)[1:])]
         return None not in norms and all_stock(*((norm, nn.LayerNorm) for norm in norms))
 
     def _layers_on_cuda(self, hidden, cu_seqlens, max_seqlen, attention_mask, rotary, rows) -> Tensor:
         layers: list[EncoderLayer] = list(self.layers)  # type: ignore[arg-type]
-        shared = cuda_layer.LayerPass(layers if rows is None else layers[:-1])
-        fed = None
+        shared: Any = None
+        fed: Any = None
+        if cu_seqlens is not None and max_seqlen is not None and not torch.compiler.is_compiling():
+            shared = LayerPass(layers if rows is None else layers[:-1], hidden, cu_seqlens, max_seqlen)
         for index, layer in enumerate(layers):
-            how = {
-                "attention_mask": attention_mask,
-                "rotary": rotary[self.config.is_global_layer(index)],
-                "rows": rows if index == len(layers) - 1 else None,
-            }
+            tables = rotary[self.config.is_global_layer(index)]
+            of_layer = rows if index == len(layers) - 1 else None
+            how = {"attention_mask": attention_mask, "rotary": tables, "rows": of_layer, "shared": shared}
             if self.norm is None:
-                hidden = layer._post_norm(hidden, cu_seqlens, max_seqlen, shared=shared, **how)
+                hidden = layer._post_norm(hidden, cu_seqlens, max_seqlen, **how)
             else:
-                hidden, fed = layer._pre_norm(hidden, fed, cu_seqlens, max_seqlen, shared=shared, **how)
+                hidden, fed = layer._pre_norm(hidden, fed, cu_seqlens, max_seqlen, **how)
         if self.norm is None:
             return hidden
-        assert fed is not None
         return add_norm(self.norm, fed, hidden, dropout_p=layer.dropout_p if layer.training else 0.0, impl=layer.impl)

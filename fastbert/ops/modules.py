@@ -11,44 +11,38 @@ from fastbert import ops
 # as PyTorch wrote them; other packages replace them for all modules of a class
 _FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.LayerNorm, nn.Embedding)}
 
+_WITH_OPTIONS = (nn.LayerNorm, nn.Embedding)
 
-def is_stock(module: Any, kind: type[nn.Module]) -> bool:
-    """Whether the module is exactly ``kind``, without hooks or a patched forward: its weights say all that it does.
 
-    LoRA, quantisation, pruning, offloading and parametrizations replace the class, the forward or add hooks.
-    """
-    values = module.__dict__
+def _has_usual_options(module: Any) -> bool:
+    """Whether a LayerNorm or an Embedding has no option that the ops lack."""
+    if type(module) is nn.LayerNorm:
+        return module._parameters["weight"] is not None and len(module.normalized_shape) == 1
     return (
-        type(module) is kind
-        and "forward" not in values
-        and not values["_forward_hooks"]
-        and not values["_forward_pre_hooks"]
-        and not values["_backward_hooks"]
-        and not values["_backward_pre_hooks"]
-        and _FORWARDS.get(kind, kind.forward) is kind.forward
+        module.padding_idx is None and module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
     )
 
 
-def _has_usual_options(module: Any, kind: type[nn.Module]) -> bool:
-    """Whether a LayerNorm or an Embedding has no option that the ops lack."""
-    if kind is nn.LayerNorm:
-        return module.weight is not None and len(module.normalized_shape) == 1
-    if kind is nn.Embedding:
-        return (
-            module.padding_idx is None
-            and module.max_norm is None
-            and not module.scale_grad_by_freq
-            and not module.sparse
-        )
-    return True
-
-
 def all_stock(*pairs: tuple[Any, type[nn.Module]]) -> bool:
-    """Whether every (module, class) is stock and no hook is registered for all modules."""
+    """Whether every (module, class) is exactly of the class, without hooks or a patched forward, those of all modules
+    included: its weights say all that it does.
+
+    LoRA, quantisation, pruning, offloading and parametrizations replace the class, the forward or add hooks.
+    """
     if torch_module._has_any_global_hook():
         return False
-    for module, kind in pairs:  # noqa: SIM110  a generator costs as much as all the rest
-        if not (is_stock(module, kind) and _has_usual_options(module, kind)):
+    for module, kind in pairs:
+        values = module.__dict__
+        if (
+            type(module) is not kind
+            or "forward" in values
+            or values["_forward_hooks"]
+            or values["_forward_pre_hooks"]
+            or values["_backward_hooks"]
+            or values["_backward_pre_hooks"]
+            or _FORWARDS.get(kind, kind.forward) is not kind.forward
+            or (kind in _WITH_OPTIONS and not _has_usual_options(module))
+        ):
             return False
     return True
 

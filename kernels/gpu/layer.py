@@ -54,7 +54,8 @@ class _Layer(torch.autograd.Function):
         turned = mean = rstd = None
         inner, summed = narrow, x
         if norm is not None:
-            inner, mean, rstd = torch.empty_like(x, dtype=dtype), _vector(rows, device), _vector(rows, device)
+            inner, mean = torch.empty_like(x, dtype=dtype), _vector(rows, device)
+            rstd = torch.empty_like(mean)
             summed = x if residual is None else torch.empty_like(x, dtype=launches.sum_dtype)
             total = None if residual is None else summed
             launches.norm(x, residual, norm, norm_bias, norm_seed, inner, None, total, mean, rstd)
@@ -62,7 +63,7 @@ class _Layer(torch.autograd.Function):
             inner = x.to(dtype)
         heads = F.linear(inner, into, into_bias)
         if cos is not None:
-            turned = torch.empty((rows, 2 * kind.width), dtype=dtype, device=device)
+            turned = heads.new_empty((rows, 2 * kind.width))
             launches.turn(turned, heads, cos, sin)
         o = torch.empty_like(inner)
         lse = torch.empty((kind.num_heads, rows), dtype=torch.float32, device=device)
@@ -70,18 +71,19 @@ class _Layer(torch.autograd.Function):
         attended = F.linear(o, out_of, out_bias)
 
         stream = torch.empty_like(attended, dtype=launches.stream_dtype)
-        middle_mean, middle_rstd = _vector(rows, device), _vector(rows, device)
+        middle_mean = _vector(rows, device) if mean is None else torch.empty_like(mean)
+        middle_rstd = torch.empty_like(middle_mean)
         y, second = _normed_pair(launches.stream_dtype if after is not None else dtype, dtype, attended)
         launches.middle(attended, summed, middle, middle_bias, middle_seed, y, second, stream, middle_mean, middle_rstd)
         fed = y if second is None else second
         pre = F.linear(fed, up)
-        active = torch.empty((rows, launches.active), dtype=dtype, device=device)
+        active = pre.new_empty((rows, launches.active)) if kind.gated else torch.empty_like(pre)
         launches.gelu(pre, up_bias, active)
         out = F.linear(active, down, down_bias)
         more: tuple[Tensor | None, ...] = (None,) * 5
         if after is not None:
             total = torch.empty_like(stream)
-            more = after, total, _vector(rows, device), _vector(rows, device), after_seed
+            more = after, total, torch.empty_like(middle_mean), torch.empty_like(middle_mean), after_seed
             result, again = _normed_pair(launches.stream_dtype, dtype, attended)
             launches.after(out, y, after, after_bias, after_seed, result, again, total, more[2], more[3])
             made.append(result if again is None else again)

@@ -5,14 +5,17 @@ costs the host several times what Triton's own launch does. Where a caller knows
 :class:`Prepared` one takes the launches that the launcher made then and puts the new addresses in.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from triton import knobs
 from triton.runtime import driver
 
 from fastbert.kernels.launch import Kept, keeping
-from fastbert.kernels.relaunch import is_watched
+
+_ADDRESS = Tensor.data_ptr
 
 
 class Prepared:
@@ -29,13 +32,16 @@ class Prepared:
         self._stream: Callable[[int], int] = int
 
     def __call__(self, *tensors: Tensor | None) -> None:
-        if not self._launches or is_watched():
+        hooks = knobs.runtime  # a profiler asks for every launch
+        if not self._launches or hooks.launch_enter_hook.calls or hooks.launch_exit_hook.calls:
             self._first(tensors)
             return
         stream = self._stream(self._device)
-        for grid, compiled, function, metadata, places, numbers in self._launches:
-            addresses = [None if at is None else tensors[at].data_ptr() + offset for at, offset in places]  # type: ignore[union-attr]
-            compiled(grid, 1, 1, stream, function, metadata, None, None, None, *addresses, *numbers)
+        for grid, run, function, metadata, pick, offsets, order, constants in self._launches:
+            values = [*map(_ADDRESS, pick(tensors)), *constants]
+            for at, offset in offsets:
+                values[at] += offset
+            run(grid, 1, 1, stream, function, metadata, None, None, None, *order(values))
 
     def _first(self, tensors: tuple[Tensor | None, ...]) -> None:
         with keeping() as kept:
@@ -50,17 +56,28 @@ class Prepared:
 
 
 def _prepared(launch: Kept, tensors: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
-    """What :meth:`Prepared.__call__` unpacks: every pointer as the place of a tensor and an offset in bytes."""
-    places, numbers = [], []
+    """What :meth:`Prepared.__call__` unpacks.
+
+    Returns:
+        the grid, Triton's launcher and what it wants of the compiled kernel; then the tensors whose addresses are
+        pointers, what is added to some of these addresses, and the order of addresses and constants as arguments.
+    """
+    pointers, constants, order = [], [], []
     for parameter in launch.kernel.params:
         value = launch.arguments[parameter.name]
-        if isinstance(value, Tensor) or (value is None and not numbers):
-            assert not numbers, f"{parameter.name}: a kernel's tensors are its first parameters"
-            places.append((None, 0) if value is None else _place(value, tensors))
+        if isinstance(value, Tensor):
+            order.append((0, len(pointers)))
+            pointers.append(_place(value, tensors))
         else:
-            numbers.append(value)
+            order.append((1, len(constants)))
+            constants.append(value)
     compiled = launch.compiled
-    return launch.grid, compiled.run, compiled.function, compiled.packed_metadata, places, numbers
+    return (
+        launch.grid, compiled.run, compiled.function, compiled.packed_metadata,
+        operator.itemgetter(*(place for place, _ in pointers)),
+        [(at, offset) for at, (_, offset) in enumerate(pointers) if offset],
+        operator.itemgetter(*(at + len(pointers) * is_constant for is_constant, at in order)), constants,
+    )  # fmt: skip
 
 
 def _place(x: Tensor, tensors: tuple[Tensor | None, ...]) -> tuple[int, int]:

@@ -16,12 +16,6 @@ from triton.runtime import driver
 _ALIGNMENT = 15  # Triton specialises on addresses that are multiples of 16
 
 
-def is_watched() -> bool:
-    """Whether a profiler asks Triton's launcher for every launch."""
-    runtime = knobs.runtime
-    return _calls(runtime.launch_enter_hook) or _calls(runtime.launch_exit_hook)
-
-
 def _calls(hook: Any) -> bool:
     return hook is not None and bool(getattr(hook, "calls", True))
 

@@ -1,8 +1,9 @@
-"""The host's time for one layer: ``cd tests/gpu_pretend && python -m host_time``, no GPU needed.
+"""The host's time for a layer of a model: ``cd tests/gpu_pretend && python -m host_time``, no GPU needed.
 
 Prints for each architecture of a preset the microseconds of a layer's forward and backward, median of many, under
 autocast to bfloat16 as in training and in bfloat16 without gradients as in inference, the kernels launched, and the
-calls of Python functions, which are the same on every machine.
+calls of Python functions, which are the same on every machine. "a layer" is the share of one in a pass through all
+layers of the preset, with what the pass does once; "alone" a layer that is called by itself.
 """
 
 import argparse
@@ -32,62 +33,76 @@ def calls_of(function) -> int:
     return number - 1
 
 
-def layer_of(preset: str, arch: str, tokens: int, length: int):
-    """Name → (what is entered around it, a call of one layer on packed sequences of one length)."""
+def passes_of(preset: str, arch: str, tokens: int, length: int):
+    """Name → (what is entered around it, a pass, the layers in it), on packed sequences of one length."""
     import torch
 
     from fastbert.config import BertConfig
-    from fastbert.layers import EncoderLayer
+    from fastbert.layers import Encoder
 
     config = BertConfig.preset(preset, arch)
-    layer, frozen = (EncoderLayer(config, 1).to("cuda").train(train) for train in (True, False))
+    encoder, frozen = (Encoder(config).to("cuda").train(train) for train in (True, False))
     frozen = frozen.to(torch.bfloat16)
+    layers, alone = config.num_hidden_layers, encoder.layers[1]
     hidden = torch.empty(tokens, config.hidden_size, device="cuda", requires_grad=True)
     narrow = torch.empty(tokens, config.hidden_size, device="cuda", dtype=torch.bfloat16)
     cu_seqlens = torch.empty(tokens // length + 1, dtype=torch.int32, device="cuda")
+    position_ids = torch.empty(tokens, dtype=torch.int64, device="cuda")
     rotary = None
     if config.position == "rope":
         rotary = tuple(torch.empty(tokens, config.head_dim // 2, device="cuda") for _ in range(2))
+    for one in (encoder, frozen):  # the tables are made once for all layers, by operations this device does not have
+        one._rotary = lambda *_: {True: rotary, False: rotary}  # type: ignore[assignment]
     made = []
 
-    def forward():
-        made[:] = [layer(hidden, cu_seqlens, length, rotary=rotary)]
-
-    grad = torch.empty(tokens, config.hidden_size, device="cuda")
-
-    def backward():
-        made[0].backward(grad)
-
-    def inference():
-        frozen(narrow, cu_seqlens, length, rotary=rotary)
+    def backward(grad):
+        made.pop().backward(grad)
 
     def autocast():
         return torch.autocast("cuda", torch.bfloat16)
 
+    def forward(run):
+        made[:] = [run()]
+
+    def whole(model, x):
+        return lambda: model(x, position_ids, cu_seqlens, length)
+
+    def single(layer, x):
+        return lambda: layer(x, cu_seqlens, length, rotary=rotary)
+
+    no_context = contextlib.nullcontext
     return {
-        "forward": (autocast, forward),
-        "backward": (contextlib.nullcontext, backward),
-        "inference": (torch.inference_mode, inference),
+        "a layer": {
+            "forward": (autocast, lambda: forward(whole(encoder, hidden)), layers),
+            "backward": (no_context, lambda: backward(torch.empty_like(made[0])), layers),
+            "inference": (torch.inference_mode, whole(frozen, narrow), layers),
+        },
+        "alone": {
+            "forward": (autocast, lambda: forward(single(alone, hidden)), 1),
+            "backward": (no_context, lambda: backward(torch.empty_like(made[0])), 1),
+            "inference": (torch.inference_mode, single(frozen.layers[1], narrow), 1),
+        },
     }
 
 
 def measure(driver, preset: str, arch: str, repeats: int) -> dict[str, Any]:
     """The facts of one architecture."""
-    functions = layer_of(preset, arch, 65536, 128)
-    times: dict[str, list[float]] = {name: [] for name in functions}
     facts: dict[str, Any] = {"preset": preset, "arch": arch}
-    for repeat in range(repeats + 2):  # the first compiles, the second counts
-        for name, (around, function) in functions.items():
-            with around():
-                before = driver.recorded_launches()
-                begin = time.perf_counter()
-                calls = calls_of(function) if repeat == 1 else function()
-                times[name].append(time.perf_counter() - begin)
-                launches = driver.recorded_launches() - before
-            if repeat == 1:
-                facts[name] = {"launches": launches, "calls": calls}
-    for name, seconds in times.items():
-        facts[name]["us"] = round(statistics.median(seconds[2:]) * 1e6, 1)
+    for place, functions in passes_of(preset, arch, 65536, 128).items():
+        facts[place] = {}
+        times: dict[str, list[float]] = {name: [] for name in functions}
+        for repeat in range(repeats + 2):  # the first compiles, the second counts
+            for name, (around, function, layers) in functions.items():
+                with around():
+                    before = driver.recorded_launches()
+                    begin = time.perf_counter()
+                    calls = calls_of(function) if repeat == 1 else function()
+                    times[name].append((time.perf_counter() - begin) / layers)
+                    launches = driver.recorded_launches() - before
+                if repeat == 1:
+                    facts[place][name] = {"launches": launches // layers, "calls": calls // layers}
+        for name, seconds in times.items():
+            facts[place][name]["us"] = round(statistics.median(seconds[2:]) * 1e6, 1)
     return facts
 
 
@@ -95,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m host_time", description=__doc__)
     parser.add_argument("--preset", default="base")
     parser.add_argument("--arch", nargs="*", default=["modern", "classic"])
-    parser.add_argument("--repeats", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--profile", action="store_true", help="print where a forward's time goes")
     chosen = parser.parse_args()
     driver = machine.start()
@@ -104,7 +119,7 @@ def main() -> None:
         if chosen.profile:
             import cProfile
 
-            around, forward = layer_of(chosen.preset, arch, 65536, 128)["forward"]
+            around, forward, _ = passes_of(chosen.preset, arch, 65536, 128)["a layer"]["forward"]
             with around(), cProfile.Profile() as profile:
                 for _ in range(chosen.repeats):
                     forward()
