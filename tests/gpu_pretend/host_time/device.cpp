@@ -56,6 +56,7 @@ Tensor with_bias(const Tensor&, const Tensor& a, const Tensor& b, const Scalar&,
 
 Tensor& same(Tensor& self) { return self; }
 Tensor& filled(Tensor& self, const Scalar&) { return self; }
+Tensor& drawn(Tensor& self, int64_t, std::optional<int64_t>, std::optional<Generator>) { return self; }
 Tensor& copied(Tensor& self, const Tensor&, bool) { return self; }
 
 Tensor elementwise(const Tensor& a, const Tensor& b, const Scalar&) {
@@ -95,6 +96,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("addmm", with_bias);
   m.impl("zero_", same);
   m.impl("fill_.Scalar", filled);
+  m.impl("random_.from", drawn);
   m.impl("copy_", copied);
   m.impl("add.Tensor", elementwise);
   m.impl("add.out", into);
