@@ -100,6 +100,11 @@ def _rows(shape: Shape, total: int, dtype: torch.dtype, options: str) -> None:
     masked = max(total // 8, 1)
     padded = -(-shape.vocab_size // 64) * 64
     loss.cross_entropy_in_place(_tensor(masked, padded, dtype=dtype), _tensor(masked), shape.vocab_size, True)
+    # as a layer under autocast calls them: sums in float32, y for products too, and x's sums for a bias's gradient
+    wide, again = (_tensor(total, width, dtype=torch.float32) for _ in range(2))
+    norm.launch_forward(x, wide, weight, bias, seed, wide, y, again, mean, rstd, 1e-12, dropout_p)
+    parts = _tensor(3, norm.row_groups(total)[0], width, dtype=torch.float32)
+    norm.launch_backward(wide, None, again, weight, seed, mean, rstd, wide, x, parts, dropout_p)
 
 
 def row_launches(

@@ -45,7 +45,9 @@ def test_attention_keeps_its_budget(target):
         assert report.tensor_instructions, f"{name}: no tensor-core instructions"
         assert report.loops, f"{name}: no tensor-core loop found"
         wide = sum(n for access, n in report.widths.items() if access.split()[1] == "16")
-        assert wide >= 16, f"{name}: {report.widths}"
+        # the smaller tile that Triton 3.6 gets on sm_80, which spills at the larger one, has fewer accesses
+        least = 12 if (target, name) == ("sm_80", "attention_backward_keys") and VERSION < "3.7" else 16
+        assert wide >= least, f"{name}: {report.widths}"
         assert not any(access.split()[1] in ("1", "2", "8") for access in report.widths), f"{name}: {report.widths}"
         bound = min(loop.bound for loop in report.loops)
         # one block of keys has 0.98 with two programs an SM, and had 1.00 with one
