@@ -17,7 +17,18 @@ constexpr size_t kShownBytes = 60;
 constexpr size_t kLabelPadding = 16;
 
 struct Entry {
+  Entry(std::string_view entry, int32_t entry_id) : text(entry), id(entry_id) {
+    for (size_t i = 0; i < std::min(text.size(), sizeof first); ++i)
+      first |= static_cast<uint64_t>(static_cast<uint8_t>(text[i])) << (56 - 8 * i);
+  }
+  // Most entries differ in their first 8 bytes; where these are equal (a short entry is padded with NULs), all count.
+  bool operator<(const Entry& other) const {
+    if (first != other.first) return first < other.first;
+    return text != other.text ? text < other.text : id < other.id;
+  }
+
   std::string_view text;
+  uint64_t first = 0;  // 8 bytes, big-endian
   int32_t id;
 };
 
@@ -34,12 +45,11 @@ WordPiece::WordPiece(const std::vector<std::string>& vocab, int32_t unk_id, size
   for (size_t i = 0; i < vocab.size(); ++i) {
     const std::string_view text = vocab[i];
     const auto id = static_cast<int32_t>(i);
-    if (!text.empty()) entries.push_back({text, id});
-    if (text.size() > 2 && text[0] == '#' && text[1] == '#') continuations.push_back({text.substr(2), id});
+    if (!text.empty()) entries.emplace_back(text, id);
+    if (text.size() > 2 && text[0] == '#' && text[1] == '#') continuations.emplace_back(text.substr(2), id);
   }
-  const auto before = [](const Entry& a, const Entry& b) { return a.text != b.text ? a.text < b.text : a.id < b.id; };
-  std::sort(entries.begin(), entries.end(), before);
-  std::sort(continuations.begin(), continuations.end(), before);
+  std::sort(entries.begin(), entries.end());
+  std::sort(continuations.begin(), continuations.end());
   const size_t num_words = entries.size();
   entries.insert(entries.end(), continuations.begin(), continuations.end());
 
