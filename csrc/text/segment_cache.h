@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 namespace fastbert {
 
@@ -84,6 +85,15 @@ class SegmentCache {
     const bool second = !is_free(bucket[0]) && (is_free(bucket[1]) || ++num_evictions_ % 8);
     fill(bucket[second], key, ids, count);
   }
+  // Takes over what a smaller cache knows.
+  void take(SegmentCache& smaller) {
+    for (const Short* slot = smaller.short_; slot != smaller.short_ + 2 * smaller.num_buckets_; ++slot) {
+      Short* const to = bucket(slot->key[0], slot->key[1]);
+      if (!is_free(*slot)) to[!is_free(to[0])] = *slot;
+    }
+    for (const Long* slot = smaller.long_; slot != smaller.long_ + smaller.num_long(); ++slot)
+      if (slot->key[3]) *long_slot(slot->key) = *slot;
+  }
   template <class Slot>
   static void fill(Slot& slot, const uint64_t* key, const int32_t* ids, size_t count) {
     std::memcpy(slot.key, key, sizeof slot.key);
@@ -103,7 +113,7 @@ class SegmentCache {
   uint32_t num_evictions_ = 0;
 };
 
-// A thread's cache, made on first use and made anew, larger, when it has seen much more text than it was made for.
+// A thread's cache, made on first use, and larger the more text it has seen.
 template <class Id>
 class GrowingCache {
  public:
@@ -114,9 +124,11 @@ class GrowingCache {
   SegmentCache<Id>& next(size_t text_bytes) {
     seen_ += text_bytes;
     const size_t wanted = SegmentCache<Id>::buckets_for(std::max(seen_, expected_));
-    if (!cache_ || wanted >= 4 * cache_->num_buckets() ||
-        (wanted == SegmentCache<Id>::kMostBuckets && wanted > cache_->num_buckets()))
-      cache_ = std::make_unique<SegmentCache<Id>>(wanted);
+    if (!cache_ || wanted >= 4 * cache_->num_buckets()) {  // moving costs time, too
+      auto larger = std::make_unique<SegmentCache<Id>>(wanted);
+      if (cache_) larger->take(*cache_);
+      cache_ = std::move(larger);
+    }
     return *cache_;
   }
 
