@@ -43,18 +43,27 @@ def write_corpus(path: Path, documents: int = 40) -> Path:
 
 
 def process(
-    module: str, *arguments, cwd: Path, ranks: int = 0, timeout: float = 600, input: str | None = None, **environment
-) -> subprocess.CompletedProcess:
-    """``python -m MODULE``, by torchrun where there are ``ranks``."""
+    module: str, *arguments, cwd: Path, ranks: int = 0, timeout: float = 600, input: str | None = None,
+    code: int | None = 0, **environment,
+) -> subprocess.CompletedProcess:  # fmt: skip
+    """``python -m MODULE``, by torchrun where there are ``ranks``; it must exit with ``code`` (None: any)."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", ranks] if ranks else []
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, *map(str, [*launcher, "-m", module, *arguments])], cwd=cwd, input=input, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, capture_output=True, timeout=timeout,
     )  # fmt: skip
+    return _exited(done, code)
 
 
-def command(module: str, *arguments, cwd: Path, input: str | None = None, **environment) -> subprocess.CompletedProcess:
-    """What ``python -m MODULE`` prints and exits with, run in this process by the same lines."""
+def _exited(done: subprocess.CompletedProcess, code: int | None) -> subprocess.CompletedProcess:
+    assert code in (None, done.returncode), f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def command(
+    module: str, *arguments, cwd: Path, input: str | None = None, code: int | None = 0, **environment
+) -> subprocess.CompletedProcess:
+    """What ``python -m MODULE`` prints, run in this process by the same lines; it must exit with ``code``."""
     argv = [module, *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -63,12 +72,12 @@ def command(module: str, *arguments, cwd: Path, input: str | None = None, **envi
     ):  # fmt: skip
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
-            code = 0
+            exited = 0
         except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    if code == 128 + signal.SIGINT:  # Ctrl-C means the tests
+            exited = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    if exited == 128 + signal.SIGINT:  # Ctrl-C means the tests
         raise KeyboardInterrupt
-    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+    return _exited(subprocess.CompletedProcess(argv, exited, out.getvalue(), err.getvalue()), code)
 
 
 @contextlib.contextmanager

@@ -234,32 +234,15 @@ def check(options: TrainOptions) -> None:
     _check_vocabulary(options)
     _check_replay(options)
     for option in (
-        "minutes",
-        "steps",
-        "extend_vocab",
-        "batch_tokens",
-        "micro_batch_tokens",
-        "window",
-        "vocab_size",
-        "min_frequency",
-        "max_word_chars",
-        "eval_tokens",
-        "threads",
-        "stop_after",
-    ):
+        "minutes steps extend_vocab batch_tokens micro_batch_tokens window vocab_size min_frequency max_word_chars "
+        "eval_tokens stop_after threads"
+    ).split():
         value = getattr(options, option)
         if value is not None and not 0 < value < float("inf"):
             refuse(option, "a positive number")
     for option in (
-        "evaluations",
-        "keep_last",
-        "keep_every",
-        "checkpoint_every",
-        "learning_rate",
-        "muon_learning_rate",
-        "weight_decay",
-        "clip_norm",
-    ):
+        "evaluations keep_last keep_every checkpoint_every learning_rate muon_learning_rate weight_decay clip_norm"
+    ).split():
         if not 0 <= (getattr(options, option) or 0) < float("inf"):
             refuse(option, "0 or more")
     if options.init_share is not None and not (options.init or options.resume):

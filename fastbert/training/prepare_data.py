@@ -1,6 +1,6 @@
 """The text of a run: corpus, vocabulary and token stores, each made once and reused by a resumed run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from fastbert.data import Corpus, TokenStore, write_store
@@ -57,31 +57,12 @@ class DataOptions:
 
     @classmethod
     def of(cls, options: TrainOptions, *, token_type_ids: bool, max_positions: int) -> "DataOptions":
-        names = (
-            "data",
-            "eval_data",
-            "text_field",
-            "documents",
-            "normalize",
-            "allow_unknown",
-            "vocab_size",
-            "max_word_chars",
-            "min_frequency",
-            "lowercase",
-            "strip_accents",
-            "no_chinese_chars",
-            "split",
-            "single_digits",
-            "special_tokens",
-            "case",
-            "add_words",
-            "extend_vocab",
-            "threads",
-        )
+        shared = {field.name for field in fields(cls)} & {field.name for field in fields(options)} - {"replay"}
         vocabulary = options.tokenizer or options.init or token_store(options.data)
-        given = {name: getattr(options, name) for name in names}
+        given = {name: getattr(options, name) for name in shared}
         return cls(
             vocabulary=vocabulary,
+            case=options.case,
             replay=options.replayed[0],
             token_type_ids=token_type_ids,
             max_positions=max_positions,

@@ -70,15 +70,8 @@ def test_the_best_weights_on_held_out_pairs_are_kept(folder, monkeypatch, capsys
         return original(*arguments) * (1 if len(calls) <= 3 else -1)
 
     monkeypatch.setattr(contrastive_training, "info_nce", loss)
-    arguments = [
-        "--train",
-        str(folder / "pairs.jsonl"),
-        "--eval",
-        str(folder / "pairs.jsonl"),
-        "--learning-rate",
-        "3e-3",
-    ]
-    assert tune(folder, *arguments, "--epochs", "40") == 0
+    pairs = str(folder / "pairs.jsonl")
+    assert tune(folder, "--train", pairs, "--eval", pairs, "--learning-rate", "3e-3", "--epochs", "40") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "found" in line]
     figures = [float(re.search(r"found (\S+)", line)[1]) for line in lines]
     assert len(figures) == 40 and figures[-1] < max(figures)

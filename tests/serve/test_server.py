@@ -150,8 +150,8 @@ def test_a_mistake_is_one_line(served_folder, tmp_path, arguments, named):
     (tmp_path / "plain").symlink_to(served_folder / "plain")
     if arguments == ["."]:
         (tmp_path / "plain").unlink()
-    done = command("fastbert.serve", *arguments, cwd=tmp_path)
-    assert done.returncode == 2 and named in done.stderr and done.stderr.count("\n") == 1
+    done = command("fastbert.serve", *arguments, code=2, cwd=tmp_path)
+    assert named in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_port_that_is_taken(served_folder):
@@ -159,11 +159,11 @@ def test_a_port_that_is_taken(served_folder):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = command("fastbert.serve", str(served_folder / "plain"), "--port", port, cwd=served_folder)
-    assert done.returncode == 2 and str(port) in done.stderr
+        done = command("fastbert.serve", str(served_folder / "plain"), "--port", port, code=2, cwd=served_folder)
+    assert str(port) in done.stderr
 
 
 def test_a_missing_package_is_named(served_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    done = command("fastbert.serve", str(served_folder / "plain"), cwd=served_folder)
-    assert done.returncode == 2 and "uvicorn" in done.stderr and "fastbert[serve]" in done.stderr
+    done = command("fastbert.serve", str(served_folder / "plain"), code=2, cwd=served_folder)
+    assert "uvicorn" in done.stderr and "fastbert[serve]" in done.stderr
