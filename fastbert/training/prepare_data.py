@@ -12,6 +12,7 @@ from fastbert.inspect.clues import quick_findings
 from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
 from fastbert.system.errors import InputError
+from fastbert.system.option_checks import flag
 from fastbert.text import Tokenizer
 from fastbert.text.library_tokenizer import require_wordpiece
 from fastbert.text.trained_tokens import NoWordsError
@@ -161,7 +162,7 @@ def trained_tokenizer(options: DataOptions, corpus: Corpus) -> Tokenizer:
 def extend(tokenizer: Tokenizer, options: DataOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
     """The tokenizer with the pieces of ``--add-words``, ``--extend-vocab`` and ``--special-tokens``."""
     given = {name: getattr(options, name) for name in ("add_words", "extend_vocab", "special_tokens")}
-    option = "--" + next(name for name, value in given.items() if value).replace("_", "-")
+    option = flag(next(name for name, value in given.items() if value))
     if corpus is None:
         raise InputError(f"{option}: --data {options.data[0]} is tokens already. Try: --data with the text itself")
     require_wordpiece(option, tokenizer)
