@@ -16,13 +16,16 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 
 from fastbert.bert import Bert
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
+from fastbert.system import native
 from fastbert.text import Tokenizer
 from fastbert.text.tokenizer_files import TokenizerOptions
 
@@ -114,6 +117,16 @@ def _restored(argv: list[str], cwd: Path, environment: dict[str, str]) -> Iterat
         os.environ.clear()
         os.environ.update(before[2])
         torch.set_num_threads(before[3])
+
+
+def need_core() -> ModuleType:
+    """The C++ core, or a skipped test."""
+    built, why = native.status()
+    if not built:
+        pytest.skip(f"no C++ core: {why}")
+    module = native.core("cpp")
+    assert module is not None
+    return module
 
 
 def train(*arguments, cwd: Path, **environment) -> subprocess.CompletedProcess:
