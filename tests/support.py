@@ -119,6 +119,16 @@ def _restored(argv: list[str], cwd: Path, environment: dict[str, str]) -> Iterat
         torch.set_num_threads(before[3])
 
 
+def json_lines(*records) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def change_json(path: Path, *without: str, **fields) -> None:
+    """Rewrite a JSON object, ``without`` some of its fields and with others set."""
+    kept = {name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name not in without}
+    path.write_text(json.dumps(kept | fields), encoding="utf-8")
+
+
 def need_core() -> ModuleType:
     """The C++ core, or a skipped test."""
     built, why = native.status()

@@ -7,12 +7,13 @@ import signal
 import numpy as np
 import pytest
 import torch
-from contrastive_cases import PAIRS, found, make_folder, rows, tune
+from contrastive_cases import PAIRS, found, make_folder, tune
 
 import fastbert
 from fastbert.inference.embedding import trainable_encoder
 from fastbert.tasks import contrastive_training, guarded
 from fastbert.tasks.saved_training import NAME
+from support import json_lines as rows
 
 
 @pytest.fixture

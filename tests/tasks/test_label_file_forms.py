@@ -7,6 +7,7 @@ import pytest
 from fastbert.system.errors import InputError
 from fastbert.tasks.examples import read_examples
 from fastbert.tasks.record_fields import FieldNames, Notes
+from support import json_lines as lines
 
 TABLE = [{"text": "a", "label": 1}, {"text": "b", "label": 0}]
 
@@ -36,10 +37,6 @@ def test_a_table_without_a_header_is_said(tmp_path, name):
     path.write_text({"a.csv": "good film,1\nbad film,0\n", "a.tsv": "good film\t1\nbad film\t0\n"}[name])
     with pytest.raises(InputError, match=rf"{name}: line 2.*'good film', '1'.*first line"):
         read_examples(str(path), "classification")
-
-
-def lines(*records):
-    return "".join(json.dumps(record) + "\n" for record in records)
 
 
 AB = [("a", None, "1"), ("b", None, "0")]

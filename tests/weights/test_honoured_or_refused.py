@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 from fastbert.weights.config_fields import HARMLESS, HONOURED, ONLY
+from support import change_json
 
 BERT_BASE = {"pooler_fc_size": 768, "directionality": "bidi", "gradient_checkpointing": False, "_name_or_path": "x"}
 
@@ -28,8 +29,7 @@ def checkpoint(tmp_path):
         path, logits = tmp_path, wanted
 
         def configure(self, **fields):
-            config = json.loads((tmp_path / "config.json").read_text())
-            (tmp_path / "config.json").write_text(json.dumps(config | fields))
+            change_json(tmp_path / "config.json", **fields)
 
         def rename(self, change):
             state = load_file(tmp_path / "model.safetensors")
@@ -91,8 +91,7 @@ def test_fields_that_cannot_matter_are_read_over(checkpoint):
 )
 def test_modernberts_fields(tmp_path, field, value):
     peer("modernbert").save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
+    change_json(tmp_path / "config.json", **{field: value})
     with pytest.raises(InputError, match=rf"config\.json.*{field}"):
         BertForPreTraining.from_pretrained(tmp_path)
 

@@ -1,7 +1,5 @@
 """Stock transformers and fastbert give the same logits, in both directions, padded and packed."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,7 @@ from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 from fastbert.weights.huggingface import config_from_hf, config_to_hf
-from support import SPECIAL
+from support import SPECIAL, change_json
 
 transformers = pytest.importorskip("transformers", reason="transformers is the peer compared with")
 
@@ -187,9 +185,7 @@ def test_old_names_and_bare_encoders_are_read(tmp_path):
         if k.startswith("bert.")
     }
     torch.save(old, tmp_path / "pytorch_model.bin")
-    config = json.loads((tmp_path / "config.json").read_text())
-    del config["model_type"], config["architectures"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    change_json(tmp_path / "config.json", "model_type", "architectures")
     loaded = fastbert.BertForPreTraining.from_pretrained(tmp_path)
     assert {name.split(".")[0] for name in loaded.fresh} == {"head", "next_sentence"}
     batch, _ = pack(padded_inputs()[0])
