@@ -22,9 +22,9 @@ SENTENCES = [
 ]
 
 
-def train(*arguments, cwd):
+def train(*arguments, **how):
     options = ("--objective", "diffusion", "--threads", 1, *arguments)
-    return support.train(*options, cwd=cwd, FASTBERT_IMPL="reference")  # the same on every machine
+    return support.train(*options, **how, FASTBERT_IMPL="reference")  # the same on every machine
 
 
 def test_a_model_that_knows_a_text_by_heart_writes_it_from_nothing(tmp_path):

@@ -12,6 +12,7 @@ from support import SMALL, command, write_corpus
 
 MOST_ROOMS, MOST_CLIMBS = 15, 12
 DOOR = {"train", "training.options", "training.new_model", "training.prepare_data", "training.plan"}
+DOOR.add("system.option_checks")  # asked by training.options
 RECORDS = {"runs.directory", "system.environment"}  # run.json keeps what was given
 
 
