@@ -1,6 +1,7 @@
 """The server over a real socket: clients that leave, a full queue, and how it ends."""
 
 import contextlib
+import functools
 import http.client
 import json
 import signal
@@ -18,11 +19,14 @@ from fastbert.serve.service import Service
 from support import command
 
 
-@contextlib.contextmanager
-def running(folder, **sizes):
-    """A uvicorn in a thread, with a queue whose thread waits for a gate: (port, service, gate, server)."""
-    import uvicorn
+@pytest.fixture
+def running(served_folder, serving):
+    """``with running(**sizes) as (port, service, gate, server)``: the thread of the queue waits for the gate."""
+    return functools.partial(_running, served_folder / "plain", serving)
 
+
+@contextlib.contextmanager
+def _running(folder, serving, **sizes):
     from fastbert.serve.app import make_app
 
     gate = threading.Event()
@@ -33,19 +37,11 @@ def running(folder, **sizes):
             return super()._compute(key, items, sharers)
 
     service = Gated(Models(find(folder)), sizes=QueueSizes(**sizes))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
+    with serving(make_app(service)) as (port, server):
         try:
-            yield listening.getsockname()[1], service, gate, server
+            yield port, service, gate, server
         finally:
             gate.set()
-            server.should_exit = True
-            thread.join(10)
-            assert not thread.is_alive()
 
 
 def send(port, text):
@@ -61,8 +57,8 @@ def until(condition, seconds=5.0):
         time.sleep(0.005)
 
 
-def test_a_client_that_leaves_and_a_full_queue(served_folder):
-    with running(served_folder / "plain", waiting_requests=2, batch_ms=0) as (port, service, gate, _):
+def test_a_client_that_leaves_and_a_full_queue(running):
+    with running(waiting_requests=2, batch_ms=0) as (port, service, gate, _):
         first = send(port, "o gato")
         until(lambda: service.models.is_loaded("plain"))
         time.sleep(0.1)  # the thread has taken it and stands at the gate
@@ -79,8 +75,8 @@ def test_a_client_that_leaves_and_a_full_queue(served_folder):
         assert service.queue.cancelled == 1
 
 
-def test_stop_answers_what_was_begun(served_folder):
-    with running(served_folder / "plain", batch_ms=0) as (port, service, gate, server):
+def test_stop_answers_what_was_begun(running):
+    with running(batch_ms=0) as (port, service, gate, server):
         first = send(port, "o gato")
         until(lambda: service.models.is_loaded("plain"))
         time.sleep(0.1)

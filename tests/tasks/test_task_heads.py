@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hf_models import spread, transformers
 from safetensors.torch import load_file, save_file
 
 from fastbert.batch import pack
@@ -19,8 +20,6 @@ from fastbert.tasks.model import TaskModel, TaskSettings, spread_rows
 from fastbert.tasks.prediction import answer, classify
 from fastbert.text import Tokenizer
 from support import SPECIAL, change_json
-
-transformers = pytest.importorskip("transformers", reason="transformers is the peer compared with")
 
 TOLERANCE = 1e-4  # max |Δ logit| in fp32
 B, L = 3, 40
@@ -37,16 +36,6 @@ CASES = [(arch, task) for arch in FAMILY for task in CLASS]
 
 def settings(task):
     return TaskSettings(task, LABELS.get(task, ()))
-
-
-def spread(module):
-    """Weights large enough that a wrong pooling, scale or bias shows in the logits."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "embed_positions" not in name:  # RoFormer's sinusoids are no weights
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return module.eval()
 
 
 def ours_of(arch, task, pooling="cls"):

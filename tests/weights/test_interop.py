@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from hf_models import spread, transformers
 
 import fastbert
 from fastbert.batch import PackedBatch, pack
@@ -12,24 +13,12 @@ from fastbert.system.errors import InputError
 from fastbert.weights.huggingface import config_from_hf, config_to_hf
 from support import SPECIAL, change_json
 
-transformers = pytest.importorskip("transformers", reason="transformers is the peer compared with")
-
 TOLERANCE = 1e-4  # max |Δ logit| in fp32
 B, L = 3, 40
 
 
 def small_config(arch, **changes):
     return BertConfig.preset("tiny", arch=arch, vocab_size=130, max_position_embeddings=64, **changes)
-
-
-def spread(model):
-    """Weights large enough that a wrong mask, scale or bias shows in the logits."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "embed_positions" not in name:  # RoFormer's sinusoids are no weights
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model.eval()
 
 
 def padded_inputs(holes=True):
