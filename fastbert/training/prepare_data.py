@@ -237,14 +237,7 @@ def get_heldout_store(run: Path, options: DataOptions, tokenizer: Tokenizer, mon
     """The text of ``--eval-data`` in ``eval_tokens/`` of the run, None without the option."""
     if not options.eval_data:
         return None
-    directory = run / "eval_tokens"
-    if (directory / MANIFEST).is_file():
-        store = TokenStore.open(directory, verify=True)
-    else:
-        corpus = options.corpus(options.eval_data)
-        store = write_store(directory, corpus, tokenizer, threads=options.threads)
-        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
-            monitor.log(f"warning: --eval-data: {unknown}")
+    store = _get_store(run / "eval_tokens", "--eval-data", options.eval_data, options, tokenizer, monitor)
     monitor.log(f"held-out text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
     return store
 
@@ -253,20 +246,26 @@ def get_replay_store(run: Path, options: DataOptions, tokenizer: Tokenizer, moni
     """The text of ``--replay``: a token store, or text in ``replay_tokens/`` of the run; None without the option."""
     if options.replay is None:
         return None
-    given = token_store([options.replay])
-    directory = given or run / "replay_tokens"
-    if (directory / MANIFEST).is_file():
-        store = TokenStore.open(directory, verify=True)
-        if store.fingerprint != tokenizer.fingerprint():
-            raise InputError(
-                f"--replay {options.replay}: has another vocabulary than {run}/vocab.txt. Try: the text itself"
-            )
-    else:
-        corpus = options.corpus([options.replay])
-        store = write_store(directory, corpus, tokenizer, threads=options.threads)
-        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
-            monitor.log(f"warning: --replay: {unknown}")
+    directory = token_store([options.replay]) or run / "replay_tokens"
+    store = _get_store(directory, "--replay", [options.replay], options, tokenizer, monitor)
+    if store.fingerprint != tokenizer.fingerprint():
+        raise InputError(
+            f"--replay {options.replay}: has another vocabulary than {run}/vocab.txt. Try: the text itself"
+        )
     monitor.log(f"replayed text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
+    return store
+
+
+def _get_store(
+    directory: Path, option: str, data: list[str], options: DataOptions, tokenizer: Tokenizer, monitor: Monitor
+) -> TokenStore:
+    """The store in ``directory``, made of the option's text where there is none yet."""
+    if (directory / MANIFEST).is_file():
+        return TokenStore.open(directory, verify=True)
+    corpus = options.corpus(data)
+    store = write_store(directory, corpus, tokenizer, threads=options.threads)
+    if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
+        monitor.log(f"warning: {option}: {unknown}")
     return store
 
 
