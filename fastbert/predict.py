@@ -178,13 +178,10 @@ def follow(bert: "Bert", text: str, sentence: str) -> Record:
 
 
 def classify(bert: "Bert", examples: list[Any], windows: bool | None) -> Iterator[Record]:
-    pairs = [example.pair for example in examples]
-    for example in examples:
-        if (example.pair is None) != (pairs[0] is None):
-            where = f"{example.where}: " if example.where else ""
-            raise InputError(f"{where}single texts and pairs are mixed. Try: only one kind")
-    listed = None if not pairs or pairs[0] is None else pairs
-    answers = bert.classify([example.text for example in examples], listed, windows)
+    from fastbert.tasks.examples import has_pairs
+
+    pairs = [example.pair for example in examples] if examples and has_pairs(examples) else None
+    answers = bert.classify([example.text for example in examples], pairs, windows)
     for example, given in zip(examples, answers, strict=True):
         record = {"text": example.text} if example.pair is None else {"text_a": example.text, "text_b": example.pair}
         yield record | (given if isinstance(given, dict) else {"predicted": given})
