@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -127,6 +127,24 @@ def change_json(path: Path, *without: str, **fields) -> None:
     """Rewrite a JSON object, ``without`` some of its fields and with others set."""
     kept = {name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name not in without}
     path.write_text(json.dumps(kept | fields), encoding="utf-8")
+
+
+def at_step(monkeypatch, owner: Any, name: str, step: int, act: Callable) -> None:
+    """Let ``act(loss)`` decide the loss of one training step: what the ``step``-th call of ``owner.name`` returns."""
+    original, calls = getattr(owner, name), []
+
+    def loss(*arguments):
+        calls.append(1)
+        value = original(*arguments)
+        return act(value) if len(calls) == step else value
+
+    monkeypatch.setattr(owner, name, loss)
+
+
+def ctrl_c(loss: torch.Tensor) -> torch.Tensor:
+    """For :func:`at_step`: the signal arrives, the step goes on."""
+    os.kill(os.getpid(), signal.SIGINT)
+    return loss
 
 
 def need_core() -> ModuleType:
