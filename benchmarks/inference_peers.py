@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import json
 import os
 import shutil
 import tempfile
@@ -230,6 +231,9 @@ def fastembed() -> Embed:
     if not folder.exists():
         shutil.copytree(directory(), folder, ignore=shutil.ignore_patterns("*.safetensors", "*.bin"))
         shutil.copy(onnx_file(False), folder / "model.onnx")
+        settings = folder / "tokenizer_config.json"
+        found = json.loads(settings.read_text(encoding="utf-8"))
+        settings.write_text(json.dumps(found | {"model_max_length": LONGEST, "max_length": LONGEST}), encoding="utf-8")
         source = ModelSource(hf="benchmark/model")
         width = transformers.AutoConfig.from_pretrained(directory()).hidden_size
         library.TextEmbedding.add_custom_model(
