@@ -149,6 +149,15 @@ def test_importing_the_package_imports_nothing_heavy():
     assert run_python(code) == "[]"
 
 
+def test_a_line_is_encoded_without_numpy(tmp_path):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("[UNK]\n[CLS]\n[SEP]\na\n")
+    encode = f"Tokenizer.from_file({str(vocabulary)!r}).encode('a').ids"
+    assert run_python(f"from fastbert import Tokenizer; import sys; print({encode}, 'numpy' in sys.modules)") == (
+        "[1, 3, 2] False"
+    )
+
+
 def test_every_public_name_is_there():
     code = "import fastbert; [getattr(fastbert, n) for n in fastbert.__all__]; print('all')"
     assert run_python(code) == "all"

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "text/tokenizer_batch.h"
+#include "text/utf8.h"
 
 using namespace fastbert;
 
@@ -163,6 +164,31 @@ TEST_CASE("tokenizer text: wide strings become UTF-8, lone surrogates are refuse
   }
   text[50] = 0xD800;
   CHECK_THROWS(to_utf8({text.data(), text.size(), TextView::kUcs2}, scratch));
+}
+
+template <class Unit>
+static void check_random_texts(TextView::Kind kind, const std::vector<uint32_t>& beyond_ascii) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 3000; ++round) {
+    std::vector<Unit> text(random() % 70);  // its own allocation, for sanitizers
+    std::string expected;
+    const unsigned one_in = 1 + random() % 20;
+    for (Unit& unit : text) {
+      unit = static_cast<Unit>(random() % one_in ? random() % 0x80 : beyond_ascii[random() % beyond_ascii.size()]);
+      uint8_t utf8[4];
+      const int length = encode_utf8(static_cast<uint32_t>(unit), utf8);
+      expected.append(utf8, utf8 + length);
+    }
+    std::vector<uint8_t> scratch;
+    const ByteSpan span = to_utf8({text.data(), text.size(), kind}, scratch);
+    REQUIRE(std::string(span.data, span.data + span.size) == expected);
+  }
+}
+
+TEST_CASE("tokenizer text: every width, wherever it stops being ASCII") {
+  check_random_texts<uint8_t>(TextView::kLatin1, {0x80, 0xE7, 0xFF});
+  check_random_texts<uint16_t>(TextView::kUcs2, {0x80, 0xE7, 0x24F, 0x250, 0x7FF, 0x800, 0x201C, 0xFFFF});
+  check_random_texts<uint32_t>(TextView::kUcs4, {0xE3, 0x250, 0x800, 0xFFFF, 0x10000, 0x1F600, 0x10FFFF});
 }
 
 TEST_CASE("tokenizer text: lines") {

@@ -1,5 +1,6 @@
 #include "text/normalizer.h"
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -8,6 +9,13 @@ namespace fastbert {
 namespace {
 
 constexpr uint32_t kPageSize = 256;
+
+// Whether all code points with these facts have this entry, whichever they are.
+bool is_general(uint32_t entry, uint16_t facts) {
+  const NormalizerTable::Kind kind = NormalizerTable::kind(entry);
+  return kind == NormalizerTable::kSelf || kind == NormalizerTable::kSelfAlone ||
+         (kind == NormalizerTable::kDelete && !(facts & kFlagDecomposes));
+}
 
 uint32_t pack(NormalizerTable::Kind kind, size_t length = 0, size_t offset = 0) {
   return static_cast<uint32_t>(kind) | static_cast<uint32_t>(length << 3) | static_cast<uint32_t>(offset << 8);
@@ -52,7 +60,7 @@ uint32_t NormalizerTable::make_entry(uint32_t code_point, const NormalizerOption
   const uint16_t touched = kFlagWhiteSpace | (options.split_punctuation ? kFlagPunctuation : 0) |
                            (options.lowercase ? kFlagLower : 0) |
                            (options.strip_accents ? kFlagNonspacing | kFlagDecomposes | 255 : 0);
-  if (!apart && !(facts & touched)) return pack(kSelf);
+  if (!(facts & touched)) return pack(apart ? kSelfAlone : kSelf);
 
   const std::vector<Piece> pieces = normalise(code_point, options);
   if (pieces.empty()) return pack(kDelete);
@@ -76,7 +84,11 @@ NormalizerTable::NormalizerTable(const NormalizerOptions& options) : pages_(kNum
   std::map<std::vector<uint32_t>, uint16_t> known;  // most pages are alike
   std::vector<uint32_t> page(kPageSize);
   for (uint32_t first = 0; first < kNumCodePoints; first += kPageSize) {
-    for (uint32_t i = 0; i < kPageSize; ++i) page[i] = make_entry(first + i, options);
+    // of most pages all code points are alike
+    const uint16_t* facts = code_point_facts() + first;
+    page[0] = make_entry(first, options);
+    const bool uniform = is_general(page[0], facts[0]) && std::count(facts, facts + kPageSize, facts[0]) == kPageSize;
+    for (uint32_t i = 1; i < kPageSize; ++i) page[i] = uniform ? page[0] : make_entry(first + i, options);
     const auto [found, is_new] = known.emplace(page, static_cast<uint16_t>(known.size()));
     if (is_new) entries_.insert(entries_.end(), page.begin(), page.end());
     pages_[first / kPageSize] = found->second;

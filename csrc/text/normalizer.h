@@ -26,12 +26,13 @@ struct NormalizerOptions {
 class NormalizerTable {
  public:
   enum Kind : uint32_t {
-    kSelf,    // part of a word, unchanged
-    kText,    // part of a word, as the UTF-8 at text(entry)
-    kAlone,   // a word of its own, as the UTF-8 at text(entry)
-    kSpace,   // ends the word
-    kDelete,  // nothing at all
-    kPieces,  // marks to be ordered, or more than one class: pieces(entry)
+    kSelf,       // part of a word, unchanged
+    kSelfAlone,  // a word of its own, unchanged
+    kText,       // part of a word, as the UTF-8 at text(entry)
+    kAlone,      // a word of its own, as the UTF-8 at text(entry)
+    kSpace,      // ends the word
+    kDelete,     // nothing at all
+    kPieces,     // marks to be ordered, or more than one class: pieces(entry)
   };
   struct Piece {
     uint8_t bytes[4];
@@ -105,6 +106,7 @@ class Normalizer {
     word_size_ += length;
     num_chars_ += num_chars;
   }
+  void append_self(uint32_t code_point, size_t max_chars);
   void flush_marks(size_t max_chars);
   template <class Sink>
   void end_word(Sink& sink, size_t max_chars);

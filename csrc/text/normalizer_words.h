@@ -14,6 +14,12 @@ inline bool stands_alone(uint32_t code_point, uint16_t facts, const NormalizerOp
          (options.single_digits && code_point >= '0' && code_point <= '9');
 }
 
+inline void Normalizer::append_self(uint32_t code_point, size_t max_chars) {
+  uint8_t bytes[4];
+  const int length = encode_utf8(code_point, bytes);
+  append(bytes, static_cast<size_t>(length), 1, max_chars);
+}
+
 inline void Normalizer::flush_marks(size_t max_chars) {
   if (marks_.empty()) return;
   sort_marks(marks_);
@@ -68,13 +74,15 @@ void Normalizer::words(const uint8_t* text, size_t num_bytes, Sink&& sink, size_
     const uint32_t entry = table_->entry(code_point);
     const uint32_t length = NormalizerTable::length(entry);
     switch (NormalizerTable::kind(entry)) {
-      case NormalizerTable::kSelf: {
-        uint8_t bytes[4];
-        const int self_length = encode_utf8(code_point, bytes);
+      case NormalizerTable::kSelf:
         flush_marks(max_chars);
-        append(bytes, static_cast<size_t>(self_length), 1, max_chars);
+        append_self(code_point, max_chars);
         break;
-      }
+      case NormalizerTable::kSelfAlone:
+        end_word(sink, max_chars);
+        append_self(code_point, max_chars);
+        end_word(sink, max_chars);
+        break;
       case NormalizerTable::kText: {
         const uint8_t* bytes = table_->text(entry);
         const auto num_chars = static_cast<size_t>(

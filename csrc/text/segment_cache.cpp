@@ -10,16 +10,18 @@
 namespace fastbert {
 namespace {
 
-constexpr size_t kLargePage = size_t{2} << 20;
+constexpr size_t kPage = size_t{4} << 10, kLargePage = size_t{2} << 20;
 [[maybe_unused]] constexpr size_t kLine = 64;
 
 }  // namespace
 
 #ifdef __linux__
-PageBlock::PageBlock(size_t num_bytes) : num_bytes_((num_bytes + kLargePage - 1) / kLargePage * kLargePage) {
+PageBlock::PageBlock(size_t num_bytes) {
+  const size_t page = num_bytes < kLargePage ? kPage : kLargePage;
+  num_bytes_ = (num_bytes + page - 1) / page * page;
   memory_ = mmap(nullptr, num_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory_ == MAP_FAILED) throw std::bad_alloc();
-  madvise(memory_, num_bytes_, MADV_HUGEPAGE);  // before the first touch; refused at no harm
+  if (page == kLargePage) madvise(memory_, num_bytes_, MADV_HUGEPAGE);  // before the first touch; refused at no harm
 }
 
 PageBlock::~PageBlock() { munmap(memory_, num_bytes_); }

@@ -5,10 +5,12 @@
 // lower-cased where the tokenizer does so) are the key. One cache per thread; it answers or it does not, and never
 // changes a result.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 namespace fastbert {
 
@@ -43,16 +45,27 @@ class SegmentCache {
   using Short = SegmentSlot<Id, 16, 32>;  // up to 15 bytes; 7 ids of 16 bits or 3 of 32
   using Long = SegmentSlot<Id, 32, 64>;   // up to 31 bytes
 #ifdef FASTBERT_SMALL_CACHES              // for the fuzz targets: full at once
-  static constexpr size_t kShortBuckets = 4, kLongSlots = 4;
+  static constexpr size_t kLeastBuckets = 4, kMostBuckets = 4;
 #else
-  static constexpr size_t kShortBuckets = size_t{1} << 17;  // of two slots, which share a cache line
-  static constexpr size_t kLongSlots = size_t{1} << 13;
+  static constexpr size_t kLeastBuckets = size_t{1} << 9, kMostBuckets = size_t{1} << 17;
 #endif
+  static constexpr size_t kTextBytesPerBucket = 64;
 
-  SegmentCache() : memory_(kShortBuckets * 2 * sizeof(Short) + kLongSlots * sizeof(Long)) {
-    short_ = static_cast<Short*>(memory_.get());
-    long_ = reinterpret_cast<Long*>(short_ + kShortBuckets * 2);
+  // How many buckets, of two slots that share a cache line, pay for so much text: a large table is dear to fill with
+  // zeros and to reach, a small one forgets.
+  static size_t buckets_for(size_t text_bytes) {
+    size_t buckets = kLeastBuckets;
+    while (buckets < kMostBuckets && 2 * buckets * kTextBytesPerBucket <= text_bytes) buckets *= 2;
+    return buckets;
   }
+
+  explicit SegmentCache(size_t num_buckets)
+      : num_buckets_(num_buckets), memory_(num_buckets * 2 * sizeof(Short) + num_long() * sizeof(Long)) {
+    short_ = static_cast<Short*>(memory_.get());
+    long_ = reinterpret_cast<Long*>(short_ + num_buckets * 2);
+  }
+
+  size_t num_buckets() const { return num_buckets_; }
 
   // Every bit of the key reaches the low bits: a product carries upwards only, so the high half is folded back. The
   // hashes are the same for every instruction set.
@@ -61,9 +74,9 @@ class SegmentCache {
     h = (h ^ h >> 32 ^ b) * 0xC2B2AE3D27D4EB4Full;
     return static_cast<size_t>(h ^ h >> 32);
   }
-  Short* bucket(uint64_t a, uint64_t b) { return short_ + (hash(a, b) & (kShortBuckets - 1)) * 2; }
+  Short* bucket(uint64_t a, uint64_t b) { return short_ + (hash(a, b) & (num_buckets_ - 1)) * 2; }
   Long* long_slot(const uint64_t* key) {
-    return long_ + (hash(key[0] + key[2] * 0x165667B19E3779F9ull, key[1] ^ key[3]) & (kLongSlots - 1));
+    return long_ + (hash(key[0] + key[2] * 0x165667B19E3779F9ull, key[1] ^ key[3]) & (num_long() - 1));
   }
 
   // Puts a segment into its bucket. Of a full one it takes the second place, the first only now and then: words that
@@ -71,6 +84,15 @@ class SegmentCache {
   void insert(Short* bucket, const uint64_t* key, const int32_t* ids, size_t count) {
     const bool second = !is_free(bucket[0]) && (is_free(bucket[1]) || ++num_evictions_ % 8);
     fill(bucket[second], key, ids, count);
+  }
+  // Takes over what a smaller cache knows.
+  void take(SegmentCache& smaller) {
+    for (const Short* slot = smaller.short_; slot != smaller.short_ + 2 * smaller.num_buckets_; ++slot) {
+      Short* const to = bucket(slot->key[0], slot->key[1]);
+      if (!is_free(*slot)) to[!is_free(to[0])] = *slot;
+    }
+    for (const Long* slot = smaller.long_; slot != smaller.long_ + smaller.num_long(); ++slot)
+      if (slot->key[3]) *long_slot(slot->key) = *slot;
   }
   template <class Slot>
   static void fill(Slot& slot, const uint64_t* key, const int32_t* ids, size_t count) {
@@ -80,13 +102,39 @@ class SegmentCache {
   }
 
  private:
+  size_t num_long() const { return num_buckets_ < 64 ? 4 : num_buckets_ / 16; }
   // the last byte of a key in use is its length
   static bool is_free(const Short& slot) { return slot.key[1] == 0; }
 
+  size_t num_buckets_;
   PageBlock memory_;
   Short* short_;
   Long* long_;
   uint32_t num_evictions_ = 0;
+};
+
+// A thread's cache, made on first use, and larger the more text it has seen.
+template <class Id>
+class GrowingCache {
+ public:
+  // So much text is about to come.
+  void expect(size_t text_bytes) { expected_ = seen_ + text_bytes; }
+
+  // The cache for a text of so many bytes.
+  SegmentCache<Id>& next(size_t text_bytes) {
+    seen_ += text_bytes;
+    const size_t wanted = SegmentCache<Id>::buckets_for(std::max(seen_, expected_));
+    if (!cache_ || wanted >= 4 * cache_->num_buckets()) {  // moving costs time, too
+      auto larger = std::make_unique<SegmentCache<Id>>(wanted);
+      if (cache_) larger->take(*cache_);
+      cache_ = std::move(larger);
+    }
+    return *cache_;
+  }
+
+ private:
+  std::unique_ptr<SegmentCache<Id>> cache_;
+  size_t seen_ = 0, expected_ = 0;
 };
 
 static_assert(sizeof(SegmentCache<uint16_t>::Short) == 32 && sizeof(SegmentCache<uint32_t>::Short) == 32);

@@ -62,7 +62,8 @@ namespace fastbert {
 
 SegmentClasses::SegmentClasses(const NormalizerOptions& options) : lowercase(options.lowercase) {
   for (int c = 0; c < 128; ++c) {
-    const bool blank = c == ' ' || c == '\t' || c == '\n' || c == '\r' || (!options.clean_text && (c == 0x0B || c == 0x0C));
+    const bool blank =
+        c == ' ' || c == '\t' || c == '\n' || c == '\r' || (!options.clean_text && (c == 0x0B || c == 0x0C));
     const bool alphanumeric = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
     const bool punctuation = options.split_punctuation && c > ' ' && c < 0x7F && !alphanumeric;
     by_byte[c] = static_cast<uint8_t>(blank | punctuation << 1);

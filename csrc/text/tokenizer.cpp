@@ -9,6 +9,11 @@ namespace fastbert {
 
 Tokenizer::Scratch::Scratch(const Tokenizer& owner) : tokenizer(owner), normalizer(owner.options().normalizer) {}
 
+void Tokenizer::Scratch::expect(size_t num_bytes) {
+  narrow_cache.expect(num_bytes);
+  wide_cache.expect(num_bytes);
+}
+
 void Tokenizer::Scratch::encode_segment(const uint8_t* text, size_t num_bytes, IdBuffer& ids) {
   const WordPiece& wordpiece = tokenizer.wordpiece_;
   normalizer.words(
@@ -78,11 +83,10 @@ void Tokenizer::for_each_part(const uint8_t* text, size_t num_bytes, bool split_
 
 void Tokenizer::encode_plain(const uint8_t* text, size_t num_bytes, Scratch& scratch, IdBuffer& ids) const {
   if (narrow_ids_) {
-    if (!scratch.narrow_cache) scratch.narrow_cache = std::make_unique<SegmentCache<uint16_t>>();
-    segment_scan<uint16_t>(options_.simd)(classes_, *scratch.narrow_cache, scratch, text, num_bytes, ids);
+    segment_scan<uint16_t>(options_.simd)(classes_, scratch.narrow_cache.next(num_bytes), scratch, text, num_bytes,
+                                          ids);
   } else {
-    if (!scratch.wide_cache) scratch.wide_cache = std::make_unique<SegmentCache<uint32_t>>();
-    segment_scan<uint32_t>(options_.simd)(classes_, *scratch.wide_cache, scratch, text, num_bytes, ids);
+    segment_scan<uint32_t>(options_.simd)(classes_, scratch.wide_cache.next(num_bytes), scratch, text, num_bytes, ids);
   }
 }
 

@@ -42,6 +42,8 @@ class Tokenizer {
 
   struct Scratch : private SegmentEncoder {
     explicit Scratch(const Tokenizer& tokenizer);
+    // So much text is about to be encoded.
+    void expect(size_t num_bytes);
 
    private:
     friend class Tokenizer;
@@ -50,9 +52,8 @@ class Tokenizer {
     const Tokenizer& tokenizer;
     Normalizer normalizer;
     std::vector<WordPiece::Piece> pieces;
-    // the first serves vocabularies of up to 65,536 entries; made on first use
-    std::unique_ptr<SegmentCache<uint16_t>> narrow_cache;
-    std::unique_ptr<SegmentCache<uint32_t>> wide_cache;
+    GrowingCache<uint16_t> narrow_cache;  // of vocabularies of up to 65,536 entries
+    GrowingCache<uint32_t> wide_cache;
   };
 
   // Appends the ids of a UTF-8 text to `ids`. No [CLS] nor [SEP] is added.

@@ -231,7 +231,10 @@ void BatchEncoder::encode_chunks(EncodedBatch& batch, size_t size, const BatchOp
     EncodedBatch::Chunk& chunk = batch.chunks_[index];
     std::unique_ptr<Worker>& worker = workers[static_cast<size_t>(worker_index)];
     std::unique_ptr<IdArena>& arena = batch.arenas_[static_cast<size_t>(worker_index)];
-    if (!worker) worker = take_worker();
+    if (!worker) {
+      worker = take_worker();
+      worker->scratch.expect(size / static_cast<size_t>(threads));
+    }
     if (!arena) arena = std::make_unique<IdArena>(size > kLargeUnits);
     worker->ids.clear();
     encode_chunk(index, *worker, chunk);

@@ -17,13 +17,25 @@ constexpr size_t kShownBytes = 60;
 constexpr size_t kLabelPadding = 16;
 
 struct Entry {
+  Entry(std::string_view entry, int32_t entry_id) : text(entry), id(entry_id) {
+    for (size_t i = 0; i < std::min(text.size(), sizeof first); ++i)
+      first |= static_cast<uint64_t>(static_cast<uint8_t>(text[i])) << (56 - 8 * i);
+  }
+  // Most entries differ in their first 8 bytes; where these are equal (a short entry is padded with NULs), all count.
+  bool operator<(const Entry& other) const {
+    if (first != other.first) return first < other.first;
+    return text != other.text ? text < other.text : id < other.id;
+  }
+
   std::string_view text;
+  uint64_t first = 0;  // 8 bytes, big-endian
   int32_t id;
 };
 
 // The entries below a node: a range of sorted entries that share their first `depth` bytes.
 struct Subtree {
   size_t begin, end, depth;
+  uint32_t node;
 };
 
 }  // namespace
@@ -34,39 +46,45 @@ WordPiece::WordPiece(const std::vector<std::string>& vocab, int32_t unk_id, size
   for (size_t i = 0; i < vocab.size(); ++i) {
     const std::string_view text = vocab[i];
     const auto id = static_cast<int32_t>(i);
-    if (!text.empty()) entries.push_back({text, id});
-    if (text.size() > 2 && text[0] == '#' && text[1] == '#') continuations.push_back({text.substr(2), id});
+    if (!text.empty()) entries.emplace_back(text, id);
+    if (text.size() > 2 && text[0] == '#' && text[1] == '#') continuations.emplace_back(text.substr(2), id);
   }
-  const auto before = [](const Entry& a, const Entry& b) { return a.text != b.text ? a.text < b.text : a.id < b.id; };
-  std::sort(entries.begin(), entries.end(), before);
-  std::sort(continuations.begin(), continuations.end(), before);
+  std::sort(entries.begin(), entries.end());
+  std::sort(continuations.begin(), continuations.end());
   const size_t num_words = entries.size();
   entries.insert(entries.end(), continuations.begin(), continuations.end());
 
-  std::vector<Subtree> walk{{0, num_words, 0}, {num_words, entries.size(), 0}};  // by node
-  labels_.assign(kNumRoots, 0);
-  for (size_t node = 0; node < walk.size(); ++node) {
-    if (walk.size() > std::numeric_limits<uint32_t>::max()) throw InputError("the vocabulary is too large: over 4 GB");
-    const Subtree here = walk[node];
+  nodes_.resize(kNumRoots);
+  labels_.resize(kNumRoots);
+  std::vector<Subtree> waiting{{num_words, entries.size(), 0, kContinuationRoot}, {0, num_words, 0, kWordRoot}};
+  while (!waiting.empty()) {
+    const Subtree here = waiting.back();
+    waiting.pop_back();
     size_t i = here.begin;
-    nodes_.push_back({static_cast<uint32_t>(walk.size()), -1});
-    for (; i < here.end && entries[i].text.size() == here.depth; ++i) nodes_.back().id = entries[i].id;
+    for (; i < here.end && entries[i].text.size() == here.depth; ++i) nodes_[here.node].id = entries[i].id;
+    const size_t first_child = nodes_.size(), first_waiting = waiting.size();
     while (i < here.end) {
       const size_t first = i;
       const char byte = entries[first].text[here.depth];
       while (i < here.end && entries[i].text[here.depth] == byte) ++i;
-      if (node < kNumRoots) root_children_[node][static_cast<uint8_t>(byte)] = static_cast<uint32_t>(walk.size());
-      walk.push_back({first, i, here.depth + 1});
+      const auto child = static_cast<uint32_t>(nodes_.size());
+      if (here.depth == 0) root_children_[here.node][static_cast<uint8_t>(byte)] = child;
+      waiting.push_back({first, i, here.depth + 1, child});
       labels_.push_back(static_cast<uint8_t>(byte));
+      nodes_.emplace_back();
     }
+    if (nodes_.size() > std::numeric_limits<uint32_t>::max())
+      throw InputError("the vocabulary is too large: over 4 GB");
+    nodes_[here.node].first_child = static_cast<uint32_t>(first_child);
+    nodes_[here.node].num_children = static_cast<uint32_t>(nodes_.size() - first_child);
+    std::reverse(waiting.begin() + static_cast<ptrdiff_t>(first_waiting), waiting.end());
   }
-  nodes_.push_back({static_cast<uint32_t>(walk.size()), -1});
   labels_.resize(labels_.size() + kLabelPadding);
 }
 
 inline uint32_t WordPiece::child(uint32_t node, uint8_t byte) const {
   uint32_t first = nodes_[node].first_child;
-  const uint32_t end = nodes_[node + 1].first_child;
+  const uint32_t end = first + nodes_[node].num_children;
 #ifdef __SSE2__
   const __m128i wanted = _mm_set1_epi8(static_cast<char>(byte));
   for (; first < end; first += 16) {

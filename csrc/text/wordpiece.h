@@ -26,11 +26,12 @@ class WordPiece {
   size_t max_chars() const { return max_chars_; }
 
  private:
-  // Nodes stand in the order of a breadth-first walk: the children of a node are neighbours, so that one comparison
-  // finds the right one among 16, and the nodes near the roots, which every word visits, share their cache lines.
+  // The children of a node are neighbours, so that one comparison finds the right one among 16. Behind them follow
+  // the children of the first of them, and so on: far from the roots, where a node has one child, a word stays in the
+  // same cache lines.
   struct Node {
-    uint32_t first_child;  // the next node's first_child is the end of this one's
-    int32_t id;            // -1: no entry ends here
+    uint32_t first_child = 0, num_children = 0;
+    int32_t id = -1;  // -1: no entry ends here
   };
   static constexpr uint32_t kNone = 0;  // a root is nobody's child
   static constexpr uint32_t kWordRoot = 0, kContinuationRoot = 1, kNumRoots = 2;

@@ -1,10 +1,14 @@
 """From pieces back to text: how decoded tokens are joined, and how the result is made readable."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # numpy takes longer to import than a line to encode: where it is needed, it is imported
+    import numpy as np
 
 CONTINUATION = "##"
 

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from fastbert.system.errors import InputError
+
+if TYPE_CHECKING:  # numpy takes longer to import than a line to encode: where it is needed, it is imported
+    import numpy as np
 
 STRATEGIES = ("longest_first", "only_first", "only_second")
 
@@ -53,6 +55,8 @@ class EncodedBatch:
     @classmethod
     def concatenated(cls, batches: list[EncodedBatch]) -> EncodedBatch:
         """Concatenate at least one batch of single texts (without type ids)."""
+        import numpy as np
+
         starts = np.cumsum([0, *(b.offsets[-1] for b in batches)])
         ends = [b.offsets[1:] + start for b, start in zip(batches, starts[:-1], strict=True)]
         spans = [b.char_offsets for b in batches if b.char_offsets is not None]

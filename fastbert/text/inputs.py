@@ -1,15 +1,18 @@
 """Inputs of the tokenizer: lists, pairs, Arrow columns, files and bytes."""
 
+from __future__ import annotations
+
 import mmap
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from fastbert.system.errors import InputError
+
+if TYPE_CHECKING:  # numpy takes longer to import than a line to encode: where it is needed, it is imported
+    import numpy as np
 
 
 def is_arrow(texts: object) -> bool:
@@ -23,6 +26,7 @@ def arrow_chunks(texts: Any) -> Iterator[tuple[Any, np.ndarray]]:
     Raises:
         InputError: not a column of strings, or nulls in it.
     """
+    import numpy as np
     import pyarrow
 
     chunks = texts.chunks if isinstance(texts, pyarrow.ChunkedArray) else [texts]

@@ -1,10 +1,15 @@
 """A vocabulary's entries, its special tokens, and what stands around a text: what every kind of tokenizer has."""
 
-import numpy as np
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from fastbert.system.errors import InputError
 from fastbert.text.detokenize import CONTINUATION
 from fastbert.text.encoding import Frame
+
+if TYPE_CHECKING:  # numpy takes longer to import than a line to encode: where it is needed, it is imported
+    import numpy as np
 
 _DTYPES = ("int32", "uint16")
 
@@ -53,6 +58,8 @@ class Pieces:
     @property
     def is_continuation(self) -> np.ndarray:
         """(V,) uint8, 1 for entries that continue a word ("##...")."""
+        import numpy as np
+
         return np.array([entry.startswith(CONTINUATION) for entry in self.vocab], np.uint8)
 
     @property
@@ -75,6 +82,8 @@ class Pieces:
         Raises:
             InputError: one that is not known or too small; a senseless number of threads.
         """
+        import numpy as np
+
         name = np.dtype(dtype).name
         if name not in _DTYPES:
             raise InputError(f"dtype={name!r}: expected one of {', '.join(_DTYPES)}")

@@ -8,14 +8,11 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from fastbert.system import native
 from fastbert.system.errors import InputError
@@ -24,7 +21,9 @@ from fastbert.text.detokenize import join_pieces
 from fastbert.text.encoding import EncodedBatch, Encoding, TruncationRule, assemble
 from fastbert.text.pieces import Pieces
 from fastbert.text.tokenizer_files import SPECIAL_TOKENS, TokenizerOptions, read_directory, read_vocab, write_directory
-from fastbert.text.wordpiece import ReferenceTokenizer
+
+if TYPE_CHECKING:  # numpy takes longer to import than a line to encode: where it is needed, it is imported
+    pass
 
 
 class Tokenizer(Pieces):
@@ -80,6 +79,8 @@ class Tokenizer(Pieces):
         arguments = (self.vocab, self.unk_id, special_tokens)
         options, longest = self.options.normalizer, self.options.max_input_chars_per_word
         if module is None:
+            from fastbert.text.wordpiece import ReferenceTokenizer
+
             return ReferenceTokenizer(*arguments, options, longest)
         return module.Tokenizer(*arguments, module.NormalizerOptions(**asdict(options)), longest)
 
@@ -310,22 +311,17 @@ class Tokenizer(Pieces):
         rule = TruncationRule.checked(truncation, max_length, side=truncation_side)
         options = self._batch_options(rule, add_special_tokens, threads, split_special_tokens, with_offsets, dtype)
         if inputs.is_arrow(texts):
-            chunks = [EncodedBatch(*self._encode_spans(*chunk, options)) for chunk in inputs.arrow_chunks(texts)]
+            chunks = [EncodedBatch(*self._core.encode_spans(*chunk, **options)) for chunk in inputs.arrow_chunks(texts)]
             if len(chunks) == 1:
                 return chunks[0]
             empty = EncodedBatch(*self._core.encode_texts([], None, **options))
             return EncodedBatch.concatenated([empty, *chunks])
         encoded = EncodedBatch(*self._core.encode_texts(*inputs.texts_and_pairs(texts), **options))
         if encoded.token_type_ids is not None and not self.second_type_id:
+            import numpy as np
+
             encoded.token_type_ids = np.zeros_like(encoded.token_type_ids)
         return encoded
-
-    def _encode_spans(self, data: Any, bounds: np.ndarray, options: dict[str, Any]) -> tuple:
-        if not isinstance(self._core, ReferenceTokenizer):
-            return self._core.encode_spans(data, bounds, **options)
-        raw = bytes(data)
-        texts = [raw[a:b].decode("utf-8", errors="replace") for a, b in itertools.pairwise(bounds)]
-        return self._core.encode_texts(texts, None, **options)
 
     def encode_file(
         self,

@@ -1,5 +1,6 @@
 """WordPiece encoding in Python: the readable twin of wordpiece.h, tokenizer.h and tokenizer_batch.h in csrc/text."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -210,6 +211,12 @@ class ReferenceTokenizer:
         if not lines[-1]:
             lines.pop()
         return self.encode_texts([line.decode("utf-8", errors="replace") for line in lines], None, **options)  # type: ignore[arg-type]
+
+    def encode_spans(self, data: bytes | memoryview, bounds: np.ndarray, **options: object) -> tuple:
+        """Encode the texts of UTF-8 bytes between two neighbours of ``bounds`` (B + 1,)."""
+        raw = bytes(data)
+        texts = [raw[a:b].decode("utf-8", errors="replace") for a, b in itertools.pairwise(bounds)]
+        return self.encode_texts(texts, None, **options)  # type: ignore[arg-type]
 
 
 def check_text(text: str) -> None:
