@@ -4,9 +4,12 @@ Names are imported when first used (PEP 562), so that ``import fastbert`` costs 
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import time
 
-from fastbert.system.process import __version__ as __version__
+__version__ = "0.1.0"
+
+# --minutes counts from here: the first moment of the package in a process
+IMPORTED_AT_S = time.monotonic()
 
 _HOMES = {
     "BertConfig": "fastbert.config",
@@ -20,7 +23,11 @@ _HOMES = {
 _MODULES = ("layers", "metrics", "ops", "reference")
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 
+# as type checkers know it; importing `typing` would take longer than the rest of this file
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from fastbert.batch import PackedBatch as PackedBatch
     from fastbert.bert import load as load
     from fastbert.config import BertConfig as BertConfig
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     from fastbert.text import Tokenizer as Tokenizer
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _MODULES:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
+from fastbert.system.option_checks import require, require_positive, require_seed
 from fastbert.tasks.record_fields import Notes
 from fastbert.tasks.text_pairs import NEGATIVES, read_graded_pairs, read_pairs
 
@@ -76,26 +77,17 @@ class ContrastiveOptions:
 
 
 def check(options: ContrastiveOptions) -> None:
-    def refuse(option: str, expected: str) -> None:
-        raise InputError(f"--{option.replace('_', '-')} {getattr(options, option)}: expected {expected}")
-
     for name, what in (("train", "a file of pairs or of texts"), ("output", "a directory to write")):
         if not getattr(options, name):
             raise InputError(f"--{name}: is missing. Try: --{name} with {what}")
-    for name in ("epochs", "learning_rate", "temperature", "threads"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < float("inf"):
-            refuse(name, "a positive number")
-    if not 0 <= options.seed < 2**63:
-        refuse("seed", "0 or more, below 2^63")
-    if options.batch_size < 2:
-        refuse("batch_size", "at least 2, because the other pairs of a batch are the negatives")
-    if options.max_length is not None and options.max_length < 3:
-        refuse("max_length", "at least 3 tokens, [CLS] and [SEP] included")
+    require_positive(options, "epochs", "learning_rate", "temperature", "threads")
+    require_seed(options)
+    negatives = "at least 2, because the other pairs of a batch are the negatives"
+    require(options, negatives, lambda size: size >= 2, "batch_size")
+    require(options, "at least 3 tokens, [CLS] and [SEP] included", lambda length: length >= 3, "max_length")
     if options.loss != NEGATIVES and options.min_score is not None:
         raise InputError(f"--min-score {options.min_score:g}: --loss {options.loss} uses all pairs. Try: leave it out")
-    if any(count < 1 for count in options.dimensions):
-        refuse("dimensions", "numbers of dimensions from 1")
+    require(options, "numbers of dimensions from 1", lambda counts: all(count >= 1 for count in counts), "dimensions")
 
 
 def read(options: ContrastiveOptions) -> "tuple[list[Any], list[Any], str]":

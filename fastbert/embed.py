@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
+from fastbert.system.option_checks import require_count
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert
@@ -100,8 +101,7 @@ def check(options: EmbedOptions) -> Path:
     """The output path; raises InputError for one that cannot be written, before the model is loaded."""
     from fastbert.inference.vector_file import FORMATS
 
-    if options.threads is not None and options.threads < 1:
-        raise InputError(f"--threads {options.threads}: expected at least 1")
+    require_count(options, "threads")
     output = Path(options.output)
     if output.suffix not in FORMATS:
         raise InputError(f"--output {options.output or 'is missing'}: expected a file name. Try: vectors{FORMATS[0]}")

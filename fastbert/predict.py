@@ -11,6 +11,7 @@ from fastbert.system.atomic_write import written_whole
 from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
 from fastbert.system.json_files import json_line
+from fastbert.system.option_checks import flag, require_count
 
 if TYPE_CHECKING:
     from fastbert.bert import Bert
@@ -55,9 +56,7 @@ class PredictOptions:
 
 
 def main(options: PredictOptions) -> int:
-    for name in ("top_k", "max_answer_tokens"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    require_count(options, "top_k", "max_answer_tokens")
     if options.output is not None and not (folder := Path(options.output).parent).is_dir():
         raise InputError(f"--output {options.output}: {folder} is not a directory. Try: an existing one")
     from fastbert.bert import load
@@ -90,7 +89,7 @@ def write(path: Path, records: Iterator[Record]) -> None:
 def reject_extras(options: PredictOptions, what: str, *allowed: str) -> None:
     for name in ("pair", "question", "max_answer_tokens", "unanswerable", "windows"):
         if getattr(options, name) not in (None, False) and name not in allowed:
-            raise InputError(f"--{name.replace('_', '-')}: this model {what}. Try: a model fine-tuned for it")
+            raise InputError(f"{flag(name)}: this model {what}. Try: a model fine-tuned for it")
 
 
 # ---- inputs ----
@@ -179,13 +178,10 @@ def follow(bert: "Bert", text: str, sentence: str) -> Record:
 
 
 def classify(bert: "Bert", examples: list[Any], windows: bool | None) -> Iterator[Record]:
-    pairs = [example.pair for example in examples]
-    for example in examples:
-        if (example.pair is None) != (pairs[0] is None):
-            where = f"{example.where}: " if example.where else ""
-            raise InputError(f"{where}single texts and pairs are mixed. Try: only one kind")
-    listed = None if not pairs or pairs[0] is None else pairs
-    answers = bert.classify([example.text for example in examples], listed, windows)
+    from fastbert.tasks.examples import has_pairs
+
+    pairs = [example.pair for example in examples] if examples and has_pairs(examples) else None
+    answers = bert.classify([example.text for example in examples], pairs, windows)
     for example, given in zip(examples, answers, strict=True):
         record = {"text": example.text} if example.pair is None else {"text_a": example.text, "text_b": example.pair}
         yield record | (given if isinstance(given, dict) else {"predicted": given})

@@ -11,6 +11,7 @@ from fastbert.data import Corpus, TokenStore, merge_stores, write_store
 from fastbert.data.store.unknown import check_unknown
 from fastbert.system.cli import run, unset
 from fastbert.system.errors import InputError
+from fastbert.system.option_checks import require_count
 from fastbert.system.progress import shown_progress
 
 
@@ -82,9 +83,7 @@ def tokenize(options: TokenizeOptions) -> TokenStore:
     """Create the store, or the part of it given by --shard."""
     if options.tokenizer is None:
         raise InputError("--tokenizer: missing. Try: a directory with a vocab.txt, for example a run")
-    for name in ("threads", "max_word_chars"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    require_count(options, "threads", "max_word_chars")
     index, count = parse_shard(options.shard)
     from fastbert.text import Tokenizer
 

@@ -5,7 +5,6 @@
 :mod:`fastbert.training.trainer` has the loop. Imports are local so that bad options are refused before torch loads.
 """
 
-import json
 import os
 import shlex
 import socket
@@ -187,6 +186,7 @@ def record_samples(run: "RunDirectory", setup: "TrainingSetup") -> None:
     """Append to samples.jsonl how the model fills masks now, for those who watch the run."""
     from fastbert.bert import Bert
     from fastbert.evaluation.examples import fill_examples
+    from fastbert.system.json_files import json_line
 
     trainer = setup.trainer
     training = trainer.model.training
@@ -194,7 +194,7 @@ def record_samples(run: "RunDirectory", setup: "TrainingSetup") -> None:
     trainer.model.train(training)
     line = {"step": trainer.step, "tokens": trainer.tokens, "examples": [asdict(example) for example in examples]}
     with (run.path / "samples.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.write(json_line(line))
 
 
 def finish(run: "RunDirectory", setup: "TrainingSetup", monitor: "Monitor", result: "Evaluation") -> None:

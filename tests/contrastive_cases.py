@@ -40,7 +40,3 @@ def found(bert):
     """Share of the texts whose nearest capitals are their own."""
     first, second = (bert.embed([pair[i] for pair in PAIRS]) for i in (0, 1))
     return float(np.mean((first @ second.T).argmax(1) == np.arange(len(PAIRS))))
-
-
-def rows(*records):
-    return "".join(json.dumps(record) + "\n" for record in records)

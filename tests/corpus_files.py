@@ -17,10 +17,10 @@ def zstd(data):
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": zstd, ".zstd": zstd}
 
 
-def read(*sources, text_field=None):
+def read(*sources, **rules):
     """The documents' lines, the parts of a document joined."""
     documents = []
-    for document in Corpus([str(s) for s in sources], text_field).documents():
+    for document in Corpus([str(s) for s in sources], **rules).documents():
         if document.continues:
             documents[-1] += document.lines
         else:

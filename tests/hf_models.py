@@ -30,12 +30,17 @@ def peer(family: str, suffix: str = "ForMaskedLM", **changes):
         size = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "max_position_embeddings": 64}
     config = getattr(transformers, prefix + "Config")(**{"vocab_size": V, **size, **fields, **changes})
     torch.manual_seed(0)
-    model = getattr(transformers, prefix + suffix)(config).eval()
+    return spread(getattr(transformers, prefix + suffix)(config), 0.15)
+
+
+def spread(model, scale: float = 0.1):
+    """Make weights large enough that a wrong mask, pooling, scale or bias shows in the logits."""
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "embed_positions" not in name:  # RoFormer's sinusoids are no weights
-                parameter.add_(torch.randn(parameter.shape) * 0.15)
-    return model
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * scale)
+    return model.eval()
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:

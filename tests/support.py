@@ -14,15 +14,18 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 
 from fastbert.bert import Bert
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
+from fastbert.system import native
 from fastbert.text import Tokenizer
 from fastbert.text.tokenizer_files import TokenizerOptions
 
@@ -43,18 +46,27 @@ def write_corpus(path: Path, documents: int = 40) -> Path:
 
 
 def process(
-    module: str, *arguments, cwd: Path, ranks: int = 0, timeout: float = 600, input: str | None = None, **environment
-) -> subprocess.CompletedProcess:
-    """``python -m MODULE``, by torchrun where there are ``ranks``."""
+    module: str, *arguments, cwd: Path, ranks: int = 0, timeout: float = 600, input: str | None = None,
+    code: int | None = 0, **environment,
+) -> subprocess.CompletedProcess:  # fmt: skip
+    """``python -m MODULE``, by torchrun where there are ``ranks``; it must exit with ``code`` (None: any)."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", ranks] if ranks else []
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, *map(str, [*launcher, "-m", module, *arguments])], cwd=cwd, input=input, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, capture_output=True, timeout=timeout,
     )  # fmt: skip
+    return _exited(done, code)
 
 
-def command(module: str, *arguments, cwd: Path, input: str | None = None, **environment) -> subprocess.CompletedProcess:
-    """What ``python -m MODULE`` prints and exits with, run in this process by the same lines."""
+def _exited(done: subprocess.CompletedProcess, code: int | None) -> subprocess.CompletedProcess:
+    assert code in (None, done.returncode), f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def command(
+    module: str, *arguments, cwd: Path, input: str | None = None, code: int | None = 0, **environment
+) -> subprocess.CompletedProcess:
+    """What ``python -m MODULE`` prints, run in this process by the same lines; it must exit with ``code``."""
     argv = [module, *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -63,12 +75,12 @@ def command(module: str, *arguments, cwd: Path, input: str | None = None, **envi
     ):  # fmt: skip
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
-            code = 0
+            exited = 0
         except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    if code == 128 + signal.SIGINT:  # Ctrl-C means the tests
+            exited = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    if exited == 128 + signal.SIGINT:  # Ctrl-C means the tests
         raise KeyboardInterrupt
-    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+    return _exited(subprocess.CompletedProcess(argv, exited, out.getvalue(), err.getvalue()), code)
 
 
 @contextlib.contextmanager
@@ -105,6 +117,44 @@ def _restored(argv: list[str], cwd: Path, environment: dict[str, str]) -> Iterat
         os.environ.clear()
         os.environ.update(before[2])
         torch.set_num_threads(before[3])
+
+
+def json_lines(*records) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def change_json(path: Path, *without: str, **fields) -> None:
+    """Rewrite a JSON object, ``without`` some of its fields and with others set."""
+    kept = {name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name not in without}
+    path.write_text(json.dumps(kept | fields), encoding="utf-8")
+
+
+def at_step(monkeypatch, owner: Any, name: str, step: int, act: Callable) -> None:
+    """Let ``act(loss)`` decide the loss of one training step: what the ``step``-th call of ``owner.name`` returns."""
+    original, calls = getattr(owner, name), []
+
+    def loss(*arguments):
+        calls.append(1)
+        value = original(*arguments)
+        return act(value) if len(calls) == step else value
+
+    monkeypatch.setattr(owner, name, loss)
+
+
+def ctrl_c(loss: torch.Tensor) -> torch.Tensor:
+    """For :func:`at_step`: the signal arrives, the step goes on."""
+    os.kill(os.getpid(), signal.SIGINT)
+    return loss
+
+
+def need_core() -> ModuleType:
+    """The C++ core, or a skipped test."""
+    built, why = native.status()
+    if not built:
+        pytest.skip(f"no C++ core: {why}")
+    module = native.core("cpp")
+    assert module is not None
+    return module
 
 
 def train(*arguments, cwd: Path, **environment) -> subprocess.CompletedProcess:

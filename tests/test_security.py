@@ -17,6 +17,7 @@ from fastbert.data import Corpus, TokenStore
 from fastbert.data.store.token_store import _crc_of
 from fastbert.system.errors import InputError
 from fastbert.weights import huggingface
+from support import change_json
 
 SOURCE = Path(fastbert.__file__).resolve().parent
 # they run code that is in a file, or write where an archive says
@@ -95,8 +96,7 @@ def little_memory():
 def test_sizes_are_compared_with_the_weights_before_anything_is_allocated(arch, sizes, tmp_path, little_memory):
     """config.json of hundreds of gigabytes beside weights of kilobytes."""
     BertForPreTraining(BertConfig.preset("tiny", arch, **SMALL)).save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | sizes))
+    change_json(tmp_path / "config.json", **sizes)
     with pytest.raises(InputError):
         BertForPreTraining.from_pretrained(tmp_path)
 

@@ -58,23 +58,9 @@ def one(arguments: argparse.Namespace) -> None:
         from fastbert.finetune import FinetuneOptions
         from fastbert.finetune import main as finetune
 
-        finetune(
-            FinetuneOptions(
-                model,
-                task.kind,
-                str(train),
-                str(held),
-                output=str(output),
-                epochs=task.epochs,
-                seed=seed,
-                batch_size=task.batch_size,
-                learning_rate=task.learning_rate,
-                max_length=task.max_length,
-                evaluations=0,
-                threads=arguments.threads,
-                label_field=task.label_field,
-            )
-        )
+        shared = "epochs", "batch_size", "learning_rate", "max_length", "label_field"
+        given = {name: getattr(task, name) for name in shared} | {"evaluations": 0, "threads": arguments.threads}
+        finetune(FinetuneOptions(model, task.kind, str(train), str(held), output=str(output), seed=seed, **given))
         found = json.loads((output / "finetune.json").read_text(encoding="utf-8"))["seeds"][0]["eval"]
     else:
         found = modules[0].finetune(model, task, train, held, seed, tuned=side.endswith("-tuned"))

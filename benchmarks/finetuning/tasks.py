@@ -27,6 +27,16 @@ class Task:
     label_field: str | None = None
 
 
+ASSIN_TASKS = {"similarity": ("regression", "pearson"), "entailment": ("pairs", "macro_f1")}
+
+
+def _assin(country: str, label: str) -> Task:
+    """ASSIN's pairs of sentences of Brazil (ptbr) or Portugal (ptpt), for the pretraining proof."""
+    kind, measure = ASSIN_TASKS[label]
+    train, test, dev = (f"assin1/{country}-{part}.jsonl" for part in ("train", "test", "dev"))
+    return Task(kind, train, test, measure, 2500, 2000, label_field=label, dev=dev)
+
+
 TASKS = {
     "rotten_tomatoes": Task(
         "classification", "rotten_tomatoes/all.jsonl", "rotten_tomatoes/all.jsonl", "accuracy", 1100, 1000, moved=1000
@@ -34,51 +44,16 @@ TASKS = {
     "mrpc": Task("pairs", "mrpc/train.jsonl", "mrpc/test.jsonl", "f1", 850, 1000),
     "stsb": Task("regression", "stsb/train.jsonl", "stsb/dev.jsonl", "pearson", 1000, 1000),
     "lenerbr": Task(
-        "tagging",
-        "ner_lenerbr/train.jsonl",
-        "ner_lenerbr/test.jsonl",
-        "f1",
-        500,
-        400,
-        16,
-        2e-4,
+        "tagging", "ner_lenerbr/train.jsonl", "ner_lenerbr/test.jsonl", "f1", 500, 400, 16, 2e-4,
         dev="ner_lenerbr/dev.jsonl",
     ),
     # the 63 questions of the evaluation file alone are too few to tell two programs apart
     "faquad": Task("qa", "faquad/train.jsonl", "faquad/dev.jsonl", "f1", 180, 213, 16, 2e-4, 3, 384, moved=150),
     "cola": Task("classification", "cola/train.jsonl", "cola/dev.jsonl", "mcc", 7250, 1043),
-    # for the pretraining proof
-    "assin1_similarity": Task(
-        "regression",
-        "assin1/ptbr-train.jsonl",
-        "assin1/ptbr-test.jsonl",
-        "pearson",
-        2500,
-        2000,
-        label_field="similarity",
-        dev="assin1/ptbr-dev.jsonl",
-    ),
-    "assin1_similarity_portugal": Task(
-        "regression",
-        "assin1/ptpt-train.jsonl",
-        "assin1/ptpt-test.jsonl",
-        "pearson",
-        2500,
-        2000,
-        label_field="similarity",
-        dev="assin1/ptpt-dev.jsonl",
-    ),
-    "assin1_entailment": Task(
-        "pairs",
-        "assin1/ptbr-train.jsonl",
-        "assin1/ptbr-test.jsonl",
-        "macro_f1",
-        2500,
-        2000,
-        label_field="entailment",
-        dev="assin1/ptbr-dev.jsonl",
-    ),
-}
+    "assin1_similarity": _assin("ptbr", "similarity"),
+    "assin1_similarity_portugal": _assin("ptpt", "similarity"),
+    "assin1_entailment": _assin("ptbr", "entailment"),
+}  # fmt: skip
 COMPARED = ("rotten_tomatoes", "mrpc", "stsb", "lenerbr", "faquad", "cola")
 
 

@@ -71,18 +71,8 @@ def command() -> None:
     whole, parts = OUT / "whole", OUT / "parts"
     for folder in (whole, parts):
         shutil.rmtree(folder, ignore_errors=True)
-    sizes = ("--vocab-size", "300", "--batch-tokens", "256", "--max-length", "32", "--eval-tokens", "64")
-    base = (
-        "--data",
-        "bundled:en",
-        "--preset",
-        "tiny",
-        *(sizes if SMALL else ()),
-        "--evaluations",
-        "1",
-        "--device",
-        "cuda",
-    )
+    sizes = "--vocab-size 300 --batch-tokens 256 --max-length 32 --eval-tokens 64".split()
+    base = (*"--data bundled:en --preset tiny --evaluations 1 --device cuda".split(), *(sizes if SMALL else ()))
     python("train", "fastbert.train", *base, "--steps", str(steps), "--output", str(whole))
     python(
         "train, stopped",

@@ -52,10 +52,11 @@ def forked(run: Path, opts, log: Path) -> int:
     try:
         import dataclasses
 
+        import fastbert
         from fastbert import train
-        from fastbert.system import cli, process
+        from fastbert.system import cli
 
-        process.IMPORTED_AT_S = time.monotonic()
+        fastbert.IMPORTED_AT_S = time.monotonic()
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1), os.dup2(out, 2)
         if (run / "run.json").exists():

@@ -26,6 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "time_to_loss"))
 from corpora import Prepared, file_sha256, prepare, shares_a_run  # noqa: E402
+from scoring import score_in_process  # noqa: E402
 
 FIXED = json.loads((HERE / "fixed.json").read_text(encoding="utf-8"))
 LOGS = HERE / "logs"
@@ -68,11 +69,7 @@ def attempt(arguments, seed: int, work: Path) -> dict:
         raise SystemExit("the command has changed the training text")
     made = fixed_files(arguments.language, work / "fixed")
     checked = check_unseen(made, output)
-    scoring = [sys.executable, str(HERE.parent / "time_to_loss" / "scoring.py"), str(output), str(made.rows)]
-    judged = subprocess.run(scoring, capture_output=True, text=True)
-    if judged.returncode:
-        raise SystemExit(f"the checkpoint cannot be scored:\n{judged.stderr[-2000:]}")
-    found = json.loads(judged.stdout.rpartition("SCORE ")[2])
+    found = score_in_process(output, made.rows)
     shown = [part.replace(str(work), "WORK").replace(sys.executable, "python") for part in command]
     return {"seed": seed, "seconds": round(wall_s, 2), **found, "unseen": checked, "command": shown, "output": printed}
 
@@ -93,15 +90,8 @@ def timed(command: list[str], track: str, work: Path) -> tuple[float, str]:
         if "," in environment["CUDA_VISIBLE_DEVICES"]:
             raise SystemExit("the GPU track is of one GPU: set CUDA_VISIBLE_DEVICES to one number")
     began = time.monotonic()
-    done = subprocess.run(
-        command,
-        cwd=work,
-        env=environment,
-        preexec_fn=confine,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, cwd=work, env=environment, preexec_fn=confine, **outputs)
     wall_s = time.monotonic() - began
     if done.returncode:
         raise SystemExit(f"the command ended with {done.returncode}:\n{done.stdout[-3000:]}")

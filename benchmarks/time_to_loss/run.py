@@ -21,6 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from corpora import Prepared, prepare  # noqa: E402
+from scoring import score_in_process  # noqa: E402
 
 RATES = ("5e-4", "1e-3", "2e-3")
 # in this order any beginning of the list is of use: the usual rate first, other rates once, then the other seeds
@@ -79,13 +80,7 @@ def run_one(contestant: str, seed: int, prepared: Prepared, output: Path, argume
     if code:
         raise SystemExit(f"{contestant} seed {seed} ended with {code}: see {printed}")
     checkpoint = output if contestant.startswith("fastbert") else output / "model"
-    judged = subprocess.run(
-        [sys.executable, str(HERE / "scoring.py"), str(checkpoint), str(prepared.rows)],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    if judged.returncode:
-        raise SystemExit(f"{checkpoint} cannot be scored:\n{judged.stderr[-2000:]}")
-    final = json.loads(judged.stdout.rpartition("SCORE ")[2])
+    final = score_in_process(checkpoint, prepared.rows, environment)
     for leftover in ("checkpoints", "tokens", "eval_tokens", "tensorboard"):
         shutil.rmtree(output / leftover, ignore_errors=True)
     values = (arguments.corpus, arguments.preset, arguments.minutes, contestant, seed, arguments.threads)

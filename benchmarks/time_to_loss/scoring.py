@@ -4,6 +4,7 @@ python benchmarks/time_to_loss/scoring.py CHECKPOINT rows.npz
 """
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def score(checkpoint: Path, rows: Path, threads: int | None = None) -> dict:
         "architecture": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def score_in_process(checkpoint: Path, rows: Path, environment: dict[str, str] | None = None) -> dict:
+    """The same, in a process of its own."""
+    command = [sys.executable, __file__, str(checkpoint), str(rows)]
+    judged = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if judged.returncode:
+        raise SystemExit(f"{checkpoint} cannot be scored:\n{judged.stderr[-2000:]}")
+    return json.loads(judged.stdout.rpartition("SCORE ")[2])
 
 
 if __name__ == "__main__":

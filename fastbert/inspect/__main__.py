@@ -13,6 +13,7 @@ from fastbert.inspect.survey import survey
 from fastbert.system import html_page
 from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
+from fastbert.system.option_checks import require_count
 from fastbert.text import Tokenizer, TokenizerOptions
 
 SMALL_CORPUS_BYTES = 100_000  # below: a word seen once may become a piece, as in training
@@ -53,9 +54,7 @@ class InspectOptions:
 def main(options: InspectOptions) -> None:
     if not options.data:
         raise InputError("no input. Try: a file, folder, glob, URL, '-' or 'bundled:pt'")
-    for name in ("vocab_size", "max_word_chars", "threads"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    require_count(options, "vocab_size", "max_word_chars", "threads")
     report = inspect(options)
     if options.html is not None:
         html_page.write(options.html, report.page())

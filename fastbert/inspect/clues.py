@@ -114,28 +114,17 @@ def _about_documents(clues: Clues, rules: ReadingRules, num_documents: int) -> l
     found = []
     separator, count = clues.separators.most_common(1)[0] if clues.separators else ("", 0)
     if count and rules.documents != separator:
-        found.append(
-            Finding(
-                "separators",
-                f"{separator} stands {count:,} times in the text and is read as words",
-                f"--documents '{separator}', if it ends a document",
-            )
-        )
+        what = f"{separator} stands {count:,} times in the text and is read as words"
+        found.append(Finding("separators", what, f"--documents '{separator}', if it ends a document"))
     elif clues.plain_text and rules.documents == "blank":
         rule, times = clues.rules.most_common(1)[0] if clues.rules else ("", 0)
         if times > 1 and times > clues.blank_lines:
-            found.append(
-                Finding("separators", f"lines of only {rule[:8]} stand {times:,} times", f"--documents '{rule}'")
-            )
+            what = f"lines of only {rule[:8]} stand {times:,} times"
+            found.append(Finding("separators", what, f"--documents '{rule}'"))
         elif num_documents == 1 and clues.lines >= MIN_UNDIVIDED_LINES and not clues.blank_lines:
-            found.append(
-                Finding(
-                    "one document",
-                    f"no blank line separates documents: {clues.lines:,} lines are one document, and sequences run "
-                    "across them",
-                    "--documents line, if the lines are unrelated",
-                )
-            )
+            what = "no blank line separates documents: "
+            what += f"{clues.lines:,} lines are one document, and sequences run across them"
+            found.append(Finding("one document", what, "--documents line, if the lines are unrelated"))
     return found
 
 
@@ -160,15 +149,9 @@ def _about_characters(clues: Clues, rules: ReadingRules) -> list[Finding]:
             found.append(Finding("decomposed accents", what, "--normalize nfc"))
     tokens = {token: count for token, count in clues.special_tokens.items() if count}
     if tokens:
-        listed = ", ".join(f"{token} {count:,} times" for token, count in tokens.items())
-        found.append(
-            Finding(
-                "special tokens in the text",
-                f"{listed}, read as ordinary text",
-                "remove them, or replace them by line feeds",
-                severe=False,
-            )
-        )
+        what = ", ".join(f"{token} {count:,} times" for token, count in tokens.items()) + ", read as ordinary text"
+        remedy = "remove them, or replace them by line feeds"
+        found.append(Finding("special tokens in the text", what, remedy, severe=False))
     if clues.chars and clues.markup_chars / clues.chars >= MIN_MARKUP_SHARE:
         share = clues.markup_chars / clues.chars
         found.append(Finding("markup", f"{share:.0%} of the text is tags such as <p>", "extract the text"))

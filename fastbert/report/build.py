@@ -13,6 +13,7 @@ from fastbert.report.runs import RunRecord
 from fastbert.report.wording import WORDS
 from fastbert.system import html_page
 from fastbert.system.html_page import escape
+from fastbert.system.option_checks import flag
 from fastbert.text.detokenize import detokenize
 from fastbert.training.options import TrainOptions
 
@@ -262,7 +263,7 @@ class _Report:
         for name in names:
             values = [run.options.get(name) for run in self.runs]
             if name not in UNRELATED_OPTIONS and any(value != values[0] for value in values):
-                columns.append((_option(name), partial(_setting, name)))
+                columns.append((flag(name), partial(_setting, name)))
         head = "".join(f"<th>{escape(title)}</th>" for title, _ in columns)
         rows = "".join(
             f'<tr><th><i style="background:var(--s{i % COLOURS + 1})"></i>{escape(run.name)}</th>'
@@ -287,9 +288,9 @@ class _Report:
         blocks = "".join(
             f"<div><h3>{escape(name)}</h3>{_pairs(values)}</div>" for name, values in groups.items() if values
         )
-        settings = {_option(name): value for name, value in self.first.options.items()}
+        settings = {flag(name): value for name, value in self.first.options.items()}
         given = description.get("options") or {}
-        strong = {_option(name) for name, value in given.items() if _given(name, value)}
+        strong = {flag(name) for name, value in given.items() if _given(name, value)}
         command = " ".join(map(str, description.get("command") or []))
         shown = f'<p class="mono command">{escape(command)}</p>' if command else ""
         return self.section(
@@ -301,10 +302,6 @@ class _Report:
 
 
 OF_FIRST = ("knows", "guesses", "pieces", "attention", "map", "machine")
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _pairs(values: dict[str, Any], strong: Collection[str] = ()) -> str:

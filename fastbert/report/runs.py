@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from fastbert.system.errors import InputError
+from fastbert.system.json_files import read_object
 
 Row = dict[str, Any]
 Points = list[tuple[float, float]]
@@ -23,6 +24,20 @@ class RunRecord:
     description: dict[str, Any]
     train: list[Row] = field(default_factory=list)
     heldout: list[Row] = field(default_factory=list)
+
+    def add(self, line: str | bytes) -> str:
+        """Keep a line of metrics.jsonl; returns its kind.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is not a record.
+        """
+        row = json.loads(line)
+        kind: str = row["kind"]
+        if kind == "train":
+            self.train.append(row)
+        elif kind == "heldout":
+            self.heldout.append(row)
+        return kind
 
     def points(self, rows: list[Row], column: str) -> Points:
         """(million tokens seen, value) of the records that have both."""
@@ -76,25 +91,13 @@ def read_run(path: str | Path) -> RunRecord:
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path}: no such directory. Try: the directory of a run")
-    try:
-        description = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: holds no run.json. Try: a directory written by `python -m fastbert.train`") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path / 'run.json'}: cannot be read ({error}). Try: restore it") from None
-    if not isinstance(description, dict):
-        raise InputError(f"{path / 'run.json'}: expected a JSON object. Try: restore it")
+    description = read_object(path / "run.json", "a directory written by `python -m fastbert.train`")
     run = RunRecord(path, path.resolve().name, description)
     metrics = path / "metrics.jsonl"
     if metrics.is_file():
         for number, line in enumerate(metrics.read_text(encoding="utf-8").splitlines(), start=1):
             try:
-                row = json.loads(line)
-                kind = row["kind"]
+                run.add(line)
             except (ValueError, KeyError, TypeError):
                 raise InputError(f"{metrics}, line {number}: is damaged. Try: delete the line") from None
-            if kind == "train":
-                run.train.append(row)
-            elif kind == "heldout":
-                run.heldout.append(row)
     return run

@@ -9,9 +9,8 @@ WORDS: dict[str, dict[str, str]] = {
         "throughput": "Throughput", "throughput_note": "tokens per second", "learning_rate": "Learning rate",
         "learning_rate_note": "fraction of the peak", "gradient": "Gradient norm",
         "next_sentence": "Next-sentence accuracy",
-        "training": "training", "evaluation": "evaluation",
-        "tokens_seen": "Tokens seen",
-        "time": "Time", "steps": "Steps", "parameters": "Parameters", "masked_tokens": "Masked tokens",
+        "training": "training", "tokens_seen": "Tokens seen", "time": "Time", "steps": "Steps",
+        "parameters": "Parameters",
         "curves": "Training curves",
         "curves_text": "Solid lines: evaluation text. Pale line: training text, where more tokens are masked and the "
         "model is still changing. Horizontal axis: millions of tokens seen.",
@@ -29,7 +28,6 @@ WORDS: dict[str, dict[str, str]] = {
         "two words exchanged": "two words swapped", "all words shuffled": "all words shuffled", "of": "of",
         "guesses": "Masked words and predictions",
         "guesses_text": "Sentences of the evaluation text with one word masked.",
-        "was": "was",
         "pieces": "Tokenization",
         "pieces_text": "Each box is a token; a box joined to the previous one continues its word.",
         "unknown": "unknown",
@@ -60,8 +58,7 @@ WORDS: dict[str, dict[str, str]] = {
         "learning_rate": "Taxa de aprendizado", "learning_rate_note": "fração do pico", "gradient": "Norma do "
         "gradiente",
         "next_sentence": "Acurácia da próxima frase", "training": "treino",
-        "evaluation": "avaliação", "tokens_seen": "Tokens vistos", "time": "Tempo", "steps": "Passos",
-        "parameters": "Parâmetros", "masked_tokens": "Tokens mascarados",
+        "tokens_seen": "Tokens vistos", "time": "Tempo", "steps": "Passos", "parameters": "Parâmetros",
         "curves": "Curvas de treino",
         "curves_text": "Linhas fortes: texto de avaliação. Linha clara: texto de treino, em que mais tokens são "
         "mascarados e o modelo ainda está mudando. Eixo horizontal: milhões de tokens vistos.",
@@ -79,7 +76,6 @@ WORDS: dict[str, dict[str, str]] = {
         "two words exchanged": "duas palavras trocadas", "all words shuffled": "palavras embaralhadas", "of": "de",
         "guesses": "Palavras mascaradas e previsões",
         "guesses_text": "Frases do texto de avaliação com uma palavra mascarada.",
-        "was": "era",
         "pieces": "Tokenização",
         "pieces_text": "Cada caixa é um token; uma caixa colada à anterior continua a mesma palavra.",
         "unknown": "desconhecido",

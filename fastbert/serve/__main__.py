@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from fastbert.system.cli import Positional, run, unset
 from fastbert.system.errors import InputError
+from fastbert.system.option_checks import require, require_count
 
 PACKAGES = ("starlette", "uvicorn", "pydantic", "orjson")  # of the extra
 MOST_WORKERS = 8  # a batch a core needs no barriers; more of them would be too small
@@ -61,13 +62,9 @@ class ServeOptions:
 
 
 def check(options: ServeOptions) -> None:
-    for name in ("queue", "max_body", "max_texts", "max_tokens", "batch_tokens"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected at least 1")
-    if not 0 <= options.batch_ms <= 1000:
-        raise InputError(f"--batch-ms {options.batch_ms:g}: expected milliseconds from 0 to 1000")
-    if not 0 <= options.port < 65_536:
-        raise InputError(f"--port {options.port}: expected 0 … 65535")
+    require_count(options, "queue", "max_body", "max_texts", "max_tokens", "batch_tokens")
+    require(options, "milliseconds from 0 to 1000", lambda ms: 0 <= ms <= 1000, "batch_ms")
+    require(options, "0 … 65535", lambda port: 0 <= port < 65_536, "port")
     if options.api_key is not None and not (options.api_key.isascii() and options.api_key.isprintable()):
         raise InputError("--api-key: expected printable ASCII characters")
 

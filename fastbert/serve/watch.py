@@ -60,15 +60,9 @@ class Follower:
 
     def _take(self, line: bytes) -> bool:
         try:
-            row = json.loads(line)
-            kind = row["kind"]
+            return self.record.add(line) != "train"
         except (ValueError, KeyError, TypeError):
             return False
-        if kind == "train":
-            self.record.train.append(row)
-        elif kind == "heldout":
-            self.record.heldout.append(row)
-        return kind != "train"
 
     def _read_description(self) -> bool:
         path = self.record.path / "run.json"

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from fastbert.system.cli import Positional, unset
 from fastbert.system.errors import InputError
+from fastbert.system.option_checks import require, require_positive
 
 
 @dataclass(frozen=True)
@@ -132,28 +133,20 @@ def _number(text: str) -> float:
 
 def check(options: FinetuneOptions) -> None:
     """Reject bad options before reading anything."""
-    positive = ("epochs", "batch_size", "learning_rate", "muon_learning_rate", "max_length", "max_answer_tokens",
-                "limit", "threads", "seeds")  # fmt: skip
-    for name in positive:
-        value = getattr(options, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected a positive number")
-    for name in ("evaluations", "patience", "stride", "seed", "weight_decay"):
-        if not 0 <= getattr(options, name) < 2**63:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 0 or more, below 2^63")
-    for name in ("warmup", "dropout", "label_smoothing"):
-        if not 0.0 <= getattr(options, name) < 1.0:
-            raise InputError(
-                f"--{name.replace('_', '-')} {getattr(options, name)}: expected a fraction from 0, below 1"
-            )
-    if not 0.0 < options.layer_decay <= 1.0:
-        raise InputError(f"--layer-decay {options.layer_decay}: expected a factor above 0, up to 1")
+    require_positive(
+        options, "epochs", "batch_size", "learning_rate", "muon_learning_rate", "max_length", "max_answer_tokens",
+        "limit", "threads", "seeds",
+    )  # fmt: skip
+    counts = "evaluations", "patience", "stride", "seed", "weight_decay"
+    require(options, "0 or more, below 2^63", lambda value: 0 <= value < 2**63, *counts)
+    shares = "warmup", "dropout", "label_smoothing"
+    require(options, "a fraction from 0, below 1", lambda share: 0.0 <= share < 1.0, *shares)
+    require(options, "a factor above 0, up to 1", lambda factor: 0.0 < factor <= 1.0, "layer_decay")
     if options.threshold != "auto" and not 0.0 < _number(options.threshold) < 1.0:
         raise InputError(f"--threshold {options.threshold}: expected a probability between 0 and 1, or auto")
     if options.label_smoothing and options.task in ("regression", "qa"):
         raise InputError(f"--label-smoothing: {options.task} has no classes. Try: leave it out")
-    if options.max_length is not None and options.max_length < 8:
-        raise InputError(f"--max-length {options.max_length}: expected at least 8 tokens")
+    require(options, "at least 8 tokens", lambda length: length >= 8, "max_length")
     if options.lora is not None and (options.optimizer == "muon" or options.freeze):
         other = "--optimizer muon" if options.optimizer == "muon" else f"--freeze {options.freeze}"
         raise InputError(f"--lora: trains its updates and the head, with AdamW, not {other}. Try: leave that out")

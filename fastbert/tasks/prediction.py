@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastbert.batch import by_token_budget
 from fastbert.system.errors import InputError
 from fastbert.tasks.examples import QuestionExample, TaggedExample, TextExample, tagged_text, word_spans
 from fastbert.tasks.features import Rows, SpanRows, TextRows, TokenRows, span_rows, text_rows, token_rows
@@ -27,16 +28,9 @@ NUM_BEST_OF_SEVERAL = 100  # where several answers are asked for, which must not
 def batches(rows: Rows, batch_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
     """Row numbers in batches of about equal tokens, rows of similar length together."""
     lengths = rows.lengths
-    chosen: list[int] = []
-    tokens = 0
-    for i in np.argsort(-lengths, kind="stable").tolist():
-        if chosen and tokens + lengths[i] > batch_tokens:
-            yield chosen
-            chosen, tokens = [], 0
-        chosen.append(i)
-        tokens += int(lengths[i])
-    if chosen:
-        yield chosen
+    order = np.argsort(-lengths, kind="stable")
+    for part in by_token_budget(lengths[order].tolist(), batch_tokens):
+        yield order[part].tolist()
 
 
 def outputs(model: TaskModel, rows: Rows, batch_tokens: int = BATCH_TOKENS) -> list[NDArray[np.float32]]:

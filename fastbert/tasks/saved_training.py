@@ -17,6 +17,7 @@ from fastbert.runs.checkpoint import write_tensors
 from fastbert.system.atomic_write import written_whole
 from fastbert.system.config_file import NOT_REUSED
 from fastbert.system.errors import InputError
+from fastbert.system.option_checks import flag
 from fastbert.weights.huggingface import read_safetensors
 
 NAME = "training-state.safetensors"
@@ -73,6 +74,6 @@ class SavedTraining:
             raise InputError(f"{self.path}: is damaged. Try: start again, with another --output") from None
         for name, value in json.loads(json.dumps(self.options)).items():
             if name not in _FREE and name in saved and saved[name] != value:
-                option = f"--{name.replace('_', '-')}"
+                option = flag(name)
                 raise InputError(f"{option} {value}: the training began with {saved[name]}. Try: --resume with that")
         return tensors, record

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from fastbert.system import process
+import fastbert
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Budget:
         """Training begins now; the time since the start of the process counts as preparation."""
         self._began_s = time.monotonic()
         if self.prepared_s is None:
-            self.prepared_s = self._began_s - process.IMPORTED_AT_S
+            self.prepared_s = self._began_s - fastbert.IMPORTED_AT_S
 
     @property
     def training_s(self) -> float:

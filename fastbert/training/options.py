@@ -9,6 +9,7 @@ from fastbert.optim.schedules import BatchRamp, RateSchedule
 from fastbert.runs.trackers import names_of
 from fastbert.system.cli import unset
 from fastbert.system.errors import InputError
+from fastbert.system.option_checks import flag, require, require_positive, require_seed
 from fastbert.text.word_counts import SPECIAL_TOKENS, check_special_tokens
 from fastbert.training.source_files import absolute
 
@@ -218,11 +219,6 @@ CHANGEABLE = (
 
 def check(options: TrainOptions) -> None:
     """Raise InputError for values that are wrong whatever the data."""
-
-    def refuse(option: str, expected: str) -> None:
-        value = getattr(options, option)
-        raise InputError(f"--{option.replace('_', '-')} {value}: expected {expected}")
-
     if options.minutes is not None and options.steps is not None:
         raise InputError("--minutes and --steps exclude each other. Try: one of them")
     if options.arch not in (None, "classic") and options.next_sentence:
@@ -233,52 +229,24 @@ def check(options: TrainOptions) -> None:
         )
     _check_vocabulary(options)
     _check_replay(options)
-    for option in (
-        "minutes",
-        "steps",
-        "extend_vocab",
-        "batch_tokens",
-        "micro_batch_tokens",
-        "window",
-        "vocab_size",
-        "min_frequency",
-        "max_word_chars",
-        "eval_tokens",
-        "threads",
-        "stop_after",
-    ):
-        value = getattr(options, option)
-        if value is not None and not 0 < value < float("inf"):
-            refuse(option, "a positive number")
-    for option in (
-        "evaluations",
-        "keep_last",
-        "keep_every",
-        "checkpoint_every",
-        "learning_rate",
-        "muon_learning_rate",
-        "weight_decay",
-        "clip_norm",
-    ):
-        if not 0 <= (getattr(options, option) or 0) < float("inf"):
-            refuse(option, "0 or more")
-    if options.init_share is not None and not (options.init or options.resume):
-        refuse("init_share", "--init with it")
-    for option in ("dropout", "warmup", "decay", "heldout_fraction", "init_share"):
-        if not 0.0 <= (getattr(options, option) or 0.0) <= 1.0:
-            refuse(option, "a share between 0 and 1")
-    if not 0 <= options.seed < 2**63:
-        refuse("seed", "0 or more, below 2^63")
-    if options.max_length < 8:
-        refuse("max_length", "at least 8 tokens")
-    if options.micro_batch_tokens is not None and options.micro_batch_tokens < options.max_length:
-        refuse(
-            "micro_batch_tokens", f"at least --max-length ({options.max_length}), because a pass has whole sequences"
-        )
-    if options.window is not None and (options.arch not in (None, "modern") or options.next_sentence or options.init):
-        refuse("window", "a new model of --arch modern, because the others have no window and --init has its own")
-    if options.batch_tokens is not None and options.batch_tokens < options.max_length:
-        refuse("batch_tokens", f"at least --max-length ({options.max_length}), because a batch has whole sequences")
+    require_positive(
+        options, "minutes", "steps", "extend_vocab", "batch_tokens", "micro_batch_tokens", "window", "vocab_size",
+        "min_frequency", "max_word_chars", "eval_tokens", "stop_after", "threads",
+    )  # fmt: skip
+    amounts = "evaluations", "keep_last", "keep_every", "checkpoint_every"
+    rates = "learning_rate", "muon_learning_rate", "weight_decay", "clip_norm"
+    require(options, "0 or more", lambda value: 0 <= value < float("inf"), *amounts, *rates)
+    require(options, "--init with it", lambda _: bool(options.init) or options.resume, "init_share")
+    shares = "dropout", "warmup", "decay", "heldout_fraction", "init_share"
+    require(options, "a share between 0 and 1", lambda share: 0.0 <= share <= 1.0, *shares)
+    require_seed(options)
+    require(options, "at least 8 tokens", lambda length: length >= 8, "max_length")
+    for option, what in (("micro_batch_tokens", "a pass"), ("batch_tokens", "a batch")):
+        longest = f"at least --max-length ({options.max_length}), because {what} has whole sequences"
+        require(options, longest, lambda tokens: tokens >= options.max_length, option)
+    new_modern = options.arch in (None, "modern") and not options.next_sentence and not options.init
+    only_there = "a new model of --arch modern, because the others have no window and --init has its own"
+    require(options, only_there, lambda _: new_modern, "window")
     _ = options.mask_rates, options.trackers  # refused where they are read
     if options.batch_tokens is not None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
@@ -291,15 +259,14 @@ def _check_vocabulary(options: TrainOptions) -> None:
         raise InputError(f"--special-tokens {error}") from None
     for option, usual in (("split", "punctuation"), ("single_digits", False), ("no_chinese_chars", False)):
         if getattr(options, option) != usual and (options.tokenizer or options.init):
-            name = option.replace("_", "-")
-            raise InputError(f"--{name}: a vocabulary that is there divides words as it does. Try: leave it out")
+            raise InputError(f"{flag(option)}: a vocabulary that is there divides words as it does. Try: leave it out")
     if options.lowercase and options.no_lowercase:
         raise InputError("--lowercase and --no-lowercase exclude each other. Try: one of them")
     if options.no_lowercase and not (options.tokenizer or options.init):
         raise InputError("--no-lowercase: a new vocabulary is cased without it. Try: leave it out")
     for option in ("add_words", "extend_vocab"):
         if getattr(options, option) is not None and not (options.tokenizer or options.init):
-            name = f"--{option.replace('_', '-')} {getattr(options, option)}"
+            name = f"{flag(option)} {getattr(options, option)}"
             raise InputError(f"{name}: extends a vocabulary that is there. Try: with --init DIR or --tokenizer DIR")
 
 
@@ -376,7 +343,7 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
     for name, value in changes.items():
         if name not in CHANGEABLE and value != getattr(stored, name):
             raise InputError(
-                f"--{name.replace('_', '-')} cannot change when a run is resumed (it has {getattr(stored, name)!r}). "
+                f"{flag(name)} cannot change when a run is resumed (it has {getattr(stored, name)!r}). "
                 "Try: leave it out, or a new run"
             )
     if changes.get("minutes"):

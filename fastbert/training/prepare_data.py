@@ -1,6 +1,6 @@
 """The text of a run: corpus, vocabulary and token stores, each made once and reused by a resumed run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from fastbert.data import Corpus, TokenStore, write_store
@@ -12,6 +12,7 @@ from fastbert.inspect.clues import quick_findings
 from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
 from fastbert.system.errors import InputError
+from fastbert.system.option_checks import flag
 from fastbert.text import Tokenizer
 from fastbert.text.library_tokenizer import require_wordpiece
 from fastbert.text.trained_tokens import NoWordsError
@@ -57,31 +58,12 @@ class DataOptions:
 
     @classmethod
     def of(cls, options: TrainOptions, *, token_type_ids: bool, max_positions: int) -> "DataOptions":
-        names = (
-            "data",
-            "eval_data",
-            "text_field",
-            "documents",
-            "normalize",
-            "allow_unknown",
-            "vocab_size",
-            "max_word_chars",
-            "min_frequency",
-            "lowercase",
-            "strip_accents",
-            "no_chinese_chars",
-            "split",
-            "single_digits",
-            "special_tokens",
-            "case",
-            "add_words",
-            "extend_vocab",
-            "threads",
-        )
+        shared = {field.name for field in fields(cls)} & {field.name for field in fields(options)} - {"replay"}
         vocabulary = options.tokenizer or options.init or token_store(options.data)
-        given = {name: getattr(options, name) for name in names}
+        given = {name: getattr(options, name) for name in shared}
         return cls(
             vocabulary=vocabulary,
+            case=options.case,
             replay=options.replayed[0],
             token_type_ids=token_type_ids,
             max_positions=max_positions,
@@ -180,7 +162,7 @@ def trained_tokenizer(options: DataOptions, corpus: Corpus) -> Tokenizer:
 def extend(tokenizer: Tokenizer, options: DataOptions, corpus: Corpus | None, monitor: Monitor) -> Tokenizer:
     """The tokenizer with the pieces of ``--add-words``, ``--extend-vocab`` and ``--special-tokens``."""
     given = {name: getattr(options, name) for name in ("add_words", "extend_vocab", "special_tokens")}
-    option = "--" + next(name for name, value in given.items() if value).replace("_", "-")
+    option = flag(next(name for name, value in given.items() if value))
     if corpus is None:
         raise InputError(f"{option}: --data {options.data[0]} is tokens already. Try: --data with the text itself")
     require_wordpiece(option, tokenizer)
@@ -255,14 +237,7 @@ def get_heldout_store(run: Path, options: DataOptions, tokenizer: Tokenizer, mon
     """The text of ``--eval-data`` in ``eval_tokens/`` of the run, None without the option."""
     if not options.eval_data:
         return None
-    directory = run / "eval_tokens"
-    if (directory / MANIFEST).is_file():
-        store = TokenStore.open(directory, verify=True)
-    else:
-        corpus = options.corpus(options.eval_data)
-        store = write_store(directory, corpus, tokenizer, threads=options.threads)
-        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
-            monitor.log(f"warning: --eval-data: {unknown}")
+    store = _get_store(run / "eval_tokens", "--eval-data", options.eval_data, options, tokenizer, monitor)
     monitor.log(f"held-out text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
     return store
 
@@ -271,20 +246,26 @@ def get_replay_store(run: Path, options: DataOptions, tokenizer: Tokenizer, moni
     """The text of ``--replay``: a token store, or text in ``replay_tokens/`` of the run; None without the option."""
     if options.replay is None:
         return None
-    given = token_store([options.replay])
-    directory = given or run / "replay_tokens"
-    if (directory / MANIFEST).is_file():
-        store = TokenStore.open(directory, verify=True)
-        if store.fingerprint != tokenizer.fingerprint():
-            raise InputError(
-                f"--replay {options.replay}: has another vocabulary than {run}/vocab.txt. Try: the text itself"
-            )
-    else:
-        corpus = options.corpus([options.replay])
-        store = write_store(directory, corpus, tokenizer, threads=options.threads)
-        if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
-            monitor.log(f"warning: --replay: {unknown}")
+    directory = token_store([options.replay]) or run / "replay_tokens"
+    store = _get_store(directory, "--replay", [options.replay], options, tokenizer, monitor)
+    if store.fingerprint != tokenizer.fingerprint():
+        raise InputError(
+            f"--replay {options.replay}: has another vocabulary than {run}/vocab.txt. Try: the text itself"
+        )
     monitor.log(f"replayed text: {store.num_tokens:,} tokens of {store.num_documents:,} documents")
+    return store
+
+
+def _get_store(
+    directory: Path, option: str, data: list[str], options: DataOptions, tokenizer: Tokenizer, monitor: Monitor
+) -> TokenStore:
+    """The store in ``directory``, made of the option's text where there is none yet."""
+    if (directory / MANIFEST).is_file():
+        return TokenStore.open(directory, verify=True)
+    corpus = options.corpus(data)
+    store = write_store(directory, corpus, tokenizer, threads=options.threads)
+    if unknown := check_unknown(store, corpus, tokenizer, allowed=options.allow_unknown):
+        monitor.log(f"warning: {option}: {unknown}")
     return store
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
+import fastbert
 from fastbert.batch import PackedBatch
 from fastbert.distributed.choose import parallelize
 from fastbert.distributed.world import World
 from fastbert.model import BertForPreTraining
 from fastbert.runs.directory import RunDirectory
 from fastbert.runs.metrics_log import Monitor, clock
-from fastbert.system import process
 from fastbert.training import estimate
 from fastbert.training.average_with_start import keep_start
 from fastbert.training.evaluation_data import EvaluationText
@@ -116,7 +116,7 @@ def log_estimate(trainer: Trainer, memory: estimate.Memory) -> None:
     """Measure a step and log what the run will take; refuse minutes that would be over before the first step."""
     plan, world, budget, ramp = trainer.plan, trainer.world, trainer.budget, trainer.plan.batch_ramp
     (batch_s,) = world.broadcast(trainer.warm_up())
-    (prepared_s,) = world.broadcast(time.monotonic() - process.IMPORTED_AT_S)
+    (prepared_s,) = world.broadcast(time.monotonic() - fastbert.IMPORTED_AT_S)
     trainer.foreseen_speed = ramp.unit / batch_s
     trainer.estimated_eval_s = EVAL_COST * batch_s * plan.eval_tokens / ramp.unit
     tokens, step_s = ramp.mean * ramp.unit, ramp.mean * batch_s

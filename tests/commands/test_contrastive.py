@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from contrastive_cases import PAIRS, found, make_folder, rows, tune
+from contrastive_cases import PAIRS, found, make_folder, tune
 
 import fastbert
 from fastbert import contrastive
@@ -15,6 +15,7 @@ from fastbert.system.cli import run
 from fastbert.system.errors import InputError
 from fastbert.tasks import contrastive_losses, text_pairs
 from fastbert.tasks.examples import Notes
+from support import json_lines as rows
 
 
 @pytest.fixture

@@ -1,18 +1,18 @@
 """A contrastive training that diverges, is interrupted or killed: what is kept, and how it goes on."""
 
-import os
 import re
-import signal
 
 import numpy as np
 import pytest
 import torch
-from contrastive_cases import PAIRS, found, make_folder, rows, tune
+from contrastive_cases import PAIRS, found, make_folder, tune
 
 import fastbert
 from fastbert.inference.embedding import trainable_encoder
 from fastbert.tasks import contrastive_training, guarded
 from fastbert.tasks.saved_training import NAME
+from support import at_step, ctrl_c
+from support import json_lines as rows
 
 
 @pytest.fixture
@@ -20,23 +20,7 @@ def folder(tmp_path):
     return make_folder(tmp_path)
 
 
-def at_step(monkeypatch, number, act):
-    """Let ``act(loss)`` change the loss of one training step."""
-    original, calls = contrastive_training.info_nce, []
-
-    def loss(*arguments):
-        calls.append(1)
-        value = original(*arguments)
-        return act(value) if len(calls) == number else value
-
-    monkeypatch.setattr(contrastive_training, "info_nce", loss)
-
-
-def ctrl_c(loss):
-    os.kill(os.getpid(), signal.SIGINT)
-    return loss
-
-
+LOSS = (contrastive_training, "info_nce")
 EPOCHS = ["--epochs", "6", "--batch-size", "5", "--learning-rate", "1e-3"]
 
 
@@ -48,7 +32,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(folder, monkeypatch, f
     wanted = (folder / "out" / "model.safetensors").read_bytes()
     (folder / "out").rename(folder / "whole")
     with monkeypatch.context() as patch:
-        at_step(patch, 5, ctrl_c)
+        at_step(patch, *LOSS, 5, ctrl_c)
         assert tune(folder, *arguments) == 130
     assert "interrupted at step 5" in capsys.readouterr().out
     assert fastbert.load(folder / "out").embedding is not None
@@ -70,15 +54,8 @@ def test_the_best_weights_on_held_out_pairs_are_kept(folder, monkeypatch, capsys
         return original(*arguments) * (1 if len(calls) <= 3 else -1)
 
     monkeypatch.setattr(contrastive_training, "info_nce", loss)
-    arguments = [
-        "--train",
-        str(folder / "pairs.jsonl"),
-        "--eval",
-        str(folder / "pairs.jsonl"),
-        "--learning-rate",
-        "3e-3",
-    ]
-    assert tune(folder, *arguments, "--epochs", "40") == 0
+    pairs = str(folder / "pairs.jsonl")
+    assert tune(folder, "--train", pairs, "--eval", pairs, "--learning-rate", "3e-3", "--epochs", "40") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "found" in line]
     figures = [float(re.search(r"found (\S+)", line)[1]) for line in lines]
     assert len(figures) == 40 and figures[-1] < max(figures)
@@ -87,7 +64,7 @@ def test_the_best_weights_on_held_out_pairs_are_kept(folder, monkeypatch, capsys
 
 @pytest.mark.parametrize("held_out", [True, False])
 def test_a_training_that_diverges_keeps_what_was_good(folder, monkeypatch, held_out, capsys):
-    at_step(monkeypatch, 8, lambda loss: loss * float("nan"))
+    at_step(monkeypatch, *LOSS, 8, lambda loss: loss * float("nan"))
     more = ["--eval", str(folder / "pairs.jsonl")] if held_out else []
     assert tune(folder, "--train", str(folder / "pairs.jsonl"), *EPOCHS, *more) == 2
     assert "step 8" in capsys.readouterr().out and not (folder / "out" / NAME).exists()
@@ -108,7 +85,7 @@ def test_a_killed_training_goes_on(folder, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(guarded, "SAVE_EVERY_S", 0.0)
-        at_step(patch, 6, killed)
+        at_step(patch, *LOSS, 6, killed)
         with pytest.raises(Killed):
             tune(folder, *arguments)
     assert not (folder / "out").exists()

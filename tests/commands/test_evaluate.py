@@ -35,7 +35,6 @@ def test_everything_at_once_is_what_the_functions_say(folder):
         "text", "--hyp", "hyp.txt", "--ref", "ref.txt", "--ref", "ref2.txt", "--metrics", "all", "--language", "pt",
         "--json", cwd=folder,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     hypotheses, first = HYP.splitlines(), REF.splitlines()
     references = [[r, r.replace("teatro", "cinema")] for r in first]
@@ -54,7 +53,6 @@ def test_everything_at_once_is_what_the_functions_say(folder):
 
 def test_the_printed_table_has_every_signature(folder):
     done = evaluate("text", "--hyp", "-", "--ref", "ref.txt", "--metrics", "bleu,rouge", cwd=folder, input=HYP)
-    assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()
     # in English, the default, ROUGE drops letters with accents, and says so
     assert [row.split()[0] for row in rows[1:]] == ["BLEU", "ROUGE-1", "ROUGE-2", "ROUGE-L", "note:"]
@@ -107,13 +105,12 @@ def test_texts_are_read_as_everywhere(folder, ending):
     more = () if ending == ".txt.gz" else ("--text-field", "said")
     wanted = evaluate("text", "--hyp", "hyp.txt", *pair, cwd=folder)
     found = evaluate("text", "--hyp", name.name, *pair, *more, cwd=folder)
-    assert found.returncode == 0, found.stderr
     assert found.stdout == wanted.stdout
     if more:
-        wrong = evaluate("text", "--hyp", name.name, *pair, cwd=folder)
-        assert wrong.returncode == 2 and "'said'" in wrong.stderr and wrong.stderr.count("\n") == 1
+        wrong = evaluate("text", "--hyp", name.name, *pair, code=2, cwd=folder)
+        assert "'said'" in wrong.stderr and wrong.stderr.count("\n") == 1
         made = evaluate("human", "make", "--system", f"A={name.name}", "--output", "sheet", *more, cwd=folder)
-        assert made.returncode == 0 and f"{len(lines)} texts" in made.stdout
+        assert f"{len(lines)} texts" in made.stdout
 
 
 def test_commands_are_named(capsys):

@@ -19,14 +19,13 @@ def old(tmp_path_factory):
     """A finished run of a small vocabulary, and its text."""
     root = tmp_path_factory.mktemp("init")
     corpus = write_corpus(root / "corpus.txt")
-    done = train("--data", corpus, "--output", "old", "--vocab-size", 60, *STEPS, cwd=root)
-    assert done.returncode == 0, done.stderr
+    train("--data", corpus, "--output", "old", "--vocab-size", 60, *STEPS, cwd=root)
     return root / "old", corpus
 
 
 def refused(cwd, *arguments, expected):
-    done = train(*arguments, "--output", "refused", *STEPS, cwd=cwd)
-    assert done.returncode == 2 and expected in done.stderr, done.stderr
+    done = train(*arguments, "--output", "refused", *STEPS, code=2, cwd=cwd)
+    assert expected in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not (cwd / "refused").exists()
 
 
@@ -36,14 +35,13 @@ def test_words_are_added(tmp_path, old):
     (tmp_path / "words.txt").write_text("gatinho\nmenininha\ncafezinho\ngato\n", encoding="utf-8")
     arguments = ("--data", corpus, "--init", "weights", "--add-words", "words.txt", "--output", "new", *STEPS)
     done = train(*arguments, "--steps", 4, "--stop-after", 2, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     before, after = Tokenizer.load(run), Tokenizer.load(tmp_path / "new")
     added = [word for word in ("gatinho", "menininha", "cafezinho", "gato") if before.token_to_id(word) is None]
     assert after.vocab == [*before.vocab, *added] and "gatinho" in added
     assert f"{len(before)} rows kept, {len(added)} new, 0 dropped" in done.stdout
     (tmp_path / "words.txt").unlink()  # neither is needed again
     shutil.rmtree(tmp_path / "weights")
-    assert train("--resume", "--output", "new", cwd=tmp_path).returncode == 0
+    train("--resume", "--output", "new", cwd=tmp_path)
     model = BertForPreTraining.from_pretrained(tmp_path / "new").eval()
     assert model.config.vocab_size == len(after)
     transformers = pytest.importorskip("transformers")
@@ -60,8 +58,7 @@ def test_words_are_added(tmp_path, old):
 def test_the_vocabulary_grows_by_the_text(tmp_path, old):
     run, _ = old
     (tmp_path / "new.txt").write_text("o ornitorrinco dorme\n\n" * 30, encoding="utf-8")
-    done = train("--data", "new.txt", "--init", run, "--extend-vocab", 3, "--output", "new", *STEPS, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    train("--data", "new.txt", "--init", run, "--extend-vocab", 3, "--output", "new", *STEPS, cwd=tmp_path)
     assert "ornitorrinco" in Tokenizer.load(tmp_path / "new").vocab[len(Tokenizer.load(run)) :]
 
 
@@ -73,7 +70,6 @@ def test_another_vocabulary_of_any_size(tmp_path, old):
         done = train(
             "--data", corpus, "--init", run, "--tokenizer", f"v{size}", "--output", f"o{size}", *STEPS, cwd=tmp_path
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
         assert f"{size} rows kept, 0 new, {len(vocab) - size} dropped" in done.stdout
         assert json.loads((tmp_path / f"o{size}" / "config.json").read_text())["vocab_size"] == size
 
@@ -88,7 +84,6 @@ def test_a_bare_cased_vocabulary_is_said_and_decided(tmp_path, old):
         output = f"o{len(list(tmp_path.iterdir()))}"
         arguments = ("--data", corpus, "--init", run, "--tokenizer", "bare", "--output", output, *extra, *STEPS)
         done = train(*arguments, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
         assert done.stderr.count("vocab.txt") == said
         assert Tokenizer.load(tmp_path / output).options.lowercase == lowercase
         assert json.loads((tmp_path / output / "tokenizer_config.json").read_text())["do_lower_case"] == lowercase
@@ -130,21 +125,20 @@ def test_the_result_is_an_average_with_the_weights_it_began_with(tmp_path, old):
     arguments = ("--data", "new.txt", "--init", "weights", *STEPS, "--steps", 4)
     for share in ("0", "0.25", None):
         given = () if share is None else ("--init-share", share)
-        assert train(*arguments, *given, "--output", f"o{share}", "--stop-after", 2, cwd=tmp_path).returncode == 0
+        train(*arguments, *given, "--output", f"o{share}", "--stop-after", 2, cwd=tmp_path)
     start = load_file(run / "model.safetensors")
     shutil.rmtree(tmp_path / "weights")  # not needed again
     for share in ("0", "0.25", None):
-        done = train("--resume", "--output", f"o{share}", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        train("--resume", "--output", f"o{share}", cwd=tmp_path)
     trained, mixed, usual = (load_file(tmp_path / f"o{s}" / "model.safetensors") for s in ("0", "0.25", None))
     for name, weights in trained.items():
         torch.testing.assert_close(mixed[name], 0.75 * weights + 0.25 * start[name], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(usual[name], 0.4 * weights + 0.6 * start[name], rtol=1e-5, atol=1e-6)
     assert any(not torch.equal(weights, start[name]) for name, weights in trained.items())
     (tmp_path / "oNone" / "checkpoints" / "start.safetensors").unlink()
-    done = train("--resume", "--output", "oNone", "--steps", 6, cwd=tmp_path)
-    assert done.returncode == 2 and "start.safetensors" in done.stderr and "--init-share 0" in done.stderr
-    assert train("--resume", "--output", "oNone", "--init-share", 0, cwd=tmp_path).returncode == 0
+    done = train("--resume", "--output", "oNone", "--steps", 6, code=2, cwd=tmp_path)
+    assert "start.safetensors" in done.stderr and "--init-share 0" in done.stderr
+    train("--resume", "--output", "oNone", "--init-share", 0, cwd=tmp_path)
     refused(tmp_path, "--data", "new.txt", "--init-share", 0.5, expected="--init-share 0.5")
     refused(tmp_path, "--data", "new.txt", "--init", run, "--init-share", 1.5, expected="--init-share 1.5")
 
@@ -154,16 +148,15 @@ def test_replay_resumes_bit_for_bit(tmp_path, old):
     (tmp_path / "new.txt").write_text("\n\n".join(["a menina dorme na cama azul", "o rei come"] * 40))
     arguments = ("--data", "new.txt", "--init", run, "--replay", f"{corpus}:0.25", *STEPS, "--steps", 6)
     done = train(*arguments, "--output", "whole", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     begun, ended = records(tmp_path / "whole", "replay")  # its own documents are held out
     assert (begun["step"], ended["step"]) == (0, 6) and begun["loss"] != ended["loss"]
     assert f"{ended['loss']:.3f}" in done.stdout
-    assert train(*arguments, "--output", "parts", "--stop-after", 3, cwd=tmp_path).returncode == 0
-    assert train("--resume", "--output", "parts", cwd=tmp_path).returncode == 0
+    train(*arguments, "--output", "parts", "--stop-after", 3, cwd=tmp_path)
+    train("--resume", "--output", "parts", cwd=tmp_path)
     whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
     alone = ("--data", "new.txt", "--init", run, *STEPS, "--steps", 6, "--output", "alone")
-    assert train(*alone, cwd=tmp_path).returncode == 0
+    train(*alone, cwd=tmp_path)
     assert (tmp_path / "alone" / "model.safetensors").read_bytes() != whole
 
 

@@ -8,27 +8,13 @@ from fastbert.text import Tokenizer
 from support import train, write_corpus
 
 transformers = pytest.importorskip("transformers")
-QUICK = (
-    "--steps",
-    2,
-    "--preset",
-    "tiny",
-    "--max-length",
-    32,
-    "--batch-tokens",
-    256,
-    "--evaluations",
-    0,
-    "--threads",
-    1,
-)
+QUICK = "--steps 2 --preset tiny --max-length 32 --batch-tokens 256 --evaluations 0 --threads 1".split()
 
 
 @pytest.mark.parametrize("arch", ["modern", "classic"])
 def test_ids_and_lengths_are_those_of_the_run(tmp_path, caplog, arch):
     write_corpus(tmp_path / "corpus.txt")
-    done = train("--data", "corpus.txt", "--output", "run", "--arch", arch, *QUICK, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    train("--data", "corpus.txt", "--output", "run", "--arch", arch, *QUICK, cwd=tmp_path)
     transformers.logging.enable_propagation()
     with caplog.at_level(logging.WARNING):
         config = transformers.AutoConfig.from_pretrained(tmp_path / "run")

@@ -1,7 +1,6 @@
 """python -m fastbert.tokenize: stores, parts, resuming, and one clear line for every mistake."""
 
 import dataclasses
-import itertools
 import os
 import re
 import signal
@@ -12,6 +11,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+from made_up_stores import documents_of
 
 from fastbert.data import TokenStore
 from fastbert.system.cli import run
@@ -47,10 +47,6 @@ def a_text(path, documents):
     return path
 
 
-def documents(store):
-    return [store.gather([a], [b - a]).tolist() for a, b in itertools.pairwise(store.document_offsets.tolist())]
-
-
 def test_a_store(tmp_path, vocabulary, capsys):
     text = a_text(tmp_path / "a.txt", 20)
     output = tmp_path / "store"
@@ -67,7 +63,7 @@ def test_a_store(tmp_path, vocabulary, capsys):
         tokenizer.encode(document.replace("\n", " "), add_special_tokens=False).ids
         for document in text.read_text(encoding="utf-8").split("\n\n")
     ]
-    assert documents(store) == expected
+    assert documents_of(store) == expected
 
 
 def test_special_tokens_in_the_text_are_text(tmp_path, vocabulary):
@@ -126,7 +122,7 @@ def test_parts_and_merge(tmp_path, vocabulary, capsys):
     assert call("--merge", *parts, "--output", tmp_path / "merged", "--verify") == 0
     assert call(*common, tmp_path / "whole") == 0
     merged, whole = TokenStore.open(tmp_path / "merged"), TokenStore.open(tmp_path / "whole")
-    assert documents(merged) != documents(whole) and sorted(documents(merged)) == sorted(documents(whole))
+    assert documents_of(merged) != documents_of(whole) and sorted(documents_of(merged)) == sorted(documents_of(whole))
     assert call("--output", tmp_path / "merged", "--verify") == 0
     assert "checksums right" in capsys.readouterr().out
 

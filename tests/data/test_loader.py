@@ -17,7 +17,7 @@ from memory_store import MemoryStore
 import fastbert
 from fastbert.data import BatchLoader, Corpus, write_store
 from fastbert.system.errors import InputError
-from fastbert.system.native import core
+from support import need_core
 
 VOCAB = 300
 
@@ -104,13 +104,7 @@ def test_a_batch_is_what_the_model_expects(objective, mask_unit):
     assert abs(masked / total - 0.3) < 0.03
 
 
-@pytest.mark.parametrize("impl", ["cpp", "reference"])
 def test_an_epoch_holds_every_token_once(impl):
-    if impl == "cpp":
-        try:
-            core("cpp")
-        except RuntimeError as error:
-            pytest.skip(f"no C++ core: {error}")
     with make_loader(impl=impl) as loader:
         for epoch in range(3):
             batches = one_epoch(loader)
@@ -123,10 +117,7 @@ def test_an_epoch_holds_every_token_once(impl):
 
 @pytest.mark.parametrize("objective", ["mlm", "mlm+nsp", "diffusion"])
 def test_implementations_agree(objective):
-    try:
-        core("cpp")
-    except RuntimeError as error:
-        pytest.skip(f"no C++ core: {error}")
+    need_core()
     unit = "word" if objective == "diffusion" else "span"
     loaders = [make_loader(objective=objective, impl=i, mask_unit=unit) for i in ("cpp", "reference")]
     for _ in range(40):

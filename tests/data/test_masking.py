@@ -18,26 +18,12 @@ from fastbert.data.batches.masking import (
     span_thresholds,
 )
 from fastbert.system.errors import InputError
-from fastbert.system.native import core
+from support import need_core
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = range(5)
 VOCAB = 1000
 IS_CONTINUATION = (np.arange(VOCAB) % 3 == 0).astype(np.uint8)
 UNITS = ("token", "word", "span")
-
-
-def native():
-    try:
-        return core("cpp")
-    except RuntimeError as error:
-        pytest.skip(f"no C++ core: {error}")
-
-
-@pytest.fixture(params=["cpp", "reference"])
-def impl(request):
-    if request.param == "cpp":
-        native()
-    return request.param
 
 
 def make_batch(seed, num_sequences, shortest=3, longest=128):
@@ -234,7 +220,7 @@ def test_rate_of_each_sequence(impl):
     epoch=st.integers(0, 2**32 - 1),
 )
 def test_diffusion_rates_are_alike_in_both(ids, seed, epoch):
-    native()
+    need_core()
     ids = np.array(ids, np.int64)
     rates = [diffusion_rates(ids, seed=seed, epoch=epoch, impl=i) for i in ("cpp", "reference")]
     assert np.array_equal(*rates) and rates[0].dtype == np.float64
@@ -289,7 +275,7 @@ def test_nothing_to_mask(unit, impl):
 @pytest.mark.parametrize("rate", [0.0, 1e-12, 0.15, 0.5, 0.999999, 1.0])
 @pytest.mark.parametrize("lengths", [(1, 4), (3, 128), (1000, 9000)])
 def test_twins(unit, rate, lengths):
-    native()
+    need_core()
     batch = make_batch(9, 30, *lengths)
     batch[0][::13] = SEP
     results = [
@@ -312,7 +298,7 @@ def test_twins(unit, rate, lengths):
     data=st.data(),
 )
 def test_twins_on_anything(sequences, seed, epoch, rate, unit, continuation, specials, probs, data):
-    native()
+    need_core()
     cu_seqlens = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int32)
     input_ids = np.array([token for s in sequences for token in s], np.int64)
     ids = st.lists(st.integers(0, 2**56 - 1), min_size=len(sequences), max_size=len(sequences))

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastbert.data.batches.packing import _best_fit, pack_batches
-from fastbert.system.native import core
+from fastbert.system import native
+from support import need_core
 
 LENGTHS = {
     "windows of 128": lambda rng, n: np.where(rng.random(n) < 0.6, 128, rng.integers(3, 129, n)),
@@ -15,16 +16,6 @@ LENGTHS = {
     "sentences": lambda rng, n: np.clip(rng.lognormal(3, 0.5, n), 4, 128).astype(int),
     "even": lambda rng, n: rng.integers(3, 513, n),
 }
-
-
-@pytest.fixture(params=["cpp", "reference"])
-def impl(request):
-    if request.param == "cpp":
-        try:
-            core("cpp")
-        except RuntimeError as error:
-            pytest.skip(f"no C++ core: {error}")
-    return request.param
 
 
 def loads_of(lengths, batch_of, num_batches):
@@ -94,24 +85,19 @@ def test_twins_on_anything(lengths, spare):
     if lengths:
         assert loads_of(np.array(lengths), batch_of, num_batches).max() <= budget
         assert set(batch_of.tolist()) == set(range(num_batches))
-    try:
-        core("cpp")
-    except RuntimeError:
+    if not native.status()[0]:
         return
-    native, native_batches = pack_batches(np.array(lengths, np.int64), budget, impl="cpp")
-    assert native_batches == num_batches and np.array_equal(native, batch_of)
+    native_of, native_batches = pack_batches(np.array(lengths, np.int64), budget, impl="cpp")
+    assert native_batches == num_batches and np.array_equal(native_of, batch_of)
 
 
 @pytest.mark.parametrize("budget", [63, 64, 65, 4095, 4096, 4097, 300_000])
 def test_twins_on_large_inputs(budget):
     """Budgets around the sizes of the levels of the C++ bit set."""
-    try:
-        core("cpp")
-    except RuntimeError as error:
-        pytest.skip(f"no C++ core: {error}")
+    need_core()
     lengths = np.random.default_rng(0).integers(1, min(budget, 600) + 1, 5000)
-    native, reference = (pack_batches(lengths, budget, impl=i) for i in ("cpp", "reference"))
-    assert native[1] == reference[1] and np.array_equal(native[0], reference[0])
+    ours, reference = (pack_batches(lengths, budget, impl=i) for i in ("cpp", "reference"))
+    assert ours[1] == reference[1] and np.array_equal(ours[0], reference[0])
 
 
 def test_best_fit_alone_keeps_the_budget():

@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 
 from fastbert.data.batches.philox import Permutation, Purpose, below, draw, philox4x32, threshold
-from fastbert.system.native import core
-
-
-def native():
-    try:
-        return core("cpp")
-    except RuntimeError as error:
-        pytest.skip(f"no C++ core: {error}")
+from support import need_core
 
 
 @pytest.mark.parametrize(
@@ -27,7 +20,7 @@ def test_philox_known_answers(counter, key, expected):
     counter, key, expected = ([int(word, 16) for word in text.split()] for text in (counter, key, expected))
     key = key[0] | key[1] << 32
     assert philox4x32(key, np.array([counter], np.uint32)).tolist() == [expected]
-    module = native()
+    module = need_core()
     columns = [np.array([word], np.uint32) for word in counter[:3]]
     for path in range(3):
         if module.philox_path_supported(path):
@@ -37,7 +30,7 @@ def test_philox_known_answers(counter, key, expected):
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 15, 16, 17, 63, 1000])
 @pytest.mark.parametrize("path", [0, 1, 2])
 def test_philox_paths_agree(path, count):
-    module = native()
+    module = need_core()
     if not module.philox_path_supported(path):
         pytest.skip("this machine lacks the instructions")
     counters = np.random.default_rng(count).integers(0, 2**32, (count, 4), dtype=np.uint32)

@@ -5,7 +5,7 @@ import sys
 import unicodedata
 
 import pytest
-from corpus_files import write
+from corpus_files import read, write
 from made_up_stores import Words, documents_of, ids
 
 from fastbert.data import Corpus, write_store
@@ -17,16 +17,6 @@ from fastbert.text import Tokenizer
 
 ACCENTS = "Não há hesitação: José é um médico.\nA ação começou às três."
 RULES = ("blank", "line", "file", "<|endoftext|>")
-
-
-def lines_of(*sources, **rules):
-    documents = []
-    for document in Corpus([str(source) for source in sources], **rules).documents():
-        if document.continues:
-            documents[-1] += document.lines
-        else:
-            documents.append(list(document.lines))
-    return documents
 
 
 @pytest.mark.skipif(native.core() is None, reason="the twin always normalizes")
@@ -55,9 +45,9 @@ def test_decomposed_accents_are_composed_unless_they_are_kept(tmp_path, monkeypa
     decomposed = unicodedata.normalize("NFD", ACCENTS)
     content = {".txt": decomposed, ".jsonl": json.dumps({"text": decomposed}), ".csv": f'text\n"{decomposed}"\n'}
     path = write(tmp_path / f"a{ending}", content[ending])
-    assert lines_of(path) == [ACCENTS.split("\n")]
+    assert read(path) == [ACCENTS.split("\n")]
     assert "".join(Corpus([str(path)]).text_chunks()).strip() == ACCENTS
-    assert lines_of(path, normalize="none") == [decomposed.split("\n")]
+    assert read(path, normalize="none") == [decomposed.split("\n")]
     for rules, expected in (({}, ACCENTS), ({"normalize": "none"}, decomposed)):
         store = write_store(tmp_path / "-".join(rules.values()), Corpus([str(path)], **rules), Words())
         assert documents_of(store) == [ids(expected)]
@@ -89,7 +79,7 @@ EXPECTED = {
 def test_documents_end_where_the_rule_says(tmp_path, small_batches, rule, newline):
     path = write(tmp_path / "a.txt", TEXT.replace("\n", newline))
     expected = EXPECTED[rule]
-    assert [" ".join(lines) for lines in lines_of(path, documents=rule)] == expected
+    assert [" ".join(lines) for lines in read(path, documents=rule)] == expected
     store = write_store(tmp_path / "s", Corpus([str(path)] * 2, documents=rule), Words())
     assert documents_of(store) == [ids(document) for document in expected * 2]
     counted = " ".join(Corpus([str(path)], documents=rule).text_chunks()).split()
@@ -97,8 +87,10 @@ def test_documents_end_where_the_rule_says(tmp_path, small_batches, rule, newlin
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("tail", ["", "\n", "\n\n", "\nfim", "\n\nfim", "<|endoftext|>fim", "\n<|endoftext|>\nfim"])
-@pytest.mark.parametrize("over", range(3))
+@pytest.mark.parametrize("tail", [
+    "", "\n", "\n\n", "\nfim", "\n\nfim", " \n\nfim", "\n\n\n fim\n", "<|endoftext|>fim", "\n<|endoftext|>\nfim",
+])  # fmt: skip
+@pytest.mark.parametrize("over", range(4))
 def test_a_cut_line_ends_no_document(tmp_path, small_batches, monkeypatch, rule, tail, over):
     text = ("abcdefg " * 16)[: 120 + over] + tail
     path = write(tmp_path / "a.txt", text)
@@ -106,13 +98,13 @@ def test_a_cut_line_ends_no_document(tmp_path, small_batches, monkeypatch, rule,
     monkeypatch.setattr(text_blocks, "MAX_LINE_BYTES", 120)
     corpus = Corpus([str(path)], documents=rule)
     assert documents_of(write_store(tmp_path / "s", corpus, Words())) == whole
-    assert [[i for line in lines for i in ids(line)] for lines in lines_of(path, documents=rule)] == whole
+    assert [[i for line in lines for i in ids(line)] for lines in read(path, documents=rule)] == whole
 
 
 def test_records_are_documents_under_every_rule(tmp_path):
     path = write(tmp_path / "a.jsonl", "".join(json.dumps({"text": f"um {i}\n\ndois"}) + "\n" for i in range(3)))
     for rule in RULES:
-        assert lines_of(path, documents=rule) == [[f"um {i}", "dois"] for i in range(3)]
+        assert read(path, documents=rule) == [[f"um {i}", "dois"] for i in range(3)]
 
 
 @pytest.mark.parametrize("rules", [{"documents": ""}, {"documents": "a\nb"}, {"normalize": "nfkc"}])

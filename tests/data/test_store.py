@@ -9,7 +9,7 @@ import pytest
 from made_up_stores import Words, a_corpus, contents, documents_of, ids, numbers
 
 from fastbert.data import Corpus, TokenStore, write_store
-from fastbert.data.corpus import formats, text_blocks
+from fastbert.data.corpus import formats
 from fastbert.data.store import writer
 from fastbert.data.store.token_store import FORMAT, token_dtype
 from fastbert.system.errors import InputError
@@ -107,17 +107,6 @@ def test_documents_of_text_end_where_the_readers_say(tmp_path, small_batches, ro
     expected = [[i for line in document.lines for i in ids(line)] for document in corpus.documents()]
     assert documents_of(write_store(tmp_path / "s", corpus, tokenizer)) == [d for d in expected if d]
     assert (len(expected) > 40) == (row in BLANKS)
-
-
-@pytest.mark.parametrize("tail", ["", "\n", "\n\n", "\nfim", "\n\nfim", " \n\nfim", "\n\n\n fim\n"])
-@pytest.mark.parametrize("over", range(4))
-def test_end_of_a_cut_line_ends_no_document(tmp_path, small_batches, monkeypatch, over, tail):
-    monkeypatch.setattr(text_blocks, "MAX_LINE_BYTES", 120)
-    text = ("abcdefg " * 16)[: 120 + over] + tail
-    corpus = a_corpus(tmp_path, text)
-    store = write_store(tmp_path / "s", corpus, Words())
-    assert documents_of(store) == [ids(d) for d in text.split("\n\n") if d.strip()]
-    assert store.num_documents == 1 + ("\n\n" in tail and "fim" in tail)
 
 
 def test_text_and_records_mixed(tmp_path, small_batches):

@@ -15,20 +15,7 @@ from fastbert.system import native
 from fastbert.system.cli import run
 
 random.seed(0)
-WORDS = [
-    "chuva",
-    "sol",
-    "gato",
-    "praia",
-    "trabalho",
-    "domingo",
-    "futebol",
-    "café",
-    "livro",
-    "cidade",
-    "noite",
-    "música",
-]
+WORDS = "chuva sol gato praia trabalho domingo futebol café livro cidade noite música".split()
 ACCENTS = "Não há hesitação possível: José é um médico e a ação começou às três. "
 IDEOGRAPHS = [chr(0x4E00 + i) for i in range(5000)]
 

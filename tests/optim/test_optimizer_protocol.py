@@ -17,15 +17,18 @@ def pair(shape=(8, 6)):
     return p, nn.Parameter(p.detach().clone())
 
 
+def step_both(ours, theirs, grad):
+    for optimizer in (ours, theirs):
+        optimizer.param_groups[0]["params"][0].grad = grad.clone()
+        optimizer.step()
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_adamw_is_torchs(options):
     p, q = pair()
     ours, theirs = AdamW([p], **{"lr": 0.1, **options}), torch.optim.AdamW([q], **{"lr": 0.1, **options})
     for scale in (10.0, 1.0, 0.1, 0.01):
-        grad = torch.randn(8, 6) * scale
-        p.grad, q.grad = grad.clone(), grad.clone()
-        ours.step()
-        theirs.step()
+        step_both(ours, theirs, torch.randn(8, 6) * scale)
     torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
@@ -36,10 +39,7 @@ def test_adamw_switches_between_its_steps():
     for step in range(6):
         for optimizer in (ours, theirs):
             optimizer.param_groups[0]["maximize"] = step % 3 == 1
-        grad = torch.randn(8, 6)
-        p.grad, q.grad = grad.clone(), grad.clone()
-        ours.step()
-        theirs.step()
+        step_both(ours, theirs, torch.randn(8, 6))
     torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
@@ -47,10 +47,7 @@ def test_adamw_of_other_strides_and_sparse_gradients():
     p, q = (nn.Parameter(torch.linspace(0, 1, 48).view(6, 8).clone().t()) for _ in range(2))
     ours, theirs = AdamW([p], lr=0.1), torch.optim.AdamW([q], lr=0.1)
     for _ in range(2):
-        p.grad = torch.ones(8, 6).cumsum(0)
-        q.grad = p.grad.clone()
-        ours.step()
-        theirs.step()
+        step_both(ours, theirs, torch.ones(8, 6).cumsum(0))
     torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
     table = nn.Embedding(5, 4, sparse=True)
     table(torch.tensor([1, 2])).sum().backward()

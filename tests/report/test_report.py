@@ -148,8 +148,8 @@ def test_bad_runs_are_refused(run, tmp_path):
     (broken / "run.json").write_text("{")
     for path, expected in (
         (tmp_path / "nowhere", "no such directory"),
-        (tmp_path / "empty", "holds no run.json"),
-        (broken, "cannot be read"),
+        (tmp_path / "empty", r"run\.json: missing"),
+        (broken, r"run\.json: is damaged"),
         (damaged, r"metrics\.jsonl, line 1: is damaged"),
     ):
         with pytest.raises(InputError, match=expected):

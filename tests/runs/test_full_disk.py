@@ -20,7 +20,7 @@ from fastbert.system import cli
 from fastbert.text import Tokenizer
 from fastbert.training import prepare_data
 from fastbert.training.options import TrainOptions
-from support import SMALL, WORDS
+from support import SMALL, WORDS, process
 
 
 @pytest.fixture
@@ -149,11 +149,9 @@ def test_a_disk_too_small_for_the_next_checkpoints(small_disk, tmp_path, corpus)
     """As a user has it, from the command line: nothing is staged, the disk is simply too small."""
     subprocess.run(["mount", "-o", "remount,size=6m", str(small_disk)], check=True)
     options = ("--data", corpus, *SMALL, "--steps", 400, "--evaluations", 0, "--checkpoint-every", 5)
-    command = [sys.executable, "-m", "fastbert.train", *map(str, options), "--output", str(small_disk / "out")]
     began = time.monotonic()
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2 and "No space left" in done.stderr, done.stderr
+    done = process("fastbert.train", *options, "--output", small_disk / "out", cwd=tmp_path, timeout=300, code=2)
+    assert "No space left" in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and time.monotonic() - began < 240
     steps = checkpoint.list_steps(small_disk / "out")
     if steps:  # what was whole before is whole still

@@ -62,8 +62,7 @@ def test_a_card_that_a_person_edited_is_left_alone(tmp_path):
 
 def test_runs_and_fine_tuned_models_have_one(tmp_path):
     write_corpus(tmp_path / "a.txt", 20)
-    done = command("fastbert.train", "--data", "a.txt", "--output", "run", "--steps", 2, *SMALL, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    command("fastbert.train", "--data", "a.txt", "--output", "run", "--steps", 2, *SMALL, cwd=tmp_path)
     result = json.loads((tmp_path / "run" / "run.json").read_text())["result"]
     samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     assert samples and samples[0]["examples"][0]["guesses"]
@@ -72,8 +71,7 @@ def test_runs_and_fine_tuned_models_have_one(tmp_path):
     rows = [{"text": f"o gato {i}", "label": "bom" if i % 2 else "ruim"} for i in range(40)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ("--task", "classification", "--train", "t.jsonl", "--epochs", 1, "--threads", 1, "--output", "tuned")
-    done = command("fastbert.finetune", "run", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    command("fastbert.finetune", "run", *arguments, cwd=tmp_path)
     record = json.loads((tmp_path / "tuned" / "finetune.json").read_text())
     card = card_of((tmp_path / "tuned" / NAME).read_text())
     assert card.data.pipeline_tag == "text-classification" and card.data.model_name == "tuned"
@@ -81,8 +79,7 @@ def test_runs_and_fine_tuned_models_have_one(tmp_path):
     assert figures(card)["accuracy"] == pytest.approx(accuracy, abs=1e-5)
     assert "bom, ruim" in card.text
     assert (tmp_path / "tuned" / NAME).read_text().startswith(finetuned_card("tuned", record))
-    done = command("fastbert.contrastive", "run", "--train", "a.txt", "--output", "emb", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    command("fastbert.contrastive", "run", "--train", "a.txt", "--output", "emb", cwd=tmp_path)
     assert card_of((tmp_path / "emb" / NAME).read_text()).data.library_name == "sentence-transformers"
 
 

@@ -1,5 +1,9 @@
 """A server in this process for each kind of model: the real application, asked through starlette's client."""
 
+import contextlib
+import socket
+import threading
+
 import pytest
 
 pytest.importorskip("starlette")
@@ -14,6 +18,31 @@ TASKS = {
     "tags": ("tagging", ("O", "B-PER", "I-PER")),
     "answers": ("qa", ()),
 }
+
+
+@contextlib.contextmanager
+def _served(app):
+    import uvicorn
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()[1], server
+        finally:
+            app.state.stopping.set()
+            server.should_exit = True
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """``with serving(app) as (port, server)``: a real server in a thread."""
+    return _served
 
 
 @pytest.fixture(scope="session")

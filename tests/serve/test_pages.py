@@ -170,29 +170,15 @@ def test_watching_loads_no_model_and_offers_the_runs(run_folder):
 
 # ---- in a browser ----
 @pytest.fixture(scope="module")
-def address(served_folder, run_folder):
+def address(served_folder, run_folder, serving):
     """A real server with a model and two runs."""
-    import socket
-    import threading
-
-    import uvicorn
-
     from fastbert.serve.app import make_app
     from fastbert.serve.models import Models, find
     from fastbert.serve.service import Service
 
     served = [*find(served_folder / "plain"), *find(run_folder)]
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        app = make_app(Service(Models(served)))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        app.state.stopping.set()
-        server.should_exit = True
-        thread.join(10)
+    with serving(make_app(Service(Models(served)))) as (port, _):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize(("language", "size", "scheme"), [("en", (390, 844), "light"), ("pt", (1280, 900), "dark")])

@@ -1,6 +1,7 @@
 """The server over a real socket: clients that leave, a full queue, and how it ends."""
 
 import contextlib
+import functools
 import http.client
 import json
 import signal
@@ -18,11 +19,14 @@ from fastbert.serve.service import Service
 from support import command
 
 
-@contextlib.contextmanager
-def running(folder, **sizes):
-    """A uvicorn in a thread, with a queue whose thread waits for a gate: (port, service, gate, server)."""
-    import uvicorn
+@pytest.fixture
+def running(served_folder, serving):
+    """``with running(**sizes) as (port, service, gate, server)``: the thread of the queue waits for the gate."""
+    return functools.partial(_running, served_folder / "plain", serving)
 
+
+@contextlib.contextmanager
+def _running(folder, serving, **sizes):
     from fastbert.serve.app import make_app
 
     gate = threading.Event()
@@ -33,19 +37,11 @@ def running(folder, **sizes):
             return super()._compute(key, items, sharers)
 
     service = Gated(Models(find(folder)), sizes=QueueSizes(**sizes))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
+    with serving(make_app(service)) as (port, server):
         try:
-            yield listening.getsockname()[1], service, gate, server
+            yield port, service, gate, server
         finally:
             gate.set()
-            server.should_exit = True
-            thread.join(10)
-            assert not thread.is_alive()
 
 
 def send(port, text):
@@ -61,8 +57,8 @@ def until(condition, seconds=5.0):
         time.sleep(0.005)
 
 
-def test_a_client_that_leaves_and_a_full_queue(served_folder):
-    with running(served_folder / "plain", waiting_requests=2, batch_ms=0) as (port, service, gate, _):
+def test_a_client_that_leaves_and_a_full_queue(running):
+    with running(waiting_requests=2, batch_ms=0) as (port, service, gate, _):
         first = send(port, "o gato")
         until(lambda: service.models.is_loaded("plain"))
         time.sleep(0.1)  # the thread has taken it and stands at the gate
@@ -79,8 +75,8 @@ def test_a_client_that_leaves_and_a_full_queue(served_folder):
         assert service.queue.cancelled == 1
 
 
-def test_stop_answers_what_was_begun(served_folder):
-    with running(served_folder / "plain", batch_ms=0) as (port, service, gate, server):
+def test_stop_answers_what_was_begun(running):
+    with running(batch_ms=0) as (port, service, gate, server):
         first = send(port, "o gato")
         until(lambda: service.models.is_loaded("plain"))
         time.sleep(0.1)
@@ -150,8 +146,8 @@ def test_a_mistake_is_one_line(served_folder, tmp_path, arguments, named):
     (tmp_path / "plain").symlink_to(served_folder / "plain")
     if arguments == ["."]:
         (tmp_path / "plain").unlink()
-    done = command("fastbert.serve", *arguments, cwd=tmp_path)
-    assert done.returncode == 2 and named in done.stderr and done.stderr.count("\n") == 1
+    done = command("fastbert.serve", *arguments, code=2, cwd=tmp_path)
+    assert named in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_port_that_is_taken(served_folder):
@@ -159,11 +155,11 @@ def test_a_port_that_is_taken(served_folder):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = command("fastbert.serve", str(served_folder / "plain"), "--port", port, cwd=served_folder)
-    assert done.returncode == 2 and str(port) in done.stderr
+        done = command("fastbert.serve", str(served_folder / "plain"), "--port", port, code=2, cwd=served_folder)
+    assert str(port) in done.stderr
 
 
 def test_a_missing_package_is_named(served_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    done = command("fastbert.serve", str(served_folder / "plain"), cwd=served_folder)
-    assert done.returncode == 2 and "uvicorn" in done.stderr and "fastbert[serve]" in done.stderr
+    done = command("fastbert.serve", str(served_folder / "plain"), code=2, cwd=served_folder)
+    assert "uvicorn" in done.stderr and "fastbert[serve]" in done.stderr

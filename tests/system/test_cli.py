@@ -42,21 +42,7 @@ def call(argv, main=None):
 
 def test_options_of_every_kind():
     code, (options,) = call(
-        [
-            "r",
-            "a b",
-            "c",
-            "--batch-tokens",
-            "12",
-            "--minutes",
-            "0.5",
-            "--resume",
-            "--data",
-            "x",
-            "y",
-            "--arch",
-            "classic",
-        ]
+        ["r", "a b", *"c --batch-tokens 12 --minutes 0.5 --resume --data x y --arch classic".split()]
     )
     assert code == 0
     assert options == Options("r", ("a b", "c"), ("x", "y"), "classic", 12, 0.5, True)

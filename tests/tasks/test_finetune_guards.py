@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 
 import pytest
 import torch
@@ -15,21 +13,10 @@ from fastbert.system.errors import InputError
 from fastbert.tasks import guarded
 from fastbert.tasks.model import TaskModel
 from fastbert.tasks.saved_training import NAME
+from support import at_step, ctrl_c
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS_PER_EPOCH = 3  # twenty lines, batches of 8
-
-
-def at_step(monkeypatch, step, act):
-    """Let ``act(loss)`` decide the loss of one training step."""
-    original, calls = TaskModel.loss, []
-
-    def loss(self, *arguments):
-        calls.append(1)
-        value = original(self, *arguments)
-        return act(value) if len(calls) == step else value
-
-    monkeypatch.setattr(TaskModel, "loss", loss)
 
 
 def interrupt(loss):
@@ -50,7 +37,7 @@ def test_a_wild_learning_rate_ends_in_one_line_and_no_output(pretrained, tmp_pat
     ids=["nan", "explosion", "Ctrl-C"],
 )  # fmt: skip
 def test_the_best_weights_so_far_are_kept(pretrained, tmp_path, monkeypatch, act, code, reason):
-    at_step(monkeypatch, 2 * STEPS_PER_EPOCH + 1, act)
+    at_step(monkeypatch, TaskModel, "loss", 2 * STEPS_PER_EPOCH + 1, act)
     made = options(pretrained, "classification", tmp_path / "out", evaluations=1, epochs=10, seeds=1)
     assert main(made) == code
     (row,) = figures(tmp_path / "out")["seeds"]
@@ -61,18 +48,13 @@ def test_the_best_weights_so_far_are_kept(pretrained, tmp_path, monkeypatch, act
 
 def test_an_interruption_ends_the_seeds_too_and_before_the_first_step_leaves_nothing(pretrained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        at_step(patch, 2, interrupt)
+        at_step(patch, TaskModel, "loss", 2, interrupt)
         assert main(options(pretrained, "classification", tmp_path / "out", seeds=3)) == 130
     assert len(figures(tmp_path / "out")["seeds"]) == 1
-    at_step(monkeypatch, 1, interrupt)
+    at_step(monkeypatch, TaskModel, "loss", 1, interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(options(pretrained, "classification", tmp_path / "none"))
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
-
-
-def ctrl_c(loss):
-    os.kill(os.getpid(), signal.SIGINT)
-    return loss
 
 
 def kill(loss):
@@ -92,7 +74,7 @@ def test_a_training_goes_on_to_the_same_bits(pretrained, tmp_path, monkeypatch, 
     at = 2 * STEPS_PER_EPOCH + 1 + (usual.get("seeds", 1) - 1) * 4 * STEPS_PER_EPOCH
     with monkeypatch.context() as patch:
         patch.setattr(guarded, "SAVE_EVERY_S", 0.0)
-        at_step(patch, at, stop)
+        at_step(patch, TaskModel, "loss", at, stop)
         if stop is kill:
             with pytest.raises(SystemExit):
                 main(made)

@@ -18,6 +18,7 @@ from fastbert.tasks.finetuning import load_backbone, new_model, read_data
 from fastbert.tasks.model import TaskSettings
 from fastbert.tasks.training import Recipe, Vocabulary, _optimizers, epoch_batches, train
 from fastbert.text import Tokenizer
+from support import change_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -108,8 +109,7 @@ def test_modern_heads_read_what_the_model_says_else_the_mean(pretrained, tmp_pat
     model = tmp_path / "model"
     shutil.copytree(pretrained / "modern", model)
     if written:
-        config = json.loads((model / "config.json").read_text()) | {"classifier_pooling": written}
-        (model / "config.json").write_text(json.dumps(config))
+        change_json(model / "config.json", classifier_pooling=written)
     made = options(pretrained, "classification", tmp_path / "out", epochs=1, pooling=asked)
     main(dataclasses.replace(made, model=str(model)))
     assert json.loads((tmp_path / "out" / "config.json").read_text())["classifier_pooling"] == pooling

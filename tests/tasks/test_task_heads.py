@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hf_models import spread, transformers
 from safetensors.torch import load_file, save_file
 
 from fastbert.batch import pack
@@ -18,9 +19,7 @@ from fastbert.tasks.methods import read_head
 from fastbert.tasks.model import TaskModel, TaskSettings, spread_rows
 from fastbert.tasks.prediction import answer, classify
 from fastbert.text import Tokenizer
-from support import SPECIAL
-
-transformers = pytest.importorskip("transformers", reason="transformers is the peer compared with")
+from support import SPECIAL, change_json
 
 TOLERANCE = 1e-4  # max |Δ logit| in fp32
 B, L = 3, 40
@@ -37,16 +36,6 @@ CASES = [(arch, task) for arch in FAMILY for task in CLASS]
 
 def settings(task):
     return TaskSettings(task, LABELS.get(task, ()))
-
-
-def spread(module):
-    """Weights large enough that a wrong pooling, scale or bias shows in the logits."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "embed_positions" not in name:  # RoFormer's sinusoids are no weights
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return module.eval()
 
 
 def ours_of(arch, task, pooling="cls"):
@@ -117,9 +106,7 @@ def test_transformers_reads_our_head(arch, task, tmp_path, random_start):
 @pytest.mark.parametrize(("arch", "task"), CASES)
 def test_we_read_the_head_of_transformers(arch, task, tmp_path):
     ours_of(arch, task).save_pretrained(tmp_path / "a")
-    config = json.loads((tmp_path / "a" / "config.json").read_text())
-    del config["fastbert"]
-    (tmp_path / "a" / "config.json").write_text(json.dumps(config))
+    change_json(tmp_path / "a" / "config.json", "fastbert")
     peer = spread(peer_of(tmp_path / "a", arch, task))
     peer.save_pretrained(tmp_path / "b")
     model = TaskModel.from_pretrained(tmp_path / "b")
@@ -182,8 +169,7 @@ def test_heads_that_cannot_be_read_say_why(tmp_path):
     save_file({k: v for k, v in state.items() if "pooler" not in k}, path)
     with pytest.raises(InputError, match=r"pooler\.bias"):
         TaskModel.from_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForPreTraining"]}))
+    change_json(tmp_path / "config.json", architectures=["BertForPreTraining"])
     with pytest.raises(InputError, match="BertForPreTraining"):
         TaskModel.from_pretrained(tmp_path)
 
@@ -199,8 +185,7 @@ def test_heads_that_cannot_be_read_say_why(tmp_path):
 )
 def test_answers_that_would_not_be_those_of_transformers_are_refused(tmp_path, fields, named):
     ours_of("classic", "classification").save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | fields))
+    change_json(tmp_path / "config.json", **fields)
     with pytest.raises(InputError, match=named):
         TaskModel.from_pretrained(tmp_path)
 
@@ -212,18 +197,14 @@ def test_a_head_of_others_truncates_where_their_tokenizer_does(tmp_path, limit, 
     own = TaskModel.from_pretrained(tmp_path).settings
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit}))
     assert TaskModel.from_pretrained(tmp_path).settings == own
-    config = json.loads((tmp_path / "config.json").read_text())
-    del config["fastbert"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    change_json(tmp_path / "config.json", "fastbert")
     assert TaskModel.from_pretrained(tmp_path).settings.max_length == longest
 
 
 def test_only_models_that_say_so_answer_that_there_is_no_answer(tmp_path):
     ours_of("classic", "qa").save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
     assert TaskModel.from_pretrained(tmp_path).settings.unanswerable
-    del config["fastbert"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    change_json(tmp_path / "config.json", "fastbert")
     model = TaskModel.from_pretrained(tmp_path)
     assert not model.settings.unanswerable
     with torch.no_grad():
@@ -250,9 +231,7 @@ def test_only_models_that_say_so_answer_that_there_is_no_answer(tmp_path):
 def test_a_single_number_as_cross_encoders_give_it(tmp_path, fields, file, sigmoid):
     ours_of("classic", "regression").save_pretrained(tmp_path)
     assert not TaskModel.from_pretrained(tmp_path).settings.sigmoid
-    config = json.loads((tmp_path / "config.json").read_text())
-    del config["fastbert"]
-    (tmp_path / "config.json").write_text(json.dumps(config | {"problem_type": None} | fields))
+    change_json(tmp_path / "config.json", "fastbert", **{"problem_type": None} | fields)
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"} | file))
     model = TaskModel.from_pretrained(tmp_path)
     tokenizer = Tokenizer([*SPECIAL, *"abcdefgh"])
@@ -264,24 +243,19 @@ def test_a_single_number_as_cross_encoders_give_it(tmp_path, fields, file, sigmo
 
 def test_another_activation_is_refused(tmp_path):
     ours_of("classic", "regression").save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    del config["fastbert"]
-    (tmp_path / "config.json").write_text(
-        json.dumps(config | {"sbert_ce_default_activation_function": "torch.nn.Tanh"})
-    )
+    change_json(tmp_path / "config.json", "fastbert", sbert_ce_default_activation_function="torch.nn.Tanh")
     with pytest.raises(InputError, match="Tanh"):
         TaskModel.from_pretrained(tmp_path)
 
 
 def test_a_head_that_is_not_supported_is_named(tmp_path):
     ours_of("classic", "classification").save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
     backbone = BertForPreTraining.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMultipleChoice"]}))
+    change_json(tmp_path / "config.json", architectures=["BertForMultipleChoice"])
     with pytest.warns(UserWarning, match="BertForMultipleChoice"):
         assert read_head(tmp_path, backbone) is None
     for kind in ("BertModel", "BertForMaskedLM", "BertLMHeadModel"):
-        (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [kind]}))
+        change_json(tmp_path / "config.json", architectures=[kind])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert read_head(tmp_path, backbone) is None

@@ -79,8 +79,7 @@ def test_the_options_reach_the_run(tmp_path):
     transformers = pytest.importorskip("transformers")
     (tmp_path / "a.txt").write_text("\n\n".join(LINES * 3))
     given = ("--special-tokens", *OWN, "--split", "whitespace", "--single-digits")
-    done = train("--data", "a.txt", *given, "--output", "run", *QUICK, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    train("--data", "a.txt", *given, "--output", "run", *QUICK, cwd=tmp_path)
     tokenizer = Tokenizer.load(tmp_path / "run")
     assert set(OWN) <= set(tokenizer.special_tokens) and tokenizer.options.single_digits
     assert not tokenizer.options.split_punctuation
@@ -90,9 +89,9 @@ def test_the_options_reach_the_run(tmp_path):
     (tmp_path / "b.txt").write_text("\n\n".join("<bot> the cat <user>" for _ in range(90)))
     more = ("--data", "b.txt", "--init", "run", "--special-tokens", "<bot>", "--output", "more")
     done = train(*more, *QUICK, cwd=tmp_path)
-    assert done.returncode == 0 and "1 new" in done.stdout, done.stderr
+    assert "1 new" in done.stdout, done.stderr
     grown = Tokenizer.load(tmp_path / "more")
     assert grown.vocab == [*tokenizer.vocab, "<bot>"] and grown.encode("<bot><user>").tokens[1:3] == ["<bot>", "<user>"]
     for bad in (("--special-tokens", "a b"), ("--init", "run", "--split", "whitespace"), ("--special-tokens", "[SEP]")):
-        done = train("--data", "b.txt", *bad, "--output", "bad", *QUICK, cwd=tmp_path)
-        assert done.returncode == 2 and bad[-2] in done.stderr and not (tmp_path / "bad").exists()
+        done = train("--data", "b.txt", *bad, "--output", "bad", *QUICK, code=2, cwd=tmp_path)
+        assert bad[-2] in done.stderr and not (tmp_path / "bad").exists()

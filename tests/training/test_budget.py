@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastbert.system import process
+import fastbert
 from fastbert.training import budget as budget_module
 from fastbert.training.budget import Budget
 from fastbert.training.evaluation_schedule import FINISH_RESERVE_S, MAX_EVAL_SHARE, EvaluationSchedule
@@ -18,7 +18,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock(process.IMPORTED_AT_S + 20.0)  # twenty seconds of preparation
+    clock = Clock(fastbert.IMPORTED_AT_S + 20.0)  # twenty seconds of preparation
     monkeypatch.setattr(budget_module, "time", clock)
     return clock
 

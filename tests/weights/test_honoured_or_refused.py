@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 from fastbert.weights.config_fields import HARMLESS, HONOURED, ONLY
+from support import change_json
 
 BERT_BASE = {"pooler_fc_size": 768, "directionality": "bidi", "gradient_checkpointing": False, "_name_or_path": "x"}
 
@@ -28,12 +29,16 @@ def checkpoint(tmp_path):
         path, logits = tmp_path, wanted
 
         def configure(self, **fields):
-            config = json.loads((tmp_path / "config.json").read_text())
-            (tmp_path / "config.json").write_text(json.dumps(config | fields))
+            change_json(tmp_path / "config.json", **fields)
 
         def rename(self, change):
             state = load_file(tmp_path / "model.safetensors")
             save_file(change(state), tmp_path / "model.safetensors", metadata={"format": "pt"})
+
+        def refused(self, match):
+            with pytest.raises(InputError, match=match) as error:
+                BertForPreTraining.from_pretrained(tmp_path)
+            return str(error.value)
 
         def check(self):
             ours = BertForPreTraining.from_pretrained(tmp_path)
@@ -66,9 +71,8 @@ def checkpoint(tmp_path):
 )
 def test_fields_that_would_change_an_answer_are_refused(checkpoint, field, value):
     checkpoint.configure(**{field: value})
-    with pytest.raises(InputError, match=rf"config\.json.*{'activation' if field == 'hidden_act' else field}") as error:
-        BertForPreTraining.from_pretrained(checkpoint.path)
-    assert "\n" not in str(error.value)
+    error = checkpoint.refused(rf"config\.json.*{'activation' if field == 'hidden_act' else field}")
+    assert "\n" not in error
 
 
 def test_fields_that_cannot_matter_are_read_over(checkpoint):
@@ -91,8 +95,7 @@ def test_fields_that_cannot_matter_are_read_over(checkpoint):
 )
 def test_modernberts_fields(tmp_path, field, value):
     peer("modernbert").save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
+    change_json(tmp_path / "config.json", **{field: value})
     with pytest.raises(InputError, match=rf"config\.json.*{field}"):
         BertForPreTraining.from_pretrained(tmp_path)
 
@@ -161,9 +164,8 @@ def test_an_untied_decoder_counts_whatever_the_configuration_says(checkpoint):
 )
 def test_tensors_that_would_change_an_answer_are_refused(checkpoint, name):
     checkpoint.rename(lambda state: state | {name: torch.zeros(3, 3)})
-    with pytest.raises(InputError, match=r"Try: ") as error:
-        BertForPreTraining.from_pretrained(checkpoint.path)
-    assert str(checkpoint.path) in str(error.value) and name.split(".")[0] in str(error.value)
+    error = checkpoint.refused(r"Try: ")
+    assert str(checkpoint.path) in error and name.split(".")[0] in error
 
 
 def test_other_tensors_are_named(checkpoint):
@@ -182,15 +184,13 @@ def test_task_heads_and_buffers_need_no_word(checkpoint):
 
 def test_rows_must_be_those_of_the_configuration(checkpoint):
     checkpoint.configure(vocab_size=129)  # the padding to 64 rows once hid this
-    with pytest.raises(InputError, match="vocab_size"):
-        BertForPreTraining.from_pretrained(checkpoint.path)
+    checkpoint.refused("vocab_size")
 
 
 def test_quantized_weights_are_refused(checkpoint):
     name = "bert.encoder.layer.0.output.dense.weight"
     checkpoint.rename(lambda state: state | {name: state[name].to(torch.int8)})
-    with pytest.raises(InputError, match=r"feed_forward\.down.*int8"):
-        BertForPreTraining.from_pretrained(checkpoint.path)
+    checkpoint.refused(r"feed_forward\.down.*int8")
 
 
 # ---- files ----
@@ -208,11 +208,9 @@ def test_shards_are_read(checkpoint, kind):
     index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
     checkpoint.check()
     index.write_text(json.dumps({"weight_map": places | {"x": f"../{stem}.{kind}"}}))
-    with pytest.raises(InputError, match="leaves the directory"):
-        BertForPreTraining.from_pretrained(checkpoint.path)
+    checkpoint.refused("leaves the directory")
     index.write_text(json.dumps({"weight_map": places | {"x": f"{stem}-00003.{kind}"}}))
-    with pytest.raises(InputError, match="00003"):
-        BertForPreTraining.from_pretrained(checkpoint.path)
+    checkpoint.refused("00003")
 
 
 def test_a_state_dict_within_a_checkpoint(checkpoint):
@@ -224,8 +222,6 @@ def test_a_state_dict_within_a_checkpoint(checkpoint):
 
 def test_adapters_and_other_formats_are_named(checkpoint):
     (checkpoint.path / "model.safetensors").rename(checkpoint.path / "tf_model.h5")
-    with pytest.raises(InputError, match=r"tf_model\.h5"):
-        BertForPreTraining.from_pretrained(checkpoint.path)
+    checkpoint.refused(r"tf_model\.h5")
     (checkpoint.path / "adapter_config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"adapter_config\.json"):
-        BertForPreTraining.from_pretrained(checkpoint.path)
+    checkpoint.refused(r"adapter_config\.json")

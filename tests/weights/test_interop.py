@@ -1,10 +1,9 @@
 """Stock transformers and fastbert give the same logits, in both directions, padded and packed."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from hf_models import spread, transformers
 
 import fastbert
 from fastbert.batch import PackedBatch, pack
@@ -12,9 +11,7 @@ from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.system.errors import InputError
 from fastbert.weights.huggingface import config_from_hf, config_to_hf
-from support import SPECIAL
-
-transformers = pytest.importorskip("transformers", reason="transformers is the peer compared with")
+from support import SPECIAL, change_json
 
 TOLERANCE = 1e-4  # max |Δ logit| in fp32
 B, L = 3, 40
@@ -22,16 +19,6 @@ B, L = 3, 40
 
 def small_config(arch, **changes):
     return BertConfig.preset("tiny", arch=arch, vocab_size=130, max_position_embeddings=64, **changes)
-
-
-def spread(model):
-    """Weights large enough that a wrong mask, scale or bias shows in the logits."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "embed_positions" not in name:  # RoFormer's sinusoids are no weights
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model.eval()
 
 
 def padded_inputs(holes=True):
@@ -187,9 +174,7 @@ def test_old_names_and_bare_encoders_are_read(tmp_path):
         if k.startswith("bert.")
     }
     torch.save(old, tmp_path / "pytorch_model.bin")
-    config = json.loads((tmp_path / "config.json").read_text())
-    del config["model_type"], config["architectures"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    change_json(tmp_path / "config.json", "model_type", "architectures")
     loaded = fastbert.BertForPreTraining.from_pretrained(tmp_path)
     assert {name.split(".")[0] for name in loaded.fresh} == {"head", "next_sentence"}
     batch, _ = pack(padded_inputs()[0])
