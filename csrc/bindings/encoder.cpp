@@ -13,8 +13,9 @@
 namespace {
 
 using Address = uintptr_t;
-using Matrix = std::tuple<Address, size_t, size_t, Address>;  // weight, its rows and columns, bias or 0
-using Norm = std::array<Address, 2>;                          // weight, bias or 0
+// weight, its rows and columns, bias or 0, order and factors of digits or 0
+using Matrix = std::tuple<Address, size_t, size_t, Address, Address, Address>;
+using Norm = std::array<Address, 2>;  // weight, bias or 0
 // qkv, out, up, down; the two norms; window, gated, tanh
 using Layer = std::tuple<std::array<Matrix, 4>, std::optional<Norm>, Norm, int64_t, bool, bool>;
 
@@ -26,12 +27,19 @@ T* at(Address address) {
 fastbert::NormOf norm_of(const Norm& norm) { return {at<const float>(norm[0]), at<const float>(norm[1])}; }
 
 fastbert::MatrixOf matrix_of(const Matrix& matrix) {
-  const auto [weight, out, in, bias] = matrix;
-  return {at<const void>(weight), out, in, at<const float>(bias)};
+  const auto [weight, out, in, bias, order, factor] = matrix;
+  return {at<const void>(weight), out, in, at<const float>(bias), at<const int32_t>(order), at<const float>(factor)};
+}
+
+fastbert::Products products_of(const std::string& precision) {
+  if (precision == "bf16") return fastbert::Products::kBf16;
+  if (precision == "int8") return fastbert::Products::kInt8;
+  return precision == "int16" ? fastbert::Products::kInt16 : fastbert::Products::kFloats;
 }
 
 std::unique_ptr<fastbert::Encoder> make_encoder(const std::vector<Layer>& layers, std::optional<Norm> last,
-                                                size_t width, size_t num_heads, float eps, bool bf16) {
+                                                size_t width, size_t num_heads, float eps,
+                                                const std::string& precision) {
   std::vector<fastbert::NormOf> norms(layers.size());
   std::vector<fastbert::LayerOf> all;
   for (size_t i = 0; i < layers.size(); ++i) {
@@ -42,13 +50,15 @@ std::unique_ptr<fastbert::Encoder> make_encoder(const std::vector<Layer>& layers
   }
   const fastbert::NormOf norm = last ? norm_of(*last) : fastbert::NormOf{};
   py::gil_scoped_release release;
-  return std::make_unique<fastbert::Encoder>(all, last ? &norm : nullptr, width, num_heads, eps, bf16);
+  return std::make_unique<fastbert::Encoder>(all, last ? &norm : nullptr, width, num_heads, eps,
+                                             products_of(precision));
 }
 
 // x (num_tokens, D), overwritten. cu_seqlens: num_sequences + 1 of them. angles: addresses of cos and sin of each
-// layer, or zeros. rows: num_rows of them, or address 0: all.
+// layer, or zeros. rows: num_rows of them, or address 0: all. largest: see encoder.h, or 0.
 void forward(const fastbert::Encoder& encoder, Address x, size_t num_tokens, Address cu_seqlens, size_t num_sequences,
-             const std::vector<std::array<Address, 2>>& angles, Address rows, size_t num_rows, int threads) {
+             const std::vector<std::array<Address, 2>>& angles, Address rows, size_t num_rows, int threads,
+             Address largest) {
   const auto* bounds = at<const int32_t>(cu_seqlens);
   bool good = bounds[0] == 0 && bounds[num_sequences] == static_cast<int64_t>(num_tokens);
   std::vector<fastbert::AttentionSequence> sequences(num_sequences);
@@ -67,7 +77,7 @@ void forward(const fastbert::Encoder& encoder, Address x, size_t num_tokens, Add
   std::vector<fastbert::Encoder::Rotary> rotary;
   for (const auto& [cos, sin] : angles) rotary.push_back({at<const float>(cos), at<const float>(sin)});
   py::gil_scoped_release release;
-  encoder.forward(at<void>(x), num_tokens, sequences, rotary, wanted, num_rows, threads);
+  encoder.forward(at<void>(x), num_tokens, sequences, rotary, wanted, num_rows, threads, at<float>(largest));
 }
 
 }  // namespace
@@ -75,8 +85,12 @@ void forward(const fastbert::Encoder& encoder, Address x, size_t num_tokens, Add
 void bind_encoder(py::module_& m) {
   py::class_<fastbert::Encoder>(m, "Encoder")
       .def(py::init(&make_encoder), py::arg("layers"), py::arg("last"), py::arg("width"), py::arg("num_heads"),
-           py::arg("eps"), py::arg("bf16"))
+           py::arg("eps"), py::arg("precision"))
       .def("forward", &forward, py::arg("x"), py::arg("num_tokens"), py::arg("cu_seqlens"), py::arg("num_sequences"),
-           py::arg("angles"), py::arg("rows"), py::arg("num_rows"), py::arg("threads"))
-      .def_static("runs", &fastbert::Encoder::runs, py::arg("bf16"));
+           py::arg("angles"), py::arg("rows"), py::arg("num_rows"), py::arg("threads"), py::arg("largest") = 0)
+      .def_property_readonly("num_columns", &fastbert::Encoder::num_columns)
+      .def_property_readonly("bf16", &fastbert::Encoder::bf16)
+      .def_static(
+          "runs", [](const std::string& precision) { return fastbert::Encoder::runs(products_of(precision)); },
+          py::arg("precision"));
 }

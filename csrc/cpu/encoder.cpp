@@ -35,17 +35,37 @@ void in_parts(size_t rows, int threads, const std::function<void(size_t begin, s
            [&](size_t part, int) { body(part * kRowsPart, std::min(rows, (part + 1) * kRowsPart)); });
 }
 
+// Attention of bf16 hidden states is worth it with instructions for them.
+bool bf16_hidden(Products products) {
+  return products == Products::kBf16 || (products == Products::kInt8 && linear_kernels().bf16.run);
+}
+
+const LinearKernel& kernel_of(Products products) {
+  const LinearKernels& kernels = linear_kernels();
+  switch (products) {
+    case Products::kBf16: return kernels.bf16;
+    case Products::kInt8: return bf16_hidden(products) ? kernels.int8_bf16 : kernels.int8;
+    case Products::kInt16: return kernels.int16;
+    case Products::kFloats: break;
+  }
+  return kernels.floats;
+}
+
 }  // namespace
 
-bool Encoder::runs(bool bf16) { return (bf16 ? linear_kernels().bf16 : linear_kernels().floats).run != nullptr; }
+// The plain loops of digits, on machines without products of floats, are there to be compared with.
+bool Encoder::runs(Products products) {
+  const LinearKernels& kernels = linear_kernels();
+  return kernel_of(products).run && (kernels.floats.run || kernels.bf16.run);
+}
 
 Encoder::Encoder(const std::vector<LayerOf>& layers, const NormOf* last, size_t width, size_t num_heads, float eps,
-                 bool bf16)
-    : kernel_(bf16 ? linear_kernels().bf16 : linear_kernels().floats),
+                 Products products)
+    : kernel_(kernel_of(products)),
       width_(width),
       num_heads_(num_heads),
       eps_(eps),
-      bf16_(bf16),
+      bf16_(bf16_hidden(products)),
       post_(!last) {
   if (!kernel_.run) throw std::invalid_argument("encoder: no products of this type on this machine");
   if (!num_heads || width % num_heads || width / num_heads % 16 || width / num_heads > kMaxHeadDim)
@@ -55,9 +75,12 @@ Encoder::Encoder(const std::vector<LayerOf>& layers, const NormOf* last, size_t 
   };
   size_t bytes = 0;
   const auto placed = [&](const MatrixOf& of, size_t out, size_t in) {
-    if (of.out != out || of.in != in || (bf16 && in % 2)) throw std::invalid_argument("encoder: a matrix does not fit");
+    const size_t whole = kernel_.digits ? kDigitAlign : bf16_ ? 2 : 1;
+    if (of.out != out || of.in != in || in % whole) throw std::invalid_argument("encoder: a matrix does not fit");
     const size_t padded = (out + kLinearLanes - 1) / kLinearLanes * kLinearLanes;
-    Matrix matrix{in, out, bytes, copied(of.bias, out, padded)};
+    Matrix matrix{in, out, bytes, num_columns_, copied(of.bias, out, padded), {}, copied(of.factor, in, in)};
+    if (of.order) matrix.order.assign(of.order, of.order + in);
+    num_columns_ += in;
     bytes += (kernel_.packed_bytes(in, out) + 63) / 64 * 64;
     return matrix;
   };
@@ -90,6 +113,9 @@ struct Encoder::Run {
   AttentionArgs attention;
   std::unique_ptr<char, FreeAligned> memory;
   E *qkv, *context, *between, *pre, *act;
+  char* digits = nullptr;  // of one product's x, with the scales behind
+  size_t widest = 0;
+  float* largest = nullptr;
 
   Run(const Encoder& of, size_t num_tokens, const std::vector<AttentionSequence>& sequences, int team)
       : encoder(of), tokens(num_tokens), threads(team) {
@@ -98,7 +124,10 @@ struct Encoder::Run {
     for (const Layer& layer : of.layers_) {
       up = std::max(up, layer.up.out);
       inner = std::max(inner, layer.gated ? layer.down.in : 0);
+      widest = std::max({widest, width, layer.down.in});
     }
+    const size_t digit_bytes =
+        of.kernel_.digits ? widest * of.kernel_.digit_bytes + 2 * sizeof(float) * digit_blocks(widest) : 0;
     size_t used = 0;
     const auto place = [&](size_t count, size_t size) {
       const size_t at = used;
@@ -107,10 +136,12 @@ struct Encoder::Run {
     };
     const size_t at[] = {place(tokens * 3 * width, sizeof(E)), place(tokens * width, sizeof(E)),
                          place(tokens * width, sizeof(E)),     place(tokens * up, sizeof(E)),
-                         place(tokens * inner, sizeof(E)),     place(tokens * heads, sizeof(float))};
+                         place(tokens * inner, sizeof(E)),     place(tokens * heads, sizeof(float)),
+                         place(tokens * digit_bytes, 1)};
     memory = {static_cast<char*>(::operator new(used, kCacheLine)), FreeAligned{kCacheLine}};
     const auto piece = [&](size_t i) { return reinterpret_cast<E*>(memory.get() + at[i]); };
     qkv = piece(0), context = piece(1), between = piece(2), pre = piece(3), act = piece(4);
+    digits = memory.get() + at[6];
     const auto head_stride = static_cast<int64_t>(head_dim), token_stride = static_cast<int64_t>(3 * width);
     attention.q = {qkv, token_stride, head_stride};
     attention.k = {qkv + width, token_stride, head_stride};
@@ -124,7 +155,20 @@ struct Encoder::Run {
   }
 
   void product(const Matrix& matrix, const E* x, size_t rows, E* y) const {
-    const Linear of{rows, matrix.in, matrix.out, x, encoder.packed_.get() + matrix.at, or_null(matrix.bias), y};
+    Linear of{rows, matrix.in, matrix.out, x, encoder.packed_.get() + matrix.at, or_null(matrix.bias), y};
+    for (size_t i = 0; largest && i < rows * matrix.in; ++i) {
+      float& top = largest[matrix.first + i % matrix.in];
+      top = std::max(top, std::abs(to_float(x[i])));
+    }
+    if (encoder.kernel_.digits) {
+      auto* scale = reinterpret_cast<float*>(digits + rows * widest * encoder.kernel_.digit_bytes);
+      float* lowest = scale + rows * digit_blocks(matrix.in);
+      const Digits from{
+          matrix.in, x,     matrix.order.empty() ? nullptr : matrix.order.data(), or_null(matrix.factor), digits,
+          scale,     lowest};
+      in_parts(rows, threads, [&](size_t begin, size_t end) { encoder.kernel_.digits(from, begin, end); });
+      of.x = digits, of.scale = scale, of.lowest = lowest;
+    }
     team_for(encoder.kernel_.num_tasks(of), threads, [&](size_t task, int) { encoder.kernel_.run(of, task); });
   }
 
@@ -195,11 +239,16 @@ struct Encoder::Run {
 };
 
 void Encoder::forward(void* x, size_t num_tokens, const std::vector<AttentionSequence>& sequences,
-                      const std::vector<Rotary>& rotary, const int64_t* rows, size_t num_rows, int threads) const {
+                      const std::vector<Rotary>& rotary, const int64_t* rows, size_t num_rows, int threads,
+                      float* largest) const {
   if (rotary.size() != layers_.size()) throw std::invalid_argument("encoder: expected angles for every layer");
   if (!num_tokens) return;
-  if (bf16_) Run<Bf16>(*this, num_tokens, sequences, threads).layers(static_cast<Bf16*>(x), rotary, rows, num_rows);
-  else Run<float>(*this, num_tokens, sequences, threads).layers(static_cast<float*>(x), rotary, rows, num_rows);
+  const auto run = [&](auto of, auto* hidden) {
+    of.largest = largest;
+    of.layers(hidden, rotary, rows, num_rows);
+  };
+  if (bf16_) run(Run<Bf16>(*this, num_tokens, sequences, threads), static_cast<Bf16*>(x));
+  else run(Run<float>(*this, num_tokens, sequences, threads), static_cast<float*>(x));
 }
 
 }  // namespace fastbert

@@ -17,9 +17,11 @@
 namespace fastbert {
 
 struct MatrixOf {      // what a layer is made from: copied
-  const void* weight;  // (out, in), in the hidden states' type
+  const void* weight;  // (out, in), in the hidden states' type; float for digits
   size_t out, in;
-  const float* bias;  // (out) or null
+  const float* bias;               // (out) or null
+  const int32_t* order = nullptr;  // of digits, or null: weight's columns are x's of this order,
+  const float* factor = nullptr;   // times this
 };
 struct NormOf {
   const float *weight, *bias;  // (D); bias may be null
@@ -37,31 +39,39 @@ struct FreeAligned {
   void operator()(char* memory) const { ::operator delete(memory, alignment); }
 };
 
+enum class Products { kFloats, kBf16, kInt8, kInt16 };  // what a layer's matrices are multiplied in; see linear.h
+
 class Encoder {
  public:
   // `last`: the norm behind a pre-norm encoder; null: post-norm. Throws std::invalid_argument where this machine has no
   // product for the type (see linear.h), or where a layer's sizes do not fit.
-  Encoder(const std::vector<LayerOf>& layers, const NormOf* last, size_t width, size_t num_heads, float eps, bool bf16);
+  Encoder(const std::vector<LayerOf>& layers, const NormOf* last, size_t width, size_t num_heads, float eps,
+          Products products);
 
   struct Rotary {
     const float *cos, *sin;  // (T, head_dim / 2), or null
   };
   // x (T, D) is overwritten. With `rows` (num_rows of them, below T) the first num_rows of x are those rows of the
-  // result; null: all. `rotary`: one for each layer.
+  // result; null: all. `rotary`: one for each layer. `largest` (num_columns()): the largest magnitude in each column
+  // of each matrix's x, in the order of use, is raised to this call's; null: not wanted.
   void forward(void* x, size_t num_tokens, const std::vector<AttentionSequence>& sequences,
-               const std::vector<Rotary>& rotary, const int64_t* rows, size_t num_rows, int threads) const;
+               const std::vector<Rotary>& rotary, const int64_t* rows, size_t num_rows, int threads,
+               float* largest = nullptr) const;
 
   size_t width() const { return width_; }
+  size_t num_columns() const { return num_columns_; }
   size_t num_layers() const { return layers_.size(); }
-  bool bf16() const { return bf16_; }
+  bool bf16() const { return bf16_; }  // hidden states; with int8 where attention has bf16 instructions
 
-  // Whether this machine has products for the type.
-  static bool runs(bool bf16);
+  // Whether this machine has products of the kind that are worth their while.
+  static bool runs(Products products);
 
  private:
   struct Matrix {
-    size_t in, out, at;  // at: bytes into packed_
+    size_t in, out, at, first;  // at: bytes into packed_; first: of its columns among those of all matrices
     std::vector<float> bias;
+    std::vector<int32_t> order;  // of digits, or empty
+    std::vector<float> factor;
   };
   struct Norm {
     std::vector<float> weight, bias;
@@ -78,7 +88,7 @@ class Encoder {
   LinearKernel kernel_;
   std::vector<Layer> layers_;
   Norm last_;
-  size_t width_, num_heads_;
+  size_t width_, num_heads_, num_columns_ = 0;
   float eps_;
   bool bf16_, post_;
   std::unique_ptr<char, FreeAligned> packed_;  // every matrix, in the order of use

@@ -82,3 +82,101 @@ TEST_CASE("linear: x Wᵀ + b on every instruction set, at any number of rows an
   }
   WARN(seen > 0);
 }
+
+namespace {
+
+// y of digits by one kernel, bit for bit comparable with another's
+template <class Element>
+std::vector<Element> by_digits(const fastbert::LinearKernel& kernel, size_t rows, size_t in, size_t out, int ordered) {
+  const auto x = as<Element>(numbers(rows * in, 4));
+  const std::vector<float> weight = numbers(out * in, 5), bias = numbers((out + 15) / 16 * 16, 6);
+  std::vector<int32_t> order(in);
+  for (size_t k = 0; k < in; ++k) order[k] = static_cast<int32_t>(in - 1 - k);
+  const std::vector<float> factor = numbers(in, 7);
+  std::vector<char> memory(kernel.packed_bytes(in, out) + 64);
+  char* packed = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+  kernel.pack(weight.data(), in, out, packed);
+  std::vector<char> digits(rows * in * kernel.digit_bytes);
+  std::vector<float> scale(rows * fastbert::digit_blocks(in)), lowest(scale.size());
+  const fastbert::Digits from{in,
+                              x.data(),
+                              ordered == 2 ? order.data() : nullptr,
+                              ordered ? factor.data() : nullptr,
+                              digits.data(),
+                              scale.data(),
+                              lowest.data()};
+  kernel.digits(from, 0, rows / 2);
+  kernel.digits(from, rows / 2, rows);
+  std::vector<Element> y(rows * out);
+  const fastbert::Linear of{rows, in, out, digits.data(), packed, bias.data(), y.data(), scale.data(), lowest.data()};
+  for (size_t task = 0; task < kernel.num_tasks(of); ++task) kernel.run(of, task);
+  return y;
+}
+
+// the greatest difference to the products in double, over the size of y
+template <class Element>
+double error_of(const std::vector<Element>& y, size_t rows, size_t in, size_t out) {
+  const std::vector<float> x = numbers(rows * in, 4), weight = numbers(out * in, 5),
+                           bias = numbers((out + 15) / 16 * 16, 6);
+  double worst = 0;
+  for (size_t m = 0; m < rows; ++m)
+    for (size_t n = 0; n < out; ++n) {
+      double sum = bias[n];
+      for (size_t k = 0; k < in; ++k) sum += static_cast<double>(x[m * in + k]) * weight[n * in + k];
+      worst = std::max(worst, std::abs(number(y[m * out + n]) - sum));
+    }
+  return worst / std::sqrt(static_cast<double>(in));
+}
+
+template <class Element>
+void same_bits(const fastbert::LinearKernel& kernel, const fastbert::LinearKernel& plain, double close) {
+  if (!kernel.run) return;
+  for (const size_t rows : {1, 5, 17, 100})
+    for (const size_t out : {16, 40, 130})
+      for (const size_t in : {16, 128, 140, 388}) {
+        CAPTURE(rows);
+        CAPTURE(out);
+        CAPTURE(in);
+        for (const int ordered : {0, 1, 2}) {
+          const auto y = by_digits<Element>(kernel, rows, in, out, ordered);
+          const auto spec = by_digits<Element>(plain, rows, in, out, ordered);
+          CHECK(std::memcmp(y.data(), spec.data(), y.size() * sizeof(Element)) == 0);
+          if (!ordered) CHECK(error_of<Element>(y, rows, in, out) < close);
+        }
+      }
+}
+
+}  // namespace
+
+TEST_CASE("linear: digits give the plain loops' bits on every instruction set, and nearly the products") {
+  const fastbert::LinearKernels& plain = fastbert::linear_kernels(fastbert::Isa::kScalar);
+  for (const auto isa : fastbert::available_isas()) {
+    CAPTURE(fastbert::isa_name(isa));
+    const fastbert::LinearKernels& kernels = fastbert::linear_kernels(isa);
+    same_bits<float>(kernels.int8, plain.int8, 0.02);
+    same_bits<Bf16>(kernels.int8_bf16, plain.int8_bf16, 0.05);
+    same_bits<float>(kernels.int16, plain.int16, 0.001);
+  }
+}
+
+TEST_CASE("linear: digits of what is no number, is infinite or is all the same") {
+  for (const auto isa : fastbert::available_isas()) {
+    CAPTURE(fastbert::isa_name(isa));
+    const fastbert::LinearKernel& kernel = fastbert::linear_kernels(isa).int16;
+    if (!kernel.run) continue;
+    constexpr size_t kIn = 20;
+    for (const float odd : {std::nanf(""), INFINITY, -INFINITY, 3.0f}) {
+      std::vector<float> x(kIn, 3.0f), weight(kIn * 16, 0.5f), y(16);
+      x[kIn - 1] = odd;
+      std::vector<char> memory(kernel.packed_bytes(kIn, 16) + 64), digits(kIn * kernel.digit_bytes);
+      char* packed = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+      kernel.pack(weight.data(), kIn, 16, packed);
+      float scale = 0, lowest = 0;
+      kernel.digits({kIn, x.data(), nullptr, nullptr, digits.data(), &scale, &lowest}, 0, 1);
+      const fastbert::Linear of{1, kIn, 16, digits.data(), packed, nullptr, y.data(), &scale, &lowest};
+      for (size_t task = 0; task < kernel.num_tasks(of); ++task) kernel.run(of, task);
+      if (odd == 3.0f) CHECK(y[3] == doctest::Approx(30.0f));
+      else CHECK(!std::isfinite(y[3]));
+    }
+  }
+}

@@ -3,15 +3,17 @@
 Legend: T packed tokens, M rows, D hidden_size, V vocabulary.
 """
 
+import functools
 import threading
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastbert import ops
-from fastbert.batch import PackedBatch, inference_tokens, row_multiple
+from fastbert.batch import PackedBatch, inference_tokens, pack_rows, row_multiple
 from fastbert.layers import Encoder, EncoderLayer
 from fastbert.model import BertForPreTraining
 from fastbert.ops.modules import all_stock
@@ -20,18 +22,24 @@ from fastbert.system import native
 from fastbert.system.devices import quick_at_bf16
 from fastbert.system.errors import InputError
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8", "int16"]
+SAMPLES = 8  # texts of random tokens
+DIGITS = ("int8", "int16")  # of these precisions: matrices in whole numbers
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The dtype of hidden states: "auto" is bfloat16 on a device with instructions for it, else float32.
 
+    "int8" is as "auto", and "int16" as "fp32"; both on a CPU only.
+
     Raises:
-        InputError: unknown precision.
+        InputError: unknown precision, or one that the device has not.
     """
     if precision not in get_args(Precision):
         raise InputError(f"precision={precision!r}: expected one of {', '.join(get_args(Precision))}")
-    if precision == "auto":
+    if precision in DIGITS and device.type != "cpu":
+        raise InputError(f"precision={precision!r}: for a CPU only, not {device.type}. Try: auto")
+    if precision in ("auto", "int8"):
         precision = "bf16" if quick_at_bf16(device) else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -43,30 +51,32 @@ class FrozenModel:
         model: its weights are copied again when they change.
         dtype: torch.float32 or torch.bfloat16. On a CPU where the C++ kernels run, matrices are copied in that dtype
             and packed; elsewhere the model itself runs, under autocast for bfloat16.
+        digits: "int8" or "int16": matrices in whole numbers, see :func:`fastbert.load`; None: in ``dtype``.
     """
 
-    def __init__(self, model: BertForPreTraining, dtype: torch.dtype):
-        self.model, self.dtype = model, dtype
+    def __init__(self, model: BertForPreTraining, dtype: torch.dtype, digits: str | None = None):
+        self.model, self.dtype, self.digits = model, dtype, digits
         self._source: object = None  # what the encoder below was made from
         self._snapshot: Snapshot | None = None
         self._encoder: ops.InferenceEncoder | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return FrozenModel, (self.model, self.dtype)  # packed weights cannot be copied
+        return FrozenModel, (self.model, self.dtype, self.digits)  # packed weights cannot be copied
 
     def encode(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
-        """As :meth:`BertForPreTraining.encode`: (T, D), or with ``rows`` (M, D), in :attr:`dtype`."""
+        """As :meth:`BertForPreTraining.encode`: (T, D), or with ``rows`` (M, D), in :attr:`dtype`.
+
+        Raises:
+            InputError: with ``digits``, where no kernel of ours serves the model.
+        """
         model = self.model
         encoder = self._prepared()
         if encoder is None:
             with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
                 return model.encode(batch, rows)
         model.check_length(batch)
-        config = model.config
-        hidden = model.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids)
-        angles = model.encoder._rotary(batch.position_ids, torch.float32)
-        each = [angles[config.is_global_layer(i)] for i in range(len(model.encoder.layers))]
+        hidden, each = self._embedded(batch)
         if not encoder.compiles:
             return encoder(hidden, batch.cu_seqlens, each, rows)
         # whole blocks of rows: without them oneDNN compiles code for every number of tokens that a server meets
@@ -75,12 +85,19 @@ class FrozenModel:
         rows = None if rows is None else F.pad(rows, (0, -wanted % row_multiple(wanted)))
         return encoder(hidden, batch.cu_seqlens, each, rows)[:wanted]
 
+    def _embedded(self, batch: PackedBatch) -> tuple[Tensor, list]:
+        """What an encoder gets: hidden states, and every layer's angles."""
+        model = self.model
+        hidden = model.embeddings(batch.input_ids, batch.position_ids, batch.token_type_ids)
+        angles = model.encoder._rotary(batch.position_ids, torch.float32)
+        return hidden, [angles[model.config.is_global_layer(i)] for i in range(len(model.encoder.layers))]
+
     # ---- copies ----
     def _prepared(self) -> "ops.InferenceEncoder | None":
         """The encoder prepared from the model as it is now, copied again after a change; None where none serves it."""
         # elsewhere the kernels take the model's own weights
         if self.model.device.type != "cpu" or not native.status()[0]:
-            return None
+            return self._without_kernels()
         source = self.model.encoder, self.model.impl, ops.requested_impl()
         with self._lock:  # a server asks from several threads
             if self._snapshot is None or self._source != source or not self._snapshot.is_current():
@@ -88,16 +105,35 @@ class FrozenModel:
                 self._encoder = self._copy()
             return self._encoder
 
+    def _without_kernels(self) -> "ops.InferenceEncoder | None":
+        if self.digits:
+            raise InputError(f"precision={self.digits!r}: takes our C++ kernels and layers without changes. Try: auto")
+        return None
+
     def _copy(self) -> "ops.InferenceEncoder | None":
         model, norm = self.model, self.model.encoder.norm
         layers = _describe(model)
         if layers is None:
-            return None
+            return self._without_kernels()
         last = None if norm is None else (norm.weight, norm.bias)
-        tokens = inference_tokens(model.device)
-        return ops.inference_encoder(
-            layers, last, model.config.num_attention_heads, self.dtype, tokens, impl=model.impl
-        )
+        heads, tokens = model.config.num_attention_heads, inference_tokens(model.device)
+        make = functools.partial(ops.inference_encoder, layers, last, heads, impl=model.impl)
+        if not self.digits:
+            return make(self.dtype, tokens)
+        columns = None
+        if self.digits == "int8":
+            plain = make(torch.float32, tokens)
+            columns = None if plain is None or plain.compiles else plain.largest(*self._sample())
+        return make(torch.float32, tokens, self.digits, columns) or self._without_kernels()
+
+    def _sample(self) -> tuple:
+        """Random tokens, whose columns of great values are those of any text's, as an encoder gets them."""
+        config, length = self.model.config, min(32, self.model.config.max_position_embeddings)
+        random = np.random.default_rng(0)
+        batch = pack_rows(list(random.integers(0, config.vocab_size, (SAMPLES, length))))
+        with torch.no_grad():
+            hidden, angles = self._embedded(batch)
+        return hidden, batch.cu_seqlens, angles
 
 
 def _describe(model: BertForPreTraining) -> "list[ops.LayerParameters] | None":

@@ -11,13 +11,14 @@ bfloat16 with AMX), :class:`OneDnnEncoder` calls one kernel after another, with 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fastbert.ops.cpu.rows import BF16, address
+from fastbert.system.errors import InputError
 from fastbert.system.native import compute
 
 Vectors = tuple[Tensor, Tensor | None]  # weight and bias
@@ -142,9 +143,21 @@ class InferenceEncoder(Protocol):
         """
         ...
 
+    def largest(
+        self, x: Tensor, cu_seqlens: Tensor, rotary: Sequence[tuple[Tensor, Tensor] | None]
+    ) -> Sequence[Tensor]:
+        """The largest magnitude (in,) in each column of what each matrix is multiplied with, in the order of use."""
+        ...
+
 
 def make_encoder(
-    layers: Sequence[LayerParameters], norm: Vectors | None, num_heads: int, dtype: torch.dtype, tokens: int
+    layers: Sequence[LayerParameters],
+    norm: Vectors | None,
+    num_heads: int,
+    dtype: torch.dtype,
+    tokens: int,
+    digits: str | None = None,
+    columns: Sequence[Tensor] | None = None,
 ) -> InferenceEncoder:
     """The quicker encoder that this machine runs.
 
@@ -154,17 +167,67 @@ def make_encoder(
         num_heads: of every layer.
         dtype: torch.float32 or torch.bfloat16, what products are taken of and hidden states rounded to.
         tokens: of a usual batch; oneDNN's blocks are chosen for it.
+        digits: "int8" or "int16": products in whole numbers (csrc/cpu/linear.h); None: of ``dtype``.
+        columns: of :meth:`NativeEncoder.largest` for some text, which int8's scales are chosen by; None: no text.
+
+    Raises:
+        InputError: ``digits`` that this processor or these sizes do not run.
     """
+    if digits is not None:
+        _check_digits(digits, layers)
+        return NativeEncoder(layers, norm, num_heads, digits, columns)
     whole = dtype != BF16 or all(layer.down[0].shape[1] % 2 == 0 for layer in layers)
-    if whole and compute().Encoder.runs(dtype == BF16):
-        return NativeEncoder(layers, norm, num_heads, dtype)
+    precision = "bf16" if dtype == BF16 else "fp32"
+    if whole and compute().Encoder.runs(precision):
+        return NativeEncoder(layers, norm, num_heads, precision)
     return OneDnnEncoder(layers, norm, num_heads, dtype, tokens)
+
+
+def _check_digits(digits: str, layers: Sequence[LayerParameters]) -> None:
+    if not compute().Encoder.runs(digits):
+        other = "int16, bf16 or fp32" if compute().Encoder.runs("int16") and digits == "int8" else "bf16 or fp32"
+        raise InputError(f"precision={digits!r}: not on this processor ({compute().cpu_isa()}). Try: {other}")
+    for layer in layers:
+        for weight, _ in (layer.qkv, layer.out, layer.up, layer.down):
+            if weight.shape[1] % 4:
+                raise InputError(f"precision={digits!r}: a layer of width {weight.shape[1]}, which 4 does not divide")
+
+
+def _balanced(of: LayerParameters, largest: Sequence[Tensor]) -> tuple[LayerParameters, list]:
+    """A layer for int8, and for each matrix the order of its columns of x and what they are multiplied by.
+
+    Columns of great values share blocks, and a quarter of their greatness (as a power) moves into the weights. What
+    comes out of ``up`` is in ``down``'s order already; what comes out of attention stays in its own.
+
+    Reference: Xiao et al., SmoothQuant, 2023, for the factors.
+    """
+    orders = [columns.argsort(descending=True, stable=True) for columns in largest]
+    orders[1] = torch.arange(len(largest[1]))
+    factors = [columns[order].clamp(min=1e-3) ** -0.25 for columns, order in zip(largest, orders, strict=True)]
+    up, bias = of.up
+    rows = torch.cat([orders[3], len(orders[3]) + orders[3]]) if of.gated else orders[3]
+    arranged = replace(of, up=(up[rows], None if bias is None else bias[rows]))
+    matrices = of.qkv, of.out, arranged.up, of.down
+    qkv, out, up_, down = (
+        (matrix[0].float()[:, order] / factor, matrix[1])
+        for matrix, order, factor in zip(matrices, orders, factors, strict=True)
+    )
+    steps = [(orders[0], factors[0]), (None, factors[1]), (orders[2], factors[2]), (None, factors[3])]
+    return replace(arranged, qkv=qkv, out=out, up=up_, down=down), steps
 
 
 class NativeEncoder:
     """All layers in one call, on our own products; see csrc/cpu/encoder.h. Arguments as of :func:`make_encoder`."""
 
-    def __init__(self, layers: Sequence[LayerParameters], norm: Vectors | None, num_heads: int, dtype: torch.dtype):
+    def __init__(
+        self,
+        layers: Sequence[LayerParameters],
+        norm: Vectors | None,
+        num_heads: int,
+        precision: str,
+        columns: Sequence[Tensor] | None = None,
+    ):
+        dtype = BF16 if precision == "bf16" else torch.float32  # of the weights
         alive: list[Tensor] = []  # until they are copied
 
         def address_of(x: Tensor | None, kind: torch.dtype = torch.float32) -> int:
@@ -176,25 +239,33 @@ class NativeEncoder:
         def vectors(of: Vectors) -> list[int]:
             return [address_of(vector) for vector in of]
 
-        def matrix(of: Vectors) -> tuple[int, int, int, int]:
-            return address_of(of[0], dtype), *of[0].shape, address_of(of[1])
+        def matrix(of: Vectors, step: tuple[Tensor | None, Tensor | None]) -> tuple[int, int, int, int, int, int]:
+            placed = address_of(step[0], torch.int32), address_of(step[1])
+            return address_of(of[0], dtype), *of[0].shape, address_of(of[1]), *placed
+
+        steps: list = [[(None, None)] * 4] * len(layers)
+        if columns is not None:
+            found = [_balanced(of, columns[4 * i : 4 * i + 4]) for i, of in enumerate(layers)]
+            layers, steps = [layer for layer, _ in found], [step for _, step in found]
 
         described = [
             (
-                [matrix(of) for of in (layer.qkv, layer.out, layer.up, layer.down)],
+                [matrix(*each) for each in zip((layer.qkv, layer.out, layer.up, layer.down), step, strict=True)],
                 None if layer.attention_norm is None else vectors(layer.attention_norm),
                 vectors(layer.feed_forward_norm),
                 -1 if layer.window is None else layer.window,
                 layer.gated,
                 not layer.exact,
             )
-            for layer in layers
+            for layer, step in zip(layers, steps, strict=True)
         ]
-        self.dtype, self.compiles = dtype, False
+        self.compiles = False
+        self._widths = [weight.shape[1] for of in layers for weight, _ in (of.qkv, of.out, of.up, of.down)]
         self._encoder = compute().Encoder(
             described, None if norm is None else vectors(norm), layers[0].down[0].shape[0], num_heads, layers[0].eps,
-            dtype == BF16,
+            precision,
         )  # fmt: skip
+        self.dtype = BF16 if self._encoder.bf16 else torch.float32
 
     def __call__(
         self,
@@ -202,8 +273,9 @@ class NativeEncoder:
         cu_seqlens: Tensor,
         rotary: Sequence[tuple[Tensor, Tensor] | None],
         rows: Tensor | None = None,
+        largest: Tensor | None = None,
     ) -> Tensor:
-        """As :class:`InferenceEncoder`."""
+        """As :class:`InferenceEncoder`; ``largest``: see :meth:`largest`."""
         own, bounds = x.to(self.dtype, copy=True).contiguous(), cu_seqlens.to(torch.int32).contiguous()
         wanted = None if rows is None else rows.to(torch.int64).contiguous()
         count = own.shape[0] if wanted is None else wanted.shape[0]
@@ -211,9 +283,17 @@ class NativeEncoder:
         if count:
             self._encoder.forward(
                 own.data_ptr(), own.shape[0], bounds.data_ptr(), bounds.shape[0] - 1, angles, address(wanted), count,
-                torch.get_num_threads(),
+                torch.get_num_threads(), address(largest),
             )  # fmt: skip
         return own if wanted is None else own[:count]
+
+    def largest(
+        self, x: Tensor, cu_seqlens: Tensor, rotary: Sequence[tuple[Tensor, Tensor] | None]
+    ) -> Sequence[Tensor]:
+        """As :class:`InferenceEncoder`."""
+        found = torch.zeros(self._encoder.num_columns)
+        self(x, cu_seqlens, rotary, largest=found)
+        return found.split(self._widths)
 
 
 class OneDnnEncoder:
@@ -243,6 +323,12 @@ class OneDnnEncoder:
             return own if rows is None else own.index_select(0, rows)
         run = self._post if self.norm is None else self._pre
         return run(own, _Attention(own, self.num_heads, cu_seqlens), rotary, rows)
+
+    def largest(
+        self, x: Tensor, cu_seqlens: Tensor, rotary: Sequence[tuple[Tensor, Tensor] | None]
+    ) -> Sequence[Tensor]:
+        """Not measured here: whoever compiles has no products of whole numbers."""
+        raise NotImplementedError
 
     def _post(self, x: Tensor, attention: _Attention, rotary, rows: Tensor | None) -> Tensor:
         between = torch.empty_like(x)

@@ -1,0 +1,111 @@
+"""Encoders in whole numbers (precision int8 and int16) come near to float32, and are refused where they do not run."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from inference.test_inference import SHAPES, float64, make_batch, make_model, needs_kernels
+
+import fastbert
+import support
+from fastbert.bert import Bert
+from fastbert.inference.frozen_model import FrozenModel, choose_dtype
+from fastbert.ops.cpu.frozen_encoder import NativeEncoder
+from fastbert.system import native
+from fastbert.system.errors import InputError
+from fastbert.text import Tokenizer
+from support import SPECIAL
+
+NEAR = {"int8": (6e-2, 0.998), "int16": (4e-3, 0.99998)}  # error of hidden states, cosine of mean vectors
+pytestmark = needs_kernels
+
+
+def reader_of(model, digits):
+    if not native.compute().Encoder.runs(digits):
+        pytest.skip(f"this processor has no {digits} products of ours")
+    return FrozenModel(model, torch.float32, digits)
+
+
+@pytest.mark.parametrize("digits", NEAR)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hidden_states(shape, digits):
+    model, batch = make_model(shape), make_batch(17, 1, 64)
+    exact = float64(model, batch)
+    reader = reader_of(model, digits)
+    with torch.inference_mode():
+        ours = reader.encode(batch).double()
+        some = reader.encode(batch, torch.tensor([20, 3])).double()
+    error, cosine = NEAR[digits]
+    assert (ours - exact).norm() < error * exact.norm()
+    assert F.cosine_similarity(ours[:17].mean(0), exact[:17].mean(0), dim=0) > cosine
+    assert isinstance(reader._encoder, NativeEncoder)
+    torch.testing.assert_close(some, ours[[20, 3]], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("digits", NEAR)
+def test_every_instruction_set_runs_it_or_refuses(isa, digits):
+    if native.compute().Encoder.runs(digits):
+        return test_hidden_states("modern", digits)
+    with pytest.raises(InputError, match=f"precision='{digits}'"):
+        FrozenModel(make_model(), torch.float32, digits).encode(make_batch(9))
+
+
+def test_columns_of_great_values():
+    """Without an order and factors of its own, int8 loses every other column's precision to them."""
+    model, batch = make_model(), make_batch(64)
+    with torch.no_grad():
+        for layer in model.encoder.layers:
+            layer.feed_forward_norm.weight[5] *= 100
+            layer.attention_norm.weight[77] *= 100
+    exact = float64(model, batch)
+    vector = reader_of(model, "int8").encode(batch).double()
+    others = [i for i in range(128) if i not in (5, 77)]
+    assert F.cosine_similarity(vector[:, others].mean(0), exact[:, others].mean(0), dim=0) > 0.99
+
+
+@pytest.mark.parametrize("digits", NEAR)
+def test_the_number_of_threads_changes_no_bit(digits):
+    reader, batch = reader_of(make_model(), digits), make_batch(17, 64, 40)
+    threads = torch.get_num_threads()
+    try:
+        vectors = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            vectors.append(reader.encode(batch))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*vectors)
+
+
+def test_changed_weights_are_measured_again():
+    model, batch = make_model(), make_batch(17)
+    reader = reader_of(model, "int8")
+    before = reader.encode(batch)
+    with torch.no_grad():
+        model.encoder.layers[0].feed_forward.up.weight[3] *= 1.5
+    after = reader.encode(batch)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, reader_of(model, "int8").encode(batch)), "the sample is always the same"
+
+
+@pytest.mark.parametrize("digits", NEAR)
+def test_a_loaded_model_says_how_near_it_is(digits, tmp_path, capsys):
+    reader_of(make_model(), digits)
+    letters = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]
+    model = support.make_model("classic", vocab_size=len(letters), max_position_embeddings=64, noise=0.1)
+    Bert(model, Tokenizer(letters)).save(tmp_path)
+    capsys.readouterr()
+    bert, plain = (fastbert.load(tmp_path, precision=name) for name in (digits, "fp32"))
+    assert digits in capsys.readouterr().err
+    ours, exact = bert.embed(["one two"]), plain.embed(["one two"])
+    assert not np.array_equal(ours, exact) and (ours * exact).sum() > 0.999
+
+
+@pytest.mark.parametrize("digits", NEAR)
+def test_refused_for_layers_that_are_not_ours_and_on_a_gpu(digits):
+    model = make_model()
+    model.encoder.layers[0].feed_forward.down.register_forward_hook(lambda *_: None)
+    with pytest.raises(InputError, match=f"precision='{digits}'"):
+        FrozenModel(model, torch.float32, digits).encode(make_batch(9))
+    with pytest.raises(InputError, match="cuda"):
+        choose_dtype(digits, torch.device("cuda"))
