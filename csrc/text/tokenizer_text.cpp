@@ -20,7 +20,8 @@ size_t num_low_bytes(uint64_t bytes) {
 uint8_t* write_code_point(uint32_t code_point, size_t index, uint8_t* out) {
   if (code_point >= 0xD800 && code_point < 0xE000) {
     char message[128];
-    std::snprintf(message, sizeof message, "the text has a lone surrogate U+%04X at character %zu. Try: decode it again",
+    std::snprintf(message, sizeof message,
+                  "the text has a lone surrogate U+%04X at character %zu. Try: decode it again",
                   static_cast<unsigned>(code_point), index);
     throw InputError(message);
   }
