@@ -284,7 +284,6 @@ def shortened(text: str, tokenizer) -> str:
 CONTESTANTS: dict[str, Callable[[], Embed]] = {
     "fastbert, default": lambda: ours("auto"),
     "fastbert fp32": lambda: ours("fp32"),
-    "fastbert int16": lambda: ours("int16"),
     "fastbert int8": lambda: ours("int8"),
     "transformers fp32 as called": lambda: hugging_face("fp32", False),
     "transformers fp32 sorted": lambda: hugging_face("fp32", True),

@@ -42,15 +42,14 @@ def load(
         impl: of the ops, see :mod:`fastbert.ops`.
         precision: of :meth:`Bert.embed`. "auto": bf16 where the device is quick at it, else fp32. "bf16": weights and
             hidden states rounded to bfloat16, sums in float32; the vectors of 256 lines of prose by all-MiniLM-L6 have
-            cosines of 0.99998 in the mean and 0.99995 at least to those of "fp32". "int16" and "int8", on a CPU:
-            matrices in whole numbers of 12 and 8 bits; how near the vectors of 32 lines come to those of "fp32" is
-            printed to standard error. Vectors are always float32, and so are all other results.
+            cosines of 0.99998 in the mean and 0.99995 at least to those of "fp32". "int8", on a CPU with
+            AVX-512 VNNI: matrices quantized to 8 bits in blocks of 128; how near the vectors of 32 lines come to those
+            of "fp32" is printed to standard error. Vectors are always float32, and so are all other results.
 
     Raises:
         InputError: no such directory, or one that holds no usable model or vocabulary; unknown precision.
     """
     from fastbert.inference.embedding_files import read_settings
-    from fastbert.inference.frozen_model import DIGITS
     from fastbert.inference.nearness import nearness
     from fastbert.model import BertForPreTraining
     from fastbert.runs import checkpoint
@@ -68,7 +67,7 @@ def load(
         raise InputError(f"device {device!r}: not usable ({str(error).splitlines()[0]}). Try: cpu") from None
     bert = Bert(model, tokenizer, read_settings(directory), precision)
     bert.task_model = read_head(weights, model)
-    if precision in DIGITS:
+    if precision == "int8":
         print(f"precision {precision}: {nearness(bert)}", file=sys.stderr)
     return bert
 
@@ -90,12 +89,12 @@ class Bert(TaskMethods):
         embedding: "EmbeddingSettings | None" = None,
         precision: "Precision" = "auto",
     ):
-        from fastbert.inference.frozen_model import DIGITS, FrozenModel, choose_dtype
+        from fastbert.inference.frozen_model import FrozenModel, choose_dtype
 
         self.model, self.tokenizer = model.eval(), tokenizer
         self.embedding = embedding
         dtype = choose_dtype(precision, model.device)
-        self._frozen = FrozenModel(model, dtype, precision if precision in DIGITS else None)
+        self._frozen = FrozenModel(model, dtype, precision == "int8")
 
     # ---- masks ----
     def fill_mask(

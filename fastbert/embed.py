@@ -45,7 +45,7 @@ class EmbedOptions:
     """Pool texts that are too long over windows of them instead of truncating them."""
     unnormalized: bool = False
     """Keep the length of the vectors; otherwise as the model's directory says, or 1."""
-    precision: Literal["auto", "fp32", "bf16", "int8", "int16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Precision of the model (auto: bf16 on CPUs with bf16 instructions)."""
     device: Annotated[str | None, unset("NAME")] = None
     """cpu, cuda … (default: cpu)."""

@@ -13,7 +13,7 @@
 namespace {
 
 using Address = uintptr_t;
-// weight, its rows and columns, bias or 0, order and factors of digits or 0
+// weight, its rows and columns, bias or 0, order and factors for int8 or 0
 using Matrix = std::tuple<Address, size_t, size_t, Address, Address, Address>;
 using Norm = std::array<Address, 2>;  // weight, bias or 0
 // qkv, out, up, down; the two norms; window, gated, tanh
@@ -33,8 +33,7 @@ fastbert::MatrixOf matrix_of(const Matrix& matrix) {
 
 fastbert::Products products_of(const std::string& precision) {
   if (precision == "bf16") return fastbert::Products::kBf16;
-  if (precision == "int8") return fastbert::Products::kInt8;
-  return precision == "int16" ? fastbert::Products::kInt16 : fastbert::Products::kFloats;
+  return precision == "int8" ? fastbert::Products::kInt8 : fastbert::Products::kFloats;
 }
 
 std::unique_ptr<fastbert::Encoder> make_encoder(const std::vector<Layer>& layers, std::optional<Norm> last,

@@ -141,8 +141,6 @@ class Snapshot {
   }
 
   bool is_current() const {
-    // after a call the caches hold other copies of the weights: these arrive while the rest is compared
-    for (const auto& [address, size] : samples_) __builtin_prefetch(reinterpret_cast<const void*>(address));
     for (const auto& [module, type] : types_)
       if (reinterpret_cast<PyObject*>(Py_TYPE(module.ptr())) != type.ptr()) return false;
     for (const Values& values : values_)

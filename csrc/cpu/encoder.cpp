@@ -45,7 +45,6 @@ const LinearKernel& kernel_of(Products products) {
   switch (products) {
     case Products::kBf16: return kernels.bf16;
     case Products::kInt8: return bf16_hidden(products) ? kernels.int8_bf16 : kernels.int8;
-    case Products::kInt16: return kernels.int16;
     case Products::kFloats: break;
   }
   return kernels.floats;
@@ -53,7 +52,7 @@ const LinearKernel& kernel_of(Products products) {
 
 }  // namespace
 
-// The plain loops of digits, on machines without products of floats, are there to be compared with.
+// The plain loops of quantized, on machines without products of floats, are there to be compared with.
 bool Encoder::runs(Products products) {
   const LinearKernels& kernels = linear_kernels();
   return kernel_of(products).run && (kernels.floats.run || kernels.bf16.run);
@@ -75,7 +74,7 @@ Encoder::Encoder(const std::vector<LayerOf>& layers, const NormOf* last, size_t 
   };
   size_t bytes = 0;
   const auto placed = [&](const MatrixOf& of, size_t out, size_t in) {
-    const size_t whole = kernel_.digits ? kDigitAlign : bf16_ ? 2 : 1;
+    const size_t whole = kernel_.quantize ? kQuantAlign : bf16_ ? 2 : 1;
     if (of.out != out || of.in != in || in % whole) throw std::invalid_argument("encoder: a matrix does not fit");
     const size_t padded = (out + kLinearLanes - 1) / kLinearLanes * kLinearLanes;
     Matrix matrix{in, out, bytes, num_columns_, copied(of.bias, out, padded), {}, copied(of.factor, in, in)};
@@ -113,7 +112,7 @@ struct Encoder::Run {
   AttentionArgs attention;
   std::unique_ptr<char, FreeAligned> memory;
   E *qkv, *context, *between, *pre, *act;
-  char* digits = nullptr;  // of one product's x, with the scales behind
+  char* quantized = nullptr;  // of one product's x, with the scales behind
   size_t widest = 0;
   float* largest = nullptr;
 
@@ -126,8 +125,7 @@ struct Encoder::Run {
       inner = std::max(inner, layer.gated ? layer.down.in : 0);
       widest = std::max({widest, width, layer.down.in});
     }
-    const size_t digit_bytes =
-        of.kernel_.digits ? widest * of.kernel_.digit_bytes + 2 * sizeof(float) * digit_blocks(widest) : 0;
+    const size_t quantized_bytes = of.kernel_.quantize ? widest + 2 * sizeof(float) * quant_blocks(widest) : 0;
     size_t used = 0;
     const auto place = [&](size_t count, size_t size) {
       const size_t at = used;
@@ -137,11 +135,11 @@ struct Encoder::Run {
     const size_t at[] = {place(tokens * 3 * width, sizeof(E)), place(tokens * width, sizeof(E)),
                          place(tokens * width, sizeof(E)),     place(tokens * up, sizeof(E)),
                          place(tokens * inner, sizeof(E)),     place(tokens * heads, sizeof(float)),
-                         place(tokens * digit_bytes, 1)};
+                         place(tokens * quantized_bytes, 1)};
     memory = {static_cast<char*>(::operator new(used, kCacheLine)), FreeAligned{kCacheLine}};
     const auto piece = [&](size_t i) { return reinterpret_cast<E*>(memory.get() + at[i]); };
     qkv = piece(0), context = piece(1), between = piece(2), pre = piece(3), act = piece(4);
-    digits = memory.get() + at[6];
+    quantized = memory.get() + at[6];
     const auto head_stride = static_cast<int64_t>(head_dim), token_stride = static_cast<int64_t>(3 * width);
     attention.q = {qkv, token_stride, head_stride};
     attention.k = {qkv + width, token_stride, head_stride};
@@ -160,14 +158,14 @@ struct Encoder::Run {
       float& top = largest[matrix.first + i % matrix.in];
       top = std::max(top, std::abs(to_float(x[i])));
     }
-    if (encoder.kernel_.digits) {
-      auto* scale = reinterpret_cast<float*>(digits + rows * widest * encoder.kernel_.digit_bytes);
-      float* lowest = scale + rows * digit_blocks(matrix.in);
-      const Digits from{
-          matrix.in, x,     matrix.order.empty() ? nullptr : matrix.order.data(), or_null(matrix.factor), digits,
+    if (encoder.kernel_.quantize) {
+      auto* scale = reinterpret_cast<float*>(quantized + rows * widest);
+      float* lowest = scale + rows * quant_blocks(matrix.in);
+      const QuantizeRows from{
+          matrix.in, x,     matrix.order.empty() ? nullptr : matrix.order.data(), or_null(matrix.factor), quantized,
           scale,     lowest};
-      in_parts(rows, threads, [&](size_t begin, size_t end) { encoder.kernel_.digits(from, begin, end); });
-      of.x = digits, of.scale = scale, of.lowest = lowest;
+      in_parts(rows, threads, [&](size_t begin, size_t end) { encoder.kernel_.quantize(from, begin, end); });
+      of.x = quantized, of.scale = scale, of.lowest = lowest;
     }
     team_for(encoder.kernel_.num_tasks(of), threads, [&](size_t task, int) { encoder.kernel_.run(of, task); });
   }

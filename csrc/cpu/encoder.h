@@ -17,10 +17,10 @@
 namespace fastbert {
 
 struct MatrixOf {      // what a layer is made from: copied
-  const void* weight;  // (out, in), in the hidden states' type; float for digits
+  const void* weight;  // (out, in), in the hidden states' type; float for int8
   size_t out, in;
   const float* bias;               // (out) or null
-  const int32_t* order = nullptr;  // of digits, or null: weight's columns are x's of this order,
+  const int32_t* order = nullptr;  // of quantized, or null: weight's columns are x's of this order,
   const float* factor = nullptr;   // times this
 };
 struct NormOf {
@@ -39,7 +39,7 @@ struct FreeAligned {
   void operator()(char* memory) const { ::operator delete(memory, alignment); }
 };
 
-enum class Products { kFloats, kBf16, kInt8, kInt16 };  // what a layer's matrices are multiplied in; see linear.h
+enum class Products { kFloats, kBf16, kInt8 };  // what a layer's matrices are multiplied in; see linear.h
 
 class Encoder {
  public:
@@ -70,7 +70,7 @@ class Encoder {
   struct Matrix {
     size_t in, out, at, first;  // at: bytes into packed_; first: of its columns among those of all matrices
     std::vector<float> bias;
-    std::vector<int32_t> order;  // of digits, or empty
+    std::vector<int32_t> order;  // of quantized, or empty
     std::vector<float> factor;
   };
   struct Norm {

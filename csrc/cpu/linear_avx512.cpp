@@ -11,6 +11,6 @@
 FASTBERT_VEC_END
 
 namespace fastbert {
-const LinearKernels linear_kernels_avx512{LinearTasks<Floats, float>::kKernel, {}, {}, {}, {}};
+const LinearKernels linear_kernels_avx512{LinearTasks<Floats, float>::kKernel, {}, {}, {}};
 }
 #endif

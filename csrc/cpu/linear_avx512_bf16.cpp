@@ -13,6 +13,6 @@ FASTBERT_VEC_END
 
 namespace fastbert {
 const LinearKernels linear_kernels_avx512_bf16{
-    LinearTasks<Floats, float>::kKernel, LinearTasks<Pairs, Bf16>::kKernel, {}, {}, {}};
+    LinearTasks<Floats, float>::kKernel, LinearTasks<Pairs, Bf16>::kKernel, {}, {}};
 }
 #endif

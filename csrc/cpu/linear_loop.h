@@ -9,9 +9,10 @@ constexpr size_t kBlockRows = 96, kSummed = 128;
 constexpr size_t kLine = 64;                                                   // bytes of a cache line
 constexpr int kPanelLines = static_cast<int>(kPanel * sizeof(float) / kLine);  // for every unit of depth
 
-// Whether a sum of Units is of digits (linear.h), and needs their scales: two rows of floats before a block's units.
+// Whether a sum of Units is of whole numbers (linear.h), and needs their scales: two rows of floats before a block's
+// units.
 template <class Units>
-constexpr bool kAreDigits = false;
+constexpr bool kQuantized = false;
 
 struct RowScales {  // of one block: row m's at m * step
   const float *scale, *lowest;
@@ -24,11 +25,11 @@ void linear_tile(const typename Units::Unit* a, size_t a_row, const typename Uni
                  size_t depth, const float* start, bool add, float* c, size_t c_row, const char* ahead,
                  const RowScales& scales) {
   const auto* header = reinterpret_cast<const float*>(panel);
-  if constexpr (kAreDigits<Units>) panel += 2 * width;
+  if constexpr (kQuantized<Units>) panel += 2 * width;
   Vec::T sum[kRows][kVecs];
   FASTBERT_UNROLLED
   for (int n = 0; n < kVecs; ++n) {
-    const Vec::T first = start && !kAreDigits<Units> ? Vec::load(start + n * Vec::kWidth) : Vec::set(0.0f);
+    const Vec::T first = start && !kQuantized<Units> ? Vec::load(start + n * Vec::kWidth) : Vec::set(0.0f);
     FASTBERT_UNROLLED
     for (int m = 0; m < kRows; ++m) sum[m][n] = first;
   }
@@ -49,7 +50,7 @@ void linear_tile(const typename Units::Unit* a, size_t a_row, const typename Uni
     FASTBERT_UNROLLED
     for (int n = 0; n < kVecs; ++n) {
       float* out = c + m * c_row + n * Vec::kWidth;
-      if constexpr (kAreDigits<Units>) {
+      if constexpr (kQuantized<Units>) {
         const float *weights = header + n * Vec::kWidth, *totals = weights + width;
         const size_t row = m * scales.step;
         Vec::T y = add ? Vec::load(out) : start ? Vec::load(start + n * Vec::kWidth) : Vec::set(0.0f);
@@ -102,8 +103,8 @@ struct LinearTasks {
   using Unit = typename Units::Unit;
   static constexpr size_t kPer = Units::kPer;
   static constexpr size_t kSummed =  // units of depth that are summed before they join C
-      kAreDigits<Units> ? kDigitBlock / kPer : 128 * kPer;
-  static constexpr size_t kHeader = kAreDigits<Units> ? 2 : 0;  // rows before the units
+      kQuantized<Units> ? kQuantBlock / kPer : 128 * kPer;
+  static constexpr size_t kHeader = kQuantized<Units> ? 2 : 0;  // rows before the units
   static constexpr bool kInPlace = sizeof(Element) == sizeof(float);
 
   static size_t packed_bytes(size_t in, size_t out) {

@@ -85,9 +85,9 @@ TEST_CASE("linear: x Wᵀ + b on every instruction set, at any number of rows an
 
 namespace {
 
-// y of digits by one kernel, bit for bit comparable with another's
+// y by int8 products of one kernel, bit for bit comparable with another's
 template <class Element>
-std::vector<Element> by_digits(const fastbert::LinearKernel& kernel, size_t rows, size_t in, size_t out, int ordered) {
+std::vector<Element> by_int8(const fastbert::LinearKernel& kernel, size_t rows, size_t in, size_t out, int ordered) {
   const auto x = as<Element>(numbers(rows * in, 4));
   const std::vector<float> weight = numbers(out * in, 5), bias = numbers((out + 15) / 16 * 16, 6);
   std::vector<int32_t> order(in);
@@ -96,19 +96,20 @@ std::vector<Element> by_digits(const fastbert::LinearKernel& kernel, size_t rows
   std::vector<char> memory(kernel.packed_bytes(in, out) + 64);
   char* packed = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
   kernel.pack(weight.data(), in, out, packed);
-  std::vector<char> digits(rows * in * kernel.digit_bytes);
-  std::vector<float> scale(rows * fastbert::digit_blocks(in)), lowest(scale.size());
-  const fastbert::Digits from{in,
-                              x.data(),
-                              ordered == 2 ? order.data() : nullptr,
-                              ordered ? factor.data() : nullptr,
-                              digits.data(),
-                              scale.data(),
-                              lowest.data()};
-  kernel.digits(from, 0, rows / 2);
-  kernel.digits(from, rows / 2, rows);
+  std::vector<char> quantized(rows * in);
+  std::vector<float> scale(rows * fastbert::quant_blocks(in)), lowest(scale.size());
+  const fastbert::QuantizeRows from{in,
+                                    x.data(),
+                                    ordered == 2 ? order.data() : nullptr,
+                                    ordered ? factor.data() : nullptr,
+                                    quantized.data(),
+                                    scale.data(),
+                                    lowest.data()};
+  kernel.quantize(from, 0, rows / 2);
+  kernel.quantize(from, rows / 2, rows);
   std::vector<Element> y(rows * out);
-  const fastbert::Linear of{rows, in, out, digits.data(), packed, bias.data(), y.data(), scale.data(), lowest.data()};
+  const fastbert::Linear of{rows,        in,       out,          quantized.data(), packed,
+                            bias.data(), y.data(), scale.data(), lowest.data()};
   for (size_t task = 0; task < kernel.num_tasks(of); ++task) kernel.run(of, task);
   return y;
 }
@@ -138,8 +139,8 @@ void same_bits(const fastbert::LinearKernel& kernel, const fastbert::LinearKerne
         CAPTURE(out);
         CAPTURE(in);
         for (const int ordered : {0, 1, 2}) {
-          const auto y = by_digits<Element>(kernel, rows, in, out, ordered);
-          const auto spec = by_digits<Element>(plain, rows, in, out, ordered);
+          const auto y = by_int8<Element>(kernel, rows, in, out, ordered);
+          const auto spec = by_int8<Element>(plain, rows, in, out, ordered);
           CHECK(std::memcmp(y.data(), spec.data(), y.size() * sizeof(Element)) == 0);
           if (!ordered) CHECK(error_of<Element>(y, rows, in, out) < close);
         }
@@ -148,32 +149,31 @@ void same_bits(const fastbert::LinearKernel& kernel, const fastbert::LinearKerne
 
 }  // namespace
 
-TEST_CASE("linear: digits give the plain loops' bits on every instruction set, and nearly the products") {
+TEST_CASE("linear: int8 products give the plain loops' bits on every instruction set, and nearly the products") {
   const fastbert::LinearKernels& plain = fastbert::linear_kernels(fastbert::Isa::kScalar);
   for (const auto isa : fastbert::available_isas()) {
     CAPTURE(fastbert::isa_name(isa));
     const fastbert::LinearKernels& kernels = fastbert::linear_kernels(isa);
     same_bits<float>(kernels.int8, plain.int8, 0.02);
     same_bits<Bf16>(kernels.int8_bf16, plain.int8_bf16, 0.05);
-    same_bits<float>(kernels.int16, plain.int16, 0.001);
   }
 }
 
-TEST_CASE("linear: digits of what is no number, is infinite or is all the same") {
+TEST_CASE("linear: int8 of what is no number, is infinite or is all the same") {
   for (const auto isa : fastbert::available_isas()) {
     CAPTURE(fastbert::isa_name(isa));
-    const fastbert::LinearKernel& kernel = fastbert::linear_kernels(isa).int16;
+    const fastbert::LinearKernel& kernel = fastbert::linear_kernels(isa).int8;
     if (!kernel.run) continue;
     constexpr size_t kIn = 20;
     for (const float odd : {std::nanf(""), INFINITY, -INFINITY, 3.0f}) {
       std::vector<float> x(kIn, 3.0f), weight(kIn * 16, 0.5f), y(16);
       x[kIn - 1] = odd;
-      std::vector<char> memory(kernel.packed_bytes(kIn, 16) + 64), digits(kIn * kernel.digit_bytes);
+      std::vector<char> memory(kernel.packed_bytes(kIn, 16) + 64), quantized(kIn);
       char* packed = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
       kernel.pack(weight.data(), kIn, 16, packed);
       float scale = 0, lowest = 0;
-      kernel.digits({kIn, x.data(), nullptr, nullptr, digits.data(), &scale, &lowest}, 0, 1);
-      const fastbert::Linear of{1, kIn, 16, digits.data(), packed, nullptr, y.data(), &scale, &lowest};
+      kernel.quantize({kIn, x.data(), nullptr, nullptr, quantized.data(), &scale, &lowest}, 0, 1);
+      const fastbert::Linear of{1, kIn, 16, quantized.data(), packed, nullptr, y.data(), &scale, &lowest};
       for (size_t task = 0; task < kernel.num_tasks(of); ++task) kernel.run(of, task);
       if (odd == 3.0f) CHECK(y[3] == doctest::Approx(30.0f));
       else CHECK(!std::isfinite(y[3]));

@@ -22,22 +22,21 @@ from fastbert.system import native
 from fastbert.system.devices import quick_at_bf16
 from fastbert.system.errors import InputError
 
-Precision = Literal["auto", "fp32", "bf16", "int8", "int16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 SAMPLES = 8  # texts of random tokens
-DIGITS = ("int8", "int16")  # of these precisions: matrices in whole numbers
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The dtype of hidden states: "auto" is bfloat16 on a device with instructions for it, else float32.
 
-    "int8" is as "auto", and "int16" as "fp32"; both on a CPU only.
+    "int8", on a CPU only, is as "auto".
 
     Raises:
         InputError: unknown precision, or one that the device has not.
     """
     if precision not in get_args(Precision):
         raise InputError(f"precision={precision!r}: expected one of {', '.join(get_args(Precision))}")
-    if precision in DIGITS and device.type != "cpu":
+    if precision == "int8" and device.type != "cpu":
         raise InputError(f"precision={precision!r}: for a CPU only, not {device.type}. Try: auto")
     if precision in ("auto", "int8"):
         precision = "bf16" if quick_at_bf16(device) else "fp32"
@@ -51,24 +50,24 @@ class FrozenModel:
         model: its weights are copied again when they change.
         dtype: torch.float32 or torch.bfloat16. On a CPU where the C++ kernels run, matrices are copied in that dtype
             and packed; elsewhere the model itself runs, under autocast for bfloat16.
-        digits: "int8" or "int16": matrices in whole numbers, see :func:`fastbert.load`; None: in ``dtype``.
+        int8: matrices are quantized, see :func:`fastbert.load`.
     """
 
-    def __init__(self, model: BertForPreTraining, dtype: torch.dtype, digits: str | None = None):
-        self.model, self.dtype, self.digits = model, dtype, digits
+    def __init__(self, model: BertForPreTraining, dtype: torch.dtype, int8: bool = False):
+        self.model, self.dtype, self.int8 = model, dtype, int8
         self._source: object = None  # what the encoder below was made from
         self._snapshot: Snapshot | None = None
         self._encoder: ops.InferenceEncoder | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return FrozenModel, (self.model, self.dtype, self.digits)  # packed weights cannot be copied
+        return FrozenModel, (self.model, self.dtype, self.int8)  # packed weights cannot be copied
 
     def encode(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
         """As :meth:`BertForPreTraining.encode`: (T, D), or with ``rows`` (M, D), in :attr:`dtype`.
 
         Raises:
-            InputError: with ``digits``, where no kernel of ours serves the model.
+            InputError: with ``int8``, where no kernel of ours serves the model.
         """
         model = self.model
         encoder = self._prepared()
@@ -106,8 +105,8 @@ class FrozenModel:
             return self._encoder
 
     def _without_kernels(self) -> "ops.InferenceEncoder | None":
-        if self.digits:
-            raise InputError(f"precision={self.digits!r}: takes our C++ kernels and layers without changes. Try: auto")
+        if self.int8:
+            raise InputError("precision='int8': takes our C++ kernels and layers without changes. Try: auto")
         return None
 
     def _copy(self) -> "ops.InferenceEncoder | None":
@@ -118,13 +117,11 @@ class FrozenModel:
         last = None if norm is None else (norm.weight, norm.bias)
         heads, tokens = model.config.num_attention_heads, inference_tokens(model.device)
         make = functools.partial(ops.inference_encoder, layers, last, heads, impl=model.impl)
-        if not self.digits:
+        if not self.int8:
             return make(self.dtype, tokens)
-        columns = None
-        if self.digits == "int8":
-            plain = make(torch.float32, tokens)
-            columns = None if plain is None or plain.compiles else plain.largest(*self._sample())
-        return make(torch.float32, tokens, self.digits, columns) or self._without_kernels()
+        plain = make(torch.float32, tokens)
+        columns = None if plain is None or plain.compiles else plain.largest(*self._sample())
+        return make(torch.float32, tokens, True, columns) or self._without_kernels()
 
     def _sample(self) -> tuple:
         """Random tokens, whose columns of great values are those of any text's, as an encoder gets them."""

@@ -344,7 +344,7 @@ def inference_encoder(
     num_heads: int,
     dtype: torch.dtype,
     tokens: int,
-    digits: str | None = None,
+    int8: bool = False,
     columns: Sequence[Tensor] | None = None,
     *,
     impl: str = "auto",
@@ -363,4 +363,4 @@ def inference_encoder(
             return None
         if choose("feed_forward", impl, half, mlp="geglu" if layer.gated else "gelu")[0] != "cpp":
             return None
-    return make_encoder(layers, norm, num_heads, dtype, tokens, digits, columns)
+    return make_encoder(layers, norm, num_heads, dtype, tokens, int8, columns)

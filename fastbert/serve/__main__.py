@@ -55,7 +55,7 @@ class ServeOptions:
     """Show runs only, without loading a model."""
     parent: Annotated[int | None, unset("PID")] = None
     """End when this process, which has started the server, does, however it ends."""
-    precision: Literal["auto", "fp32", "bf16", "int8", "int16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Of embeddings, as in fastbert.load (auto: bf16 on a CPU with instructions for it)."""
     device: Annotated[str | None, unset("NAME")] = None
     """cpu, cuda … (default: cpu)."""

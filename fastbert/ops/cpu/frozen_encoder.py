@@ -156,7 +156,7 @@ def make_encoder(
     num_heads: int,
     dtype: torch.dtype,
     tokens: int,
-    digits: str | None = None,
+    int8: bool = False,
     columns: Sequence[Tensor] | None = None,
 ) -> InferenceEncoder:
     """The quicker encoder that this machine runs.
@@ -167,15 +167,15 @@ def make_encoder(
         num_heads: of every layer.
         dtype: torch.float32 or torch.bfloat16, what products are taken of and hidden states rounded to.
         tokens: of a usual batch; oneDNN's blocks are chosen for it.
-        digits: "int8" or "int16": products in whole numbers (csrc/cpu/linear.h); None: of ``dtype``.
-        columns: of :meth:`NativeEncoder.largest` for some text, which int8's scales are chosen by; None: no text.
+        int8: products of int8 (csrc/cpu/linear.h) in place of ``dtype``.
+        columns: of :meth:`NativeEncoder.largest` for some text, which its scales are chosen by; None: no text.
 
     Raises:
-        InputError: ``digits`` that this processor or these sizes do not run.
+        InputError: this processor, or a layer of these sizes, has no products of int8.
     """
-    if digits is not None:
-        _check_digits(digits, layers)
-        return NativeEncoder(layers, norm, num_heads, digits, columns)
+    if int8:
+        _check_int8(layers)
+        return NativeEncoder(layers, norm, num_heads, "int8", columns)
     whole = dtype != BF16 or all(layer.down[0].shape[1] % 2 == 0 for layer in layers)
     precision = "bf16" if dtype == BF16 else "fp32"
     if whole and compute().Encoder.runs(precision):
@@ -183,14 +183,13 @@ def make_encoder(
     return OneDnnEncoder(layers, norm, num_heads, dtype, tokens)
 
 
-def _check_digits(digits: str, layers: Sequence[LayerParameters]) -> None:
-    if not compute().Encoder.runs(digits):
-        other = "int16, bf16 or fp32" if compute().Encoder.runs("int16") and digits == "int8" else "bf16 or fp32"
-        raise InputError(f"precision={digits!r}: not on this processor ({compute().cpu_isa()}). Try: {other}")
+def _check_int8(layers: Sequence[LayerParameters]) -> None:
+    if not compute().Encoder.runs("int8"):
+        raise InputError(f"precision='int8': not on this processor ({compute().cpu_isa()}). Try: bf16 or fp32")
     for layer in layers:
         for weight, _ in (layer.qkv, layer.out, layer.up, layer.down):
             if weight.shape[1] % 4:
-                raise InputError(f"precision={digits!r}: a layer of width {weight.shape[1]}, which 4 does not divide")
+                raise InputError(f"precision='int8': a layer of width {weight.shape[1]}, which 4 does not divide")
 
 
 def _balanced(of: LayerParameters, largest: Sequence[Tensor]) -> tuple[LayerParameters, list]:
@@ -327,7 +326,7 @@ class OneDnnEncoder:
     def largest(
         self, x: Tensor, cu_seqlens: Tensor, rotary: Sequence[tuple[Tensor, Tensor] | None]
     ) -> Sequence[Tensor]:
-        """Not measured here: whoever compiles has no products of whole numbers."""
+        """Not measured here: whoever compiles has no int8 products."""
         raise NotImplementedError
 
     def _post(self, x: Tensor, attention: _Attention, rotary, rows: Tensor | None) -> Tensor:

@@ -1,34 +1,33 @@
-// Digits as the units of linear_loop.h, which is included before, with digits.h; compiled once per instruction set.
+// int8 products by the loops of linear_loop.h, which is included before, with quantize.h; compiled once per instruction
+// set.
 namespace fastbert {
 namespace {
 
-// Units: Digit, kTop (of x's digits), kWeightTop, kPer of them in a Unit; number(sum) as floats; store_digits.
+// Units: kPer bytes in a Unit; number(sum) as floats; store_quantized(to, x).
 template <class Units, class Element>
-struct DigitTasks {
+struct QuantizedTasks {
   using Unit = typename Units::Unit;
-  using Digit = typename Units::Digit;
   using Tasks = LinearTasks<Units, Element>;
   static constexpr size_t kPer = Units::kPer;
 
   static size_t packed_bytes(size_t in, size_t out) {
-    return rounded_up(out, kLanes) * (in / kPer + Tasks::kHeader * digit_blocks(in)) * sizeof(Unit);
+    return rounded_up(out, kLanes) * (in / kPer + Tasks::kHeader * quant_blocks(in)) * sizeof(Unit);
   }
 
   static void pack(const void* weight, size_t in, size_t out, void* packed) {
-    constexpr size_t kRowUnits = kDigitBlock / kPer;
+    constexpr size_t kRowUnits = kQuantBlock / kPer;
     auto* to = static_cast<Unit*>(packed);
     alignas(64) Unit rows[kPanel * kRowUnits + Vec::kWidth];  // transposing reads a register past the end
     for (size_t begin = 0; begin < out; begin += kPanel) {
       const size_t width = std::min(kPanel, rounded_up(out - begin, kLanes)), there = std::min(width, out - begin);
-      for (size_t k = 0; k < in; k += kDigitBlock) {
-        const size_t count = std::min(kDigitBlock, in - k), units = count / kPer;
+      for (size_t k = 0; k < in; k += kQuantBlock) {
+        const size_t count = std::min(kQuantBlock, in - k), units = count / kPer;
         auto* header = reinterpret_cast<float*>(to);
         std::memset(rows, 0, sizeof rows);
         std::memset(header, 0, Tasks::kHeader * width * sizeof(float));
         for (size_t n = 0; n < there; ++n)
-          weight_digits(static_cast<const float*>(weight) + (begin + n) * in + k, count, Units::kWeightTop,
-                        reinterpret_cast<typename Units::WeightDigit*>(rows + n * units), header + n,
-                        header + width + n);
+          quantize_weights(static_cast<const float*>(weight) + (begin + n) * in + k, count,
+                           reinterpret_cast<int8_t*>(rows + n * units), header + n, header + width + n);
         to += Tasks::kHeader * width;
         pack_transposed<Units>(rows, units, width, to);
         to += units * width;
@@ -36,8 +35,8 @@ struct DigitTasks {
     }
   }
 
-  static void digits(const Digits& of, size_t begin, size_t end) {
-    const size_t blocks = digit_blocks(of.in);
+  static void quantize(const QuantizeRows& of, size_t begin, size_t end) {
+    const size_t blocks = quant_blocks(of.in);
     std::vector<float> ordered(of.in);
     for (size_t row = begin; row < end; ++row) {
       const Element* x = static_cast<const Element*>(of.x) + row * of.in;
@@ -45,17 +44,17 @@ struct DigitTasks {
         for (size_t k = 0; k < of.in; ++k) ordered[k] = to_float(x[of.order[k]]) * of.factor[k];
       else if (of.factor)
         for (size_t k = 0; k < of.in; ++k) ordered[k] = to_float(x[k]) * of.factor[k];
-      for (size_t block = 0, k = 0; k < of.in; ++block, k += kDigitBlock) {
-        const size_t count = std::min(kDigitBlock, of.in - k), at = row * blocks + block;
-        Digit* to = static_cast<Digit*>(of.digits) + row * of.in + k;
-        if (of.factor) block_digits(ordered.data() + k, count, to, of.scale + at, of.lowest + at);
-        else block_digits(x + k, count, to, of.scale + at, of.lowest + at);
+      for (size_t block = 0, k = 0; k < of.in; ++block, k += kQuantBlock) {
+        const size_t count = std::min(kQuantBlock, of.in - k), at = row * blocks + block;
+        uint8_t* to = static_cast<uint8_t*>(of.quantized) + row * of.in + k;
+        if (of.factor) quantize_block(ordered.data() + k, count, to, of.scale + at, of.lowest + at);
+        else quantize_block(x + k, count, to, of.scale + at, of.lowest + at);
       }
     }
   }
 
   template <class E>
-  static void block_digits(const E* x, size_t count, Digit* to, float* scale, float* lowest) {
+  static void quantize_block(const E* x, size_t count, uint8_t* to, float* scale, float* lowest) {
     Vec::T low = Vec::set(to_float(x[0])), high = low, all = Vec::set(0.0f);
     for (size_t k = 0; k < count; k += Vec::kWidth) {
       const size_t left = count - k;
@@ -65,22 +64,22 @@ struct DigitTasks {
       all = Vec::fma(value, Vec::set(0.0f), all);
     }
     const float least = -Vec::largest(Vec::set(0.0f) - low);
-    const BlockScale of = block_scale(least, Vec::largest(high), Vec::sum(all), Units::kTop);
+    const BlockScale of = block_scale(least, Vec::largest(high), Vec::sum(all));
     *scale = of.scale, *lowest = least;
     const Vec::T shift = Vec::set(least), inverse = Vec::set(of.inverse);
     for (size_t k = 0; k < count; k += Vec::kWidth) {
       const size_t left = count - k;
       if (left >= Vec::kWidth) {
-        Units::store_digits(to + k, (Vec::load(x + k) - shift) * inverse);
+        Units::store_quantized(to + k, (Vec::load(x + k) - shift) * inverse);
       } else {
-        alignas(64) Digit last[Vec::kWidth];
-        Units::store_digits(last, (Vec::load_first(x + k, left) - shift) * inverse);
-        std::memcpy(to + k, last, left * sizeof(Digit));
+        alignas(64) uint8_t last[Vec::kWidth];
+        Units::store_quantized(last, (Vec::load_first(x + k, left) - shift) * inverse);
+        std::memcpy(to + k, last, left);
       }
     }
   }
 
-  static constexpr LinearKernel kKernel{&packed_bytes, &pack, &Tasks::num_tasks, &Tasks::run, &digits, sizeof(Digit)};
+  static constexpr LinearKernel kKernel{&packed_bytes, &pack, &Tasks::num_tasks, &Tasks::run, &quantize};
 };
 
 }  // namespace
