@@ -52,7 +52,7 @@ const LinearKernel& kernel_of(Products products) {
 
 }  // namespace
 
-// The plain loops of quantized, on machines without products of floats, are there to be compared with.
+// The plain loops of int8, on machines without products of floats, are there to be compared with.
 bool Encoder::runs(Products products) {
   const LinearKernels& kernels = linear_kernels();
   return kernel_of(products).run && (kernels.floats.run || kernels.bf16.run);

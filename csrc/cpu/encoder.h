@@ -20,7 +20,7 @@ struct MatrixOf {      // what a layer is made from: copied
   const void* weight;  // (out, in), in the hidden states' type; float for int8
   size_t out, in;
   const float* bias;               // (out) or null
-  const int32_t* order = nullptr;  // of quantized, or null: weight's columns are x's of this order,
+  const int32_t* order = nullptr;  // for int8, or null: weight's columns are x's in this order,
   const float* factor = nullptr;   // times this
 };
 struct NormOf {
@@ -70,7 +70,7 @@ class Encoder {
   struct Matrix {
     size_t in, out, at, first;  // at: bytes into packed_; first: of its columns among those of all matrices
     std::vector<float> bias;
-    std::vector<int32_t> order;  // of quantized, or empty
+    std::vector<int32_t> order;  // for int8, or empty
     std::vector<float> factor;
   };
   struct Norm {

@@ -1,4 +1,4 @@
-// The plain products of quantized, and the choice among instruction sets.
+// The plain products of int8, and the choice among instruction sets.
 #include "cpu/linear.h"
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace {
 void write(float x, float* to) { *to = x; }
 void write(float x, Bf16* to) { *to = to_bf16(x); }
 
-// Every row of weights on its own: for each block its scale, its total and its quantized, all as floats.
+// Every row of weights on its own: for each block its scale, its total and its whole numbers, all as floats.
 template <class Element>
 struct PlainQuantized {
   static size_t row_floats(size_t in) { return 2 * quant_blocks(in) + in; }

@@ -48,7 +48,6 @@ struct LinearKernels {
   LinearKernel floats, bf16, int8, int8_bf16;
 };
 const LinearKernels& linear_kernels(Isa isa = current_isa());
-extern const LinearKernels linear_kernels_scalar, linear_kernels_avx2, linear_kernels_avx512,
-    linear_kernels_avx512_bf16, linear_kernels_vnni;
+extern const LinearKernels linear_kernels_avx2, linear_kernels_avx512, linear_kernels_avx512_bf16, linear_kernels_vnni;
 
 }  // namespace fastbert

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastbert.system import native
 from fastbert.system.errors import InputError
@@ -21,9 +21,6 @@ from fastbert.text.detokenize import join_pieces
 from fastbert.text.encoding import EncodedBatch, Encoding, TruncationRule, assemble
 from fastbert.text.pieces import Pieces
 from fastbert.text.tokenizer_files import SPECIAL_TOKENS, TokenizerOptions, read_directory, read_vocab, write_directory
-
-if TYPE_CHECKING:  # numpy takes longer to import than a line to encode: where it is needed, it is imported
-    pass
 
 
 class Tokenizer(Pieces):
