@@ -3,7 +3,6 @@
 Legend: T packed tokens, M rows, D hidden_size, V vocabulary.
 """
 
-import functools
 import threading
 from typing import Literal, get_args
 
@@ -72,6 +71,8 @@ class FrozenModel:
         model = self.model
         encoder = self._prepared()
         if encoder is None:
+            if self.int8:
+                raise InputError("precision='int8': takes our C++ kernels and layers without changes. Try: auto")
             with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
                 return model.encode(batch, rows)
         model.check_length(batch)
@@ -96,34 +97,26 @@ class FrozenModel:
         """The encoder prepared from the model as it is now, copied again after a change; None where none serves it."""
         # elsewhere the kernels take the model's own weights
         if self.model.device.type != "cpu" or not native.status()[0]:
-            return self._without_kernels()
+            return None
         source = self.model.encoder, self.model.impl, ops.requested_impl()
         with self._lock:  # a server asks from several threads
             if self._snapshot is None or self._source != source or not self._snapshot.is_current():
-                self._source, self._snapshot = source, Snapshot(self.model.encoder)
-                self._encoder = self._copy()
+                snapshot = Snapshot(self.model.encoder)
+                self._encoder = self._copy()  # refused once, refused again
+                self._source, self._snapshot = source, snapshot
             return self._encoder
-
-    def _without_kernels(self) -> "ops.InferenceEncoder | None":
-        if self.int8:
-            raise InputError("precision='int8': takes our C++ kernels and layers without changes. Try: auto")
-        return None
 
     def _copy(self) -> "ops.InferenceEncoder | None":
         model, norm = self.model, self.model.encoder.norm
         layers = _describe(model)
         if layers is None:
-            return self._without_kernels()
+            return None
         last = None if norm is None else (norm.weight, norm.bias)
         heads, tokens = model.config.num_attention_heads, inference_tokens(model.device)
-        make = functools.partial(ops.inference_encoder, layers, last, heads, impl=model.impl)
-        if not self.int8:
-            return make(self.dtype, tokens)
-        plain = make(torch.float32, tokens)
-        columns = None if plain is None or plain.compiles else plain.largest(*self._sample())
-        return make(torch.float32, tokens, True, columns) or self._without_kernels()
+        sample, dtype = (self._sample(), torch.float32) if self.int8 else (None, self.dtype)
+        return ops.inference_encoder(layers, last, heads, dtype, tokens, sample, impl=model.impl)
 
-    def _sample(self) -> tuple:
+    def _sample(self) -> ops.Sample:
         """Random tokens, whose columns of great values are those of any text's, as an encoder gets them."""
         config, length = self.model.config, min(32, self.model.config.max_position_embeddings)
         random = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from fastbert import reference
 from fastbert.ops.checks import check_attention, check_cu_seqlens, check_options
 from fastbert.ops.choose import OPS, Impl, choose, implementation
 from fastbert.ops.choose import requested_impl as requested_impl
-from fastbert.ops.cpu.frozen_encoder import InferenceEncoder, LayerParameters, make_encoder
+from fastbert.ops.cpu.frozen_encoder import InferenceEncoder, LayerParameters, Sample, make_encoder
 from fastbert.ops.optimizer_steps import disable_malloc_trim as disable_malloc_trim
 from fastbert.ops.optimizer_steps import fused_adamw as fused_adamw
 from fastbert.ops.optimizer_steps import fused_muon as fused_muon
@@ -344,8 +344,7 @@ def inference_encoder(
     num_heads: int,
     dtype: torch.dtype,
     tokens: int,
-    int8: bool = False,
-    columns: Sequence[Tensor] | None = None,
+    sample: Sample | None = None,
     *,
     impl: str = "auto",
 ) -> InferenceEncoder | None:
@@ -363,4 +362,4 @@ def inference_encoder(
             return None
         if choose("feed_forward", impl, half, mlp="geglu" if layer.gated else "gelu")[0] != "cpp":
             return None
-    return make_encoder(layers, norm, num_heads, dtype, tokens, int8, columns)
+    return make_encoder(layers, norm, num_heads, dtype, tokens, sample)

@@ -22,6 +22,8 @@ from fastbert.system.errors import InputError
 from fastbert.system.native import compute
 
 Vectors = tuple[Tensor, Tensor | None]  # weight and bias
+# what an encoder is called with: x, cu_seqlens, and every layer's angles
+Sample = tuple[Tensor, Tensor, Sequence[tuple[Tensor, Tensor] | None]]
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,6 @@ class InferenceEncoder(Protocol):
         """
         ...
 
-    def largest(
-        self, x: Tensor, cu_seqlens: Tensor, rotary: Sequence[tuple[Tensor, Tensor] | None]
-    ) -> Sequence[Tensor]:
-        """The largest magnitude (in,) in each column of what each matrix is multiplied with, in the order of use."""
-        ...
-
 
 def make_encoder(
     layers: Sequence[LayerParameters],
@@ -156,8 +152,7 @@ def make_encoder(
     num_heads: int,
     dtype: torch.dtype,
     tokens: int,
-    int8: bool = False,
-    columns: Sequence[Tensor] | None = None,
+    sample: Sample | None = None,
 ) -> InferenceEncoder:
     """The quicker encoder that this machine runs.
 
@@ -167,14 +162,14 @@ def make_encoder(
         num_heads: of every layer.
         dtype: torch.float32 or torch.bfloat16, what products are taken of and hidden states rounded to.
         tokens: of a usual batch; oneDNN's blocks are chosen for it.
-        int8: products of int8 (csrc/cpu/linear.h) in place of ``dtype``.
-        columns: of :meth:`NativeEncoder.largest` for some text, which its scales are chosen by; None: no text.
+        sample: products of int8 (csrc/cpu/linear.h), with scales chosen by these hidden states; None: of ``dtype``.
 
     Raises:
         InputError: this processor, or a layer of these sizes, has no products of int8.
     """
-    if int8:
+    if sample is not None:
         _check_int8(layers)
+        columns = NativeEncoder(layers, norm, num_heads, "fp32").largest(*sample)
         return NativeEncoder(layers, norm, num_heads, "int8", columns)
     whole = dtype != BF16 or all(layer.down[0].shape[1] % 2 == 0 for layer in layers)
     precision = "bf16" if dtype == BF16 else "fp32"
@@ -289,7 +284,7 @@ class NativeEncoder:
     def largest(
         self, x: Tensor, cu_seqlens: Tensor, rotary: Sequence[tuple[Tensor, Tensor] | None]
     ) -> Sequence[Tensor]:
-        """As :class:`InferenceEncoder`."""
+        """The largest magnitude (in,) in each column of what each matrix is multiplied with, in the order of use."""
         found = torch.zeros(self._encoder.num_columns)
         self(x, cu_seqlens, rotary, largest=found)
         return found.split(self._widths)
@@ -322,12 +317,6 @@ class OneDnnEncoder:
             return own if rows is None else own.index_select(0, rows)
         run = self._post if self.norm is None else self._pre
         return run(own, _Attention(own, self.num_heads, cu_seqlens), rotary, rows)
-
-    def largest(
-        self, x: Tensor, cu_seqlens: Tensor, rotary: Sequence[tuple[Tensor, Tensor] | None]
-    ) -> Sequence[Tensor]:
-        """Not measured here: whoever compiles has no int8 products."""
-        raise NotImplementedError
 
     def _post(self, x: Tensor, attention: _Attention, rotary, rows: Tensor | None) -> Tensor:
         between = torch.empty_like(x)
