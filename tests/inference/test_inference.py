@@ -154,9 +154,8 @@ def test_one_call_and_one_kernel_after_another(shape, monkeypatch):
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
 
 
-@needs_kernels
-def test_the_number_of_threads_changes_no_bit():
-    reader, batch = FrozenModel(make_model(), torch.float32), make_batch(17, 64, 40)
+def check_the_number_of_threads_changes_no_bit(reader):
+    batch = make_batch(17, 64, 40)
     threads = torch.get_num_threads()
     try:
         vectors = []
@@ -166,6 +165,11 @@ def test_the_number_of_threads_changes_no_bit():
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*vectors)
+
+
+@needs_kernels
+def test_the_number_of_threads_changes_no_bit():
+    check_the_number_of_threads_changes_no_bit(FrozenModel(make_model(), torch.float32))
 
 
 @needs_kernels

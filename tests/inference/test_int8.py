@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from inference.test_inference import SHAPES, float64, make_batch, make_model, needs_kernels
+from inference.test_inference import (
+    SHAPES,
+    check_the_number_of_threads_changes_no_bit,
+    float64,
+    make_batch,
+    make_model,
+    needs_kernels,
+)
 
 import fastbert
 import support
@@ -60,16 +67,7 @@ def test_columns_of_great_values():
 
 
 def test_the_number_of_threads_changes_no_bit():
-    reader, batch = reader_of(make_model()), make_batch(17, 64, 40)
-    threads = torch.get_num_threads()
-    try:
-        vectors = []
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            vectors.append(reader.encode(batch))
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(*vectors)
+    check_the_number_of_threads_changes_no_bit(reader_of(make_model()))
 
 
 def test_changed_weights_are_measured_again():
