@@ -123,18 +123,24 @@ class GrowingCache {
   // The cache for a text of so many bytes.
   SegmentCache<Id>& next(size_t text_bytes) {
     seen_ += text_bytes;
-    const size_t wanted = SegmentCache<Id>::buckets_for(std::max(seen_, expected_));
-    if (!cache_ || wanted >= 4 * cache_->num_buckets()) {  // moving costs time, too
-      auto larger = std::make_unique<SegmentCache<Id>>(wanted);
-      if (cache_) larger->take(*cache_);
-      cache_ = std::move(larger);
-    }
+    if (std::max(seen_, expected_) >= grows_at_) grow();
     return *cache_;
   }
 
  private:
-  std::unique_ptr<SegmentCache<Id>> cache_;
-  size_t seen_ = 0, expected_ = 0;
+  using Cache = SegmentCache<Id>;
+
+  void grow() {
+    const size_t buckets = Cache::buckets_for(std::max(seen_, expected_));
+    auto larger = std::make_unique<Cache>(buckets);
+    if (cache_) larger->take(*cache_);
+    cache_ = std::move(larger);
+    // moving costs time, too: not for less than four times as many
+    grows_at_ = 4 * buckets > Cache::kMostBuckets ? SIZE_MAX : 4 * buckets * Cache::kTextBytesPerBucket;
+  }
+
+  std::unique_ptr<Cache> cache_;
+  size_t seen_ = 0, expected_ = 0, grows_at_ = 0;
 };
 
 static_assert(sizeof(SegmentCache<uint16_t>::Short) == 32 && sizeof(SegmentCache<uint32_t>::Short) == 32);
