@@ -174,26 +174,8 @@ def short_first(trainer: Trainer, text: str) -> Iterator[None]:
 @contextmanager
 def split_cooldown(trainer: Trainer, decays: tuple[float, float]) -> Iterator[None]:
     """Muon's and AdamW's learning rates fall over shares of the budget of their own."""
-    rule, train_step = trainer.optimizers.rule, trainer.train_step
-    schedules = {
-        name: replace(trainer.plan.schedule, decay=decay) for name, decay in zip(("muon", "adamw"), decays, strict=True)
-    }
-    now = 0.0
-
-    def step(progress: float) -> None:
-        nonlocal now
-        now = progress
-        train_step(progress)
-
-    def at(step_share: float) -> tuple[dict[str, float], float]:
-        peaks, weight_decay = type(rule).at(rule, step_share)
-        usual = trainer.plan.schedule(now)  # by which the trainer multiplies both
-        return {name: peak * schedules[name](now) / usual for name, peak in peaks.items()}, weight_decay
-
-    with (
-        mock.patch.object(trainer, "train_step", step),
-        mock.patch.object(trainer.optimizers, "rule", mock.Mock(wraps=rule, at=at)),
-    ):
+    muon, adamw = (replace(trainer.plan.schedule, decay=decay) for decay in decays)
+    with mock.patch.object(trainer, "plan", replace(trainer.plan, schedule=adamw, muon_schedule=muon)):
         yield
 
 

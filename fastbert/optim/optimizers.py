@@ -73,7 +73,7 @@ class Optimizers:
             if p.ndim >= 2:
                 p.grad_dtype = None if keep else p.dtype
 
-    def step(self, factor: float, step_share: float = 0.0) -> Tensor:
+    def step(self, factor: float | Mapping[str, float], step_share: float = 0.0) -> Tensor:
         """Clip and :meth:`update`; returns the norm before clipping."""
         norm = self.clip()
         self.update(factor, step_share)
@@ -86,20 +86,21 @@ class Optimizers:
             return clip(adamw, self.clipped, self.clip_norm)
         return nn.utils.clip_grad_norm_(self.clipped, self.clip_norm or float("inf"))
 
-    def update(self, factor: float, step_share: float = 0.0) -> None:
+    def update(self, factor: float | Mapping[str, float], step_share: float = 0.0) -> None:
         """Update at ``factor`` × the peak learning rates and clear the gradients.
 
         Args:
-            factor: of the schedule.
+            factor: of the schedule, or of each optimizer's ("adamw", "muon").
             step_share: share of the budget that a step takes; 0: not known yet.
         """
         self.set_rates(factor, step_share)
         self.apply()
 
-    def set_rates(self, factor: float, step_share: float = 0.0) -> None:
+    def set_rates(self, factor: float | Mapping[str, float], step_share: float = 0.0) -> None:
         """Set learning rates and weight decay; arguments as of :meth:`update`."""
         self.peaks, decay = self.rule.at(step_share)
-        rates = {name: self.peaks[name] * factor for name in self.parts}
+        factors = factor if isinstance(factor, Mapping) else dict.fromkeys(self.parts, factor)
+        rates = {name: self.peaks[name] * factors[name] for name in self.parts}
         if self._rates is not None:
             block = torch.empty(len(self._rates), dtype=torch.float32, pin_memory=True)
             block.copy_(torch.tensor([*rates.values(), decay]))

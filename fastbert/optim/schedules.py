@@ -45,6 +45,8 @@ CONTINUED_HYPERPARAMETERS = {
 }
 CONTINUED_SHARE = {"muon": 0.6, "adamw": 0.3}
 CONTINUED_SCHEDULE = Schedule(warmup=0.1, decay=0.9)
+# beside Muon, whose rate falls for most of the run, AdamW's stays up for longer (docs/recipe.md)
+MUON_DECAY, DECAY_BESIDE_MUON = 0.8, 0.4
 
 
 @dataclass(frozen=True)

@@ -162,8 +162,10 @@ def draw_curves(run: Path) -> Path:
     axes[1].set(title="accuracy", ylim=(0, None))
     axes[1].yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
     axes[1].legend()
-    draw(axes[2], train, "learning_rate_factor", "fraction of the peak", color="tab:red")
+    draw(axes[2], train, "learning_rate_factor", "AdamW", color="tab:red")
+    draw(axes[2], train, "muon_rate_factor", "Muon", color="tab:red", linestyle="--")
     axes[2].set(title="learning rate", ylabel="fraction of the peak", ylim=(0, 1.05))
+    axes[2].legend()
     for axis in axes:
         axis.set_xlabel("million tokens seen")
         axis.grid(alpha=0.3)

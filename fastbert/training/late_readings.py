@@ -6,7 +6,7 @@ later, weights and state are still those before the bad step.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ class Step:
     tokens_before: int  # seen before it
     num_tokens: int
     loader_before: dict[str, Any]  # state of the loader before it
-    factor: float  # of the learning rates
+    factors: Mapping[str, float]  # of the learning rates, by optimizer
 
 
 class LateReadings:

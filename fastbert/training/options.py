@@ -141,7 +141,10 @@ class TrainOptions:
     warmup: Annotated[float | None, unset("SHARE")] = None
     """Share of the run, at its start, in which the learning rates rise (default: 0.02; 0.1 with --init)."""
     decay: Annotated[float | None, unset("SHARE")] = None
-    """Share of the run, at its end, in which they fall to zero (default: 0.6; 0.9 with --init)."""
+    """Share of the run, at its end, in which they fall to zero (default: AdamW's in 0.4 beside Muon; 0.6 with
+    --optimizer adamw and texts small enough to memorize; 0.9 with --init)."""
+    muon_decay: Annotated[float | None, unset("SHARE")] = None
+    """The same of Muon's (default: --decay; 0.8 where AdamW's falls in 0.4)."""
     clip_norm: float = 1.0
     """Maximum gradient norm (0: no limit)."""
 
@@ -237,7 +240,7 @@ def check(options: TrainOptions) -> None:
     rates = "learning_rate", "muon_learning_rate", "weight_decay", "clip_norm"
     require(options, "0 or more", lambda value: 0 <= value < float("inf"), *amounts, *rates)
     require(options, "--init with it", lambda _: bool(options.init) or options.resume, "init_share")
-    shares = "dropout", "warmup", "decay", "heldout_fraction", "init_share"
+    shares = "dropout", "warmup", "decay", "muon_decay", "heldout_fraction", "init_share"
     require(options, "a share between 0 and 1", lambda share: 0.0 <= share <= 1.0, *shares)
     require_seed(options)
     require(options, "at least 8 tokens", lambda length: length >= 8, "max_length")
@@ -338,6 +341,8 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
             earlier = {"optimizer": "muon", "learning_rate": 2e-3, "muon_learning_rate": 0.02, "weight_decay": 0.01}
         earlier["init_share"] = 0.0
         stored = replace(stored, **{name: v for name, v in earlier.items() if getattr(stored, name) is None})
+    if stored.decay is None and not stored.init and "muon_decay" not in stored_values:  # both fell as one
+        stored = replace(stored, decay=0.6)
     default = TrainOptions()
     changes = {name: getattr(given, name) for name in known if getattr(given, name) != getattr(default, name)}
     for name, value in changes.items():

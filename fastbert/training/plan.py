@@ -17,9 +17,11 @@ from fastbert.optim.schedules import (
     CONTINUED_HYPERPARAMETERS,
     CONTINUED_SCHEDULE,
     CONTINUED_SHARE,
+    DECAY_BESIDE_MUON,
     DEFAULT_LEARNING_RATE,
     DEFAULT_MUON_LEARNING_RATE,
     DEFAULT_WEIGHT_DECAY,
+    MUON_DECAY,
     BatchRamp,
     RateSchedule,
     Schedule,
@@ -81,7 +83,8 @@ class TrainingPlan:
     weight_decay: float | None
     clip_norm: float
     muon_dtype: torch.dtype
-    schedule: Schedule
+    schedule: Schedule  # of AdamW
+    muon_schedule: Schedule
     # evaluation
     evaluations: int  # during the run
     eval_tokens: int
@@ -134,7 +137,7 @@ def make_plan(
     memorize = evaluation.memorization is not None
     open_ended = options.minutes is None and options.steps is None
     bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
-    rates, schedule = hyperparameters(options, evaluation)
+    rates, schedule, muon_schedule = hyperparameters(options, evaluation)
     return TrainingPlan(
         arch=architecture.arch,
         preset=preset,
@@ -171,6 +174,7 @@ def make_plan(
         clip_norm=options.clip_norm,
         muon_dtype=torch.float32 if options.precision == "fp32" else torch.bfloat16,
         schedule=schedule,
+        muon_schedule=muon_schedule,
         evaluations=options.evaluations * (2 if memorize else 1),
         eval_tokens=options.eval_tokens,
         final_eval_scale=1.0 if memorize else FINAL_EVAL_SCALE,
@@ -179,16 +183,25 @@ def make_plan(
     )
 
 
-def hyperparameters(options: TrainOptions, evaluation: EvaluationText) -> tuple[tuple[float | None, ...], Schedule]:
-    """Learning rates of AdamW and Muon and weight decay, None: by the length of the run; and their schedule."""
+def hyperparameters(
+    options: TrainOptions, evaluation: EvaluationText
+) -> tuple[tuple[float | None, ...], Schedule, Schedule]:
+    """Learning rates of AdamW and Muon and weight decay, None: by the length of the run; and each one's schedule."""
     rates: tuple[float | None, ...] = (options.learning_rate, options.muon_learning_rate, options.weight_decay)
     schedule = CONTINUED_SCHEDULE if options.init else Schedule()
+    optimizer = options.optimizer or default_optimizer(options)
+    decays = schedule.decay, schedule.decay
     if options.init:  # the weights should not be forgotten
-        rates = given_or(rates, CONTINUED_HYPERPARAMETERS[options.optimizer or default_optimizer(options)])
+        rates = given_or(rates, CONTINUED_HYPERPARAMETERS[optimizer])
     elif not evaluation.unseen:  # nor the text
         rates = given_or(rates, (DEFAULT_LEARNING_RATE, DEFAULT_MUON_LEARNING_RATE, DEFAULT_WEIGHT_DECAY))
-    warmup, decay = given_or((options.warmup, options.decay), (schedule.warmup, schedule.decay))
-    return rates, Schedule(warmup, decay)
+    elif optimizer == "muon":
+        decays = DECAY_BESIDE_MUON, MUON_DECAY
+    warmup, decay, muon_decay = given_or(
+        (options.warmup, options.decay, options.decay if options.muon_decay is None else options.muon_decay),
+        (schedule.warmup, *decays),
+    )
+    return rates, Schedule(warmup, decay), Schedule(warmup, muon_decay)
 
 
 def init_share_of(options: TrainOptions, evaluation: EvaluationText) -> float:

@@ -8,7 +8,7 @@ generator of dropout with a graph and moves it on at each replay.
 Reference: PyTorch's notes on CUDA semantics, "CUDA Graphs".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -111,10 +111,14 @@ class StepGraphs:
         return False
 
     def step(
-        self, parts: Sequence[PackedBatch], whole: Sequence[PackedBatch], factor: float, step_share: float
+        self,
+        parts: Sequence[PackedBatch],
+        whole: Sequence[PackedBatch],
+        factors: Mapping[str, float],
+        step_share: float,
     ) -> None:
         """One optimizer step on the micro-batches ``parts`` of ``whole`` batches; see :meth:`Optimizers.update`."""
-        self._optimizers.set_rates(factor, step_share)
+        self._optimizers.set_rates(factors, step_share)
         for part in parts:
             self._batch.fill(part, shares_of(part, whole))
             self._pass.replay()

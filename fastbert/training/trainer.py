@@ -103,20 +103,20 @@ class Trainer:
         mask_rate = self.plan.mask_rate.rate(progress)
         batches = [self.loader.next_batch(mask_rate) for _ in range(self.plan.batch_ramp.batches(progress))]
 
-        factor = self.plan.schedule(progress)
+        factors = {"adamw": self.plan.schedule(progress), "muon": self.plan.muon_schedule(progress)}
         # mean share of the steps so far: the same after a resume and on every rank
         share = progress / self.step if self.step else 0.0
         self._step_tokens = sum(batch.num_tokens for batch in batches)
-        step = Step(self.step + 1, self.tokens, self._step_tokens, self._loader_state, factor)
+        step = Step(self.step + 1, self.tokens, self._step_tokens, self._loader_state, factors)
         if self.graphs is not None and self.graphs.hold(parts := self._micro_batches(batches)):
-            self.graphs.step(parts, batches, factor, share)  # the same, recorded
+            self.graphs.step(parts, batches, factors, share)  # the same, recorded
         else:
             loss, norm = self.forward_backward(batches), self.optimizers.clip()
             if self.readings is None:
                 self._check(step, float(loss), float(norm))
             else:
                 self.optimizers.found_inf = self.readings.guard(loss, norm)
-            self.optimizers.update(factor, share)
+            self.optimizers.update(factors, share)
 
         self.step += 1
         self.tokens += self._step_tokens
@@ -147,7 +147,8 @@ class Trainer:
         if step.number % RECORD_EVERY == 0:
             self.monitor.record(
                 "train", step.number, tokens=step.tokens_before + step.num_tokens, loss=loss, gradient_norm=norm,
-                learning_rate_factor=step.factor, training_s=round(self.budget.training_s, 2),
+                learning_rate_factor=step.factors["adamw"], muon_rate_factor=step.factors["muon"],
+                training_s=round(self.budget.training_s, 2),
             )  # fmt: skip
 
     def forward_backward(self, batches: Sequence[PackedBatch]) -> Tensor:

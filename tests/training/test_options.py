@@ -86,7 +86,11 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
     assert plan(init=str(tmp_path), optimizer="muon").optimizer == "muon"
     (tmp_path / "run.json").write_text('{"options": {"optimizer": "muon"}}')
     assert plan(init=str(tmp_path)).optimizer == "muon"
-    assert (usual.schedule, continued.schedule) == (Schedule(0.02, 0.6), CONTINUED_SCHEDULE)
+    assert (usual.schedule, usual.muon_schedule) == (Schedule(0.02, 0.4), Schedule(0.02, 0.8))
+    assert (continued.schedule, continued.muon_schedule) == (CONTINUED_SCHEDULE, CONTINUED_SCHEDULE)
+    assert plan(optimizer="adamw").schedule == plan(unseen=False).muon_schedule == Schedule(0.02, 0.6)
+    one, each = plan(decay=0.5), plan(decay=0.5, muon_decay=0.7)
+    assert (one.schedule, one.muon_schedule, each.muon_schedule) == (Schedule(0.02, 0.5),) * 2 + (Schedule(0.02, 0.7),)
     rates = (continued.learning_rate, continued.muon_learning_rate, continued.weight_decay)
     assert rates == CONTINUED_HYPERPARAMETERS["adamw"] and rates[0] < DEFAULT_LEARNING_RATE
     assert plan(init=str(tmp_path)).muon_learning_rate == CONTINUED_HYPERPARAMETERS["muon"][1]
@@ -96,6 +100,12 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
     assert plan(init=str(tmp_path), memorization=object(), unseen=False).init_share == 0.0
     given = plan(init=str(tmp_path), learning_rate=0.5, warmup=0.0, decay=1.0)
     assert given.learning_rate == 0.5 and given.schedule == Schedule(0.0, 1.0)
+
+
+def test_a_run_begun_when_both_rates_fell_as_one_keeps_that():
+    earlier, now = (stored_options("run", stored, TrainOptions()) for stored in ({}, {"muon_decay": None}))
+    assert (earlier.decay, now.decay) == (0.6, None)
+    assert stored_options("run", {"decay": 0.3}, TrainOptions()).decay == 0.3
 
 
 def test_a_run_begun_with_the_old_rates_of_init_keeps_them():
