@@ -6,7 +6,8 @@
 Every contestant is a process of its own that starts from the same weights. First all must give the same float32 loss on
 the first batch; then they take turns, a window each, so that whatever else the machine does meets all of them alike.
 Ratios are of medians; [low, high] is the whole range over windows. ``--clock cpu`` (the default with one thread) counts
-processor seconds and is right on a shared machine; ``--clock wall`` needs a quiet one.
+processor seconds and is right on a shared machine; ``--clock wall`` needs a quiet one. The arithmetic is bf16 where the
+processor has it (``fastbert.ops.bf16_is_fast``), else float32, for the tuned peer and the peak, too.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def work(options) -> None:
     torch.set_num_threads(options.threads)
     from contestants import CONTESTANTS
 
-    contestant = CONTESTANTS[options.worker](Path(options.start))
+    contestant = CONTESTANTS[options.worker](Path(options.start), bf16())
     batches, _ = make_batches(SHAPES[options.shapes[0]], options.batches, options.full)
     prepared = [contestant.prepare(batch) for batch in batches]
 
@@ -68,20 +69,30 @@ def start(name: str, shape: str, weights: Path, options, environment: dict | Non
     return worker
 
 
+def bf16() -> bool:
+    from fastbert import ops
+
+    return ops.bf16_is_fast()
+
+
 def gemm_peak(threads: int, clock: str) -> float:
-    """GFLOP/s of the best bf16 product this machine does through PyTorch, of the shapes a step consists of."""
+    """GFLOP/s of the best product in the step's arithmetic that PyTorch's libraries do here, of shapes of a step."""
     import torch
 
+    from fastbert.ops.cpu import matmul
+
     torch.set_num_threads(threads)
+    dtype = torch.bfloat16 if bf16() else torch.float32
     now = time.process_time if clock == "cpu" else time.perf_counter
     best = 0.0
     for m, k, n in ((4096, 256, 256), (4096, 256, 1024), (4096, 1024, 256), (4096, 768, 768), (2048, 2048, 2048)):
-        x, w = torch.randn(m, k).bfloat16(), torch.randn(n, k).bfloat16()
-        for _ in range(12):
-            began = now()
-            for _ in range(4):
-                torch.nn.functional.linear(x, w)
-            best = max(best, 4 * 2.0 * m * k * n / (now() - began) / 1e9)
+        x, w = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
+        for product in (torch.nn.functional.linear, matmul.linear):  # MKL, and oneDNN
+            for _ in range(12):
+                began = now()
+                for _ in range(4):
+                    product(x, w)
+                best = max(best, 4 * 2.0 * m * k * n / (now() - began) / 1e9)
     return best
 
 
@@ -111,7 +122,9 @@ def compare(name: str, options) -> dict:
     peak = max(peaks := windows["peak"])
     print(f"\n{name}, {shape.rows} rows, {description}; {options.threads} thread(s), {options.clock} seconds, "
           f"{options.windows} windows, float32 loss of the first batch {first:.6f} for all")  # fmt: skip
-    print(f"bf16 GEMM peak {peak:.0f} GFLOP/s [windows: {', '.join(f'{p:.0f}' for p in peaks)}]")
+    print(
+        f"{'bf16' if bf16() else 'float32'} GEMM peak {peak:.0f} GFLOP/s [windows: {', '.join(f'{p:.0f}' for p in peaks)}]"
+    )
     rows, speeds = [], {}
     for who, worker in workers.items():
         seconds = "cpu_s" if options.clock == "cpu" else "wall_s"

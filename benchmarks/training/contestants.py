@@ -1,10 +1,12 @@
 """Who takes part: each builds a model from one directory of weights and returns its loss and its training step.
 
 ``hf-default``: what ``transformers`` does when asked for nothing: float32, SDPA, dropout 0.1, AdamW.
-``hf-tuned``:   the best found by configuration alone: bf16 autocast, no dropout, eager attention, fused AdamW.
-``fastbert``:   classic architecture, AdamW, bf16 where the machine has it.
+``hf-tuned``:   the best found by configuration alone: no dropout, eager attention, fused AdamW; bf16 by autocast.
+``hf-tuned-sdpa``: the same with SDPA instead of eager attention.
+``fastbert``:   classic architecture, AdamW; bf16 by autocast.
 ``fastbert-fp32``: the same in float32.
-All clip the gradient at norm 1 and read no data inside the step: the tensors are ready.
+``bf16``, the arithmetic of the tuned and of ours, is compare.py's choice: where the processor has it, else float32. All
+clip the gradient at norm 1 and read no data inside the step: the tensors are ready.
 """
 
 from collections.abc import Callable
@@ -47,12 +49,12 @@ def hf_config(shape: Shape):
     )
 
 
-def hugging_face(directory: Path, tuned: bool) -> Contestant:
+def hugging_face(directory: Path, tuned: bool, bf16: bool = False, attention: str = "eager") -> Contestant:
     import torch
     import transformers
     from transformers import BertForMaskedLM
 
-    changes = {"attn_implementation": "eager"} if tuned else {}
+    changes = {"attn_implementation": attention} if tuned else {}
     model = BertForMaskedLM.from_pretrained(directory, **changes)
     if tuned:
         for module in model.modules():
@@ -70,7 +72,7 @@ def hugging_face(directory: Path, tuned: bool) -> Contestant:
         return {name: torch.from_numpy(value) for name, value in fields.items()}
 
     def step(batch: dict):
-        with torch.autocast("cpu", torch.bfloat16, enabled=tuned):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -131,9 +133,10 @@ def fastbert(directory: Path, bf16: bool) -> Contestant:
     return Contestant(step, exact_loss, prepare, f"fastbert {fastbert.__version__}, torch {torch.__version__}")
 
 
-CONTESTANTS: dict[str, Callable[[Path], Contestant]] = {
-    "hf-default": lambda directory: hugging_face(directory, tuned=False),
-    "hf-tuned": lambda directory: hugging_face(directory, tuned=True),
-    "fastbert": lambda directory: fastbert(directory, bf16=True),
-    "fastbert-fp32": lambda directory: fastbert(directory, bf16=False),
+CONTESTANTS: dict[str, Callable[[Path, bool], Contestant]] = {
+    "hf-default": lambda directory, bf16: hugging_face(directory, tuned=False),
+    "hf-tuned": lambda directory, bf16: hugging_face(directory, True, bf16),
+    "hf-tuned-sdpa": lambda directory, bf16: hugging_face(directory, True, bf16, "sdpa"),
+    "fastbert": fastbert,
+    "fastbert-fp32": lambda directory, bf16: fastbert(directory, bf16=False),
 }
