@@ -19,7 +19,8 @@ namespace {
 
 constexpr std::align_val_t kPage{size_t{2} << 20};  // a large page: reading all weights misses the TLB less
 constexpr std::align_val_t kCacheLine{64};
-constexpr size_t kRowsPart = 16;  // of the row kernels: one short text is work for two threads
+constexpr size_t kRowsLeast = 4, kRowsMost = 16;  // of a part of the row kernels
+constexpr size_t kPartsPerThread = 4;             // of a product: a thread that is held up holds up so little
 
 std::vector<float> copied(const float* values, size_t count, size_t padded) {
   if (!values) return {};
@@ -31,8 +32,18 @@ std::vector<float> copied(const float* values, size_t count, size_t padded) {
 const float* or_null(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
 
 void in_parts(size_t rows, int threads, const std::function<void(size_t begin, size_t end)>& body) {
-  team_for((rows + kRowsPart - 1) / kRowsPart, threads,
-           [&](size_t part, int) { body(part * kRowsPart, std::min(rows, (part + 1) * kRowsPart)); });
+  const size_t each = rows / static_cast<size_t>(std::max(threads, 1)) + 1;  // one short text is work for two threads
+  const size_t size = std::clamp(each, kRowsLeast, kRowsMost);
+  team_for((rows + size - 1) / size, threads,
+           [&](size_t part, int) { body(part * size, std::min(rows, (part + 1) * size)); });
+}
+
+// Tasks that follow each other stay with one thread: a product fetches the weights of the next one.
+void in_runs(size_t tasks, int threads, const std::function<void(size_t task)>& body) {
+  const size_t parts = std::min(tasks, kPartsPerThread * static_cast<size_t>(std::max(threads, 1)));
+  team_for(parts, threads, [&](size_t part, int) {
+    for (size_t task = part * tasks / parts; task < (part + 1) * tasks / parts; ++task) body(task);
+  });
 }
 
 // Attention of bf16 hidden states is worth it with instructions for them.
@@ -167,7 +178,7 @@ struct Encoder::Run {
       in_parts(rows, threads, [&](size_t begin, size_t end) { encoder.kernel_.quantize(from, begin, end); });
       of.x = quantized, of.scale = scale, of.lowest = lowest;
     }
-    team_for(encoder.kernel_.num_tasks(of), threads, [&](size_t task, int) { encoder.kernel_.run(of, task); });
+    in_runs(encoder.kernel_.num_tasks(of), threads, [&](size_t task) { encoder.kernel_.run(of, task); });
   }
 
   // out = LayerNorm(x + residual); the sum also to `total`
