@@ -248,7 +248,7 @@ def fastembed() -> Embed:
 
 
 def llama(kind: str) -> Embed:
-    """llama.cpp, as many texts in a call as fit its batch; no text longer than LONGEST tokens."""
+    """llama.cpp, a text at a time: texts that share a call attend across it, masked. None is longer than LONGEST."""
     library = need_peer("llama_cpp", "llama-cpp-python")
     need_peer("gguf", "gguf")
     from fastbert.inference import gguf_export
@@ -270,7 +270,7 @@ def llama(kind: str) -> Embed:
 
     def embed(texts: list[str]) -> np.ndarray:
         cut = [shortened(text, tokenizer) for text in texts]
-        return np.array(model.embed(cut, normalize=True, truncate=True))
+        return np.array([model.embed(text, normalize=True, truncate=True) for text in cut])
 
     return embed
 

@@ -22,15 +22,17 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import torch
-from harness import note_rate, ratios, take_turns
+from harness import Worker, answer, note_rate, ratios, take_turns
 from inference_peers import (
     BATCH,
     CONTESTANTS,
@@ -100,40 +102,68 @@ def describe(lines: list[str]) -> str:
     )
 
 
-def interleaved(makers: dict[str, Callable[[], Embed]], texts: list[str], rounds: int, turn: int, clock) -> None:
-    """Contestants take turns of ``turn`` calls; medians [least, most], and the ratio to the first, call by call."""
-    spec = spec_of(tuple(texts))
-    runs, cosines = {}, {}
-    for name, make in makers.items():
-        try:
-            runs[name] = make()
-        except pytest.skip.Exception as skipped:
-            print(f"  {name}: {skipped}")
-            continue
-        compare(name, runs[name](texts[:FEW]), spec[:FEW])
-
-    def measure(name: str) -> list[float]:
+def work(options, makers: dict[str, Callable[[], Embed]]) -> None:
+    """A contestant: answers each line with the seconds of a turn's calls and how close its vectors are."""
+    spec = np.load(options.spec)
+    try:
+        embed = makers[options.worker]()
+    except pytest.skip.Exception as skipped:
+        return answer(skipped=str(skipped))
+    texts, clock = texts_of(options), clock_of(options)
+    answer(close=compare(options.worker, embed(texts[:FEW]), spec[:FEW]))
+    for _ in sys.stdin:
         values = []
-        for _ in range(turn):
+        for _ in range(turn_of(options)):
             began = clock()
-            vectors = runs[name](texts)
+            vectors = embed(texts)
             values.append(clock() - began)
-        cosines[name] = compare(name, vectors, spec)
-        return values
+        answer(seconds=values, close=compare(options.worker, vectors, spec))
+
+
+def start(name: str, spec: Path, environment: dict[str, int]) -> Worker | None:
+    worker = Worker(name, [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--spec", spec], environment)
+    if why := worker.read().get("skipped"):
+        return print(f"  {name}: {why}")
+    return worker
+
+
+def interleaved(names: Iterable[str], options) -> None:
+    """Contestants, each a process of its own so that nobody's threads wait in another's time, take turns of some calls;
+    medians [least, most], and the ratio to the first, call by call."""
+    texts = texts_of(options)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(spec := Path(folder) / "spec.npy", spec_of(tuple(texts)))
+        started = [start(name, spec, {"OMP_NUM_THREADS": options.threads}) for name in names]
+        workers = {worker.name: worker for worker in started if worker}
+        turns = take_turns(workers, 8 if options.latency else options.rounds, lambda name: workers[name].ask("turn"))
+        for worker in workers.values():
+            worker.end()
 
     def between(values) -> np.ndarray:
         return np.quantile(values, (0, 1) if len(values) < 20 else (0.1, 0.9))
 
-    times = {name: [*itertools.chain(*turns)] for name, turns in take_turns(runs, rounds, measure).items()}
+    times = {name: [*itertools.chain(*(turn["seconds"] for turn in own))] for name, own in turns.items()}
     first = times[next(iter(times))]
     for name, values in times.items():
-        middle = statistics.median(values)
+        middle, (mean, least) = statistics.median(values), turns[name][-1]["close"]
         low, high = between(values)
         rate = f"{len(texts) / middle:8.1f} texts/s [{len(texts) / high:.1f}, {len(texts) / low:.1f}]"
         shown = rate if len(texts) > 1 else f"{middle * 1e3:8.2f} ms [{low * 1e3:.2f}, {high * 1e3:.2f}]"
         low, high = between(ratios(values, first))
         print(f"  {name:40}{shown}  x {middle / statistics.median(first):5.2f} [{low:.2f}, {high:.2f}]"
-              f"  cosine {cosines[name][0]:.6f}, least {cosines[name][1]:.6f}", flush=True)  # fmt: skip
+              f"  cosine {mean:.6f}, least {least:.6f}", flush=True)  # fmt: skip
+
+
+def texts_of(options) -> list[str]:
+    return [SHORT] if options.latency else some_lines(options.lines, options.text)
+
+
+def clock_of(options) -> Callable[[], float]:
+    return time.process_time if options.clock == "cpu" else time.perf_counter
+
+
+def turn_of(options) -> int:
+    return 25 if options.latency else 1
 
 
 def versions() -> str:
@@ -177,22 +207,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--layers", type=int, help="of a model of random weights")
     parser.add_argument("--width", type=int, default=768, help="with --layers")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--spec", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     RANDOM.update({"layers": options.layers, "width": options.width} if options.layers else {})
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
     makers = ONE_TEXT if options.latency else CONTESTANTS
+    if options.worker:
+        return work(options, makers)
     if options.only:
         makers = {name: make for name, make in makers.items() if name.startswith(tuple(options.only))}
     print(f"{options.threads} thread(s), {options.clock} seconds, {versions()}", flush=True)
     if options.sts:
         return sts(makers)
     if options.latency:
-        print("one text of 17 tokens, median [10 %, 90 %] of 8 turns of 25 calls")
-        return interleaved(makers, [SHORT], 8, 25, clock)
-    lines = some_lines(options.lines, options.text)
-    print(describe(lines), f"; medians of {options.rounds} [least, most]", sep="", flush=True)
-    interleaved(makers, lines, options.rounds, 1, clock)
+        print("one text of 17 tokens, median [10 %, 90 %] of 8 turns of 25 calls", flush=True)
+    else:
+        print(describe(texts_of(options)), f"; medians of {options.rounds} [least, most]", sep="", flush=True)
+    interleaved(makers, options)
 
 
 if __name__ == "__main__":
