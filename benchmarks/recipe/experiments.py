@@ -11,7 +11,7 @@ from typing import Any
 SHORT, MEDIUM, LONG = 400, 800, 1600  # steps of 2,048 tokens
 SEEDS = (0, 1, 2)
 
-# what every run has unless it says otherwise: the defaults of the command
+# what every run has unless it says otherwise: the defaults of the command until two_falls.py
 BASE: dict[str, Any] = {
     "arch": "modern",
     "preset": "mini",
@@ -46,7 +46,6 @@ HALF = {"muon_learning_rate": 0.01, "learning_rate": 1e-3}
 FIXED = {"weight_decay": 0.01}  # the default before it followed the budget
 # before heads began at their neighbours
 RANDOM, SINUSOIDS = {"start": "random"}, {"start": "sinusoids"}
-SPLIT = {"split_cooldown": [0.8, 0.4]}
 PT, EN = "bundled:pt", "bundled:en"
 
 
@@ -134,9 +133,6 @@ QUEUE: list[Experiment] = [
     *[Experiment(more, 4 * LONG, seeds=(0,)) for more in ({}, FORMER)],
     # memory: other shares
     *[Experiment(TINY, LONG, corpus=EN, variant={"memory": share}, seeds=(0,)) for share in (0.03, 0.3)],
-    # Muon's and AdamW's rates fall over shares of their own: the default's since it was tried
-    *[Experiment(size, SHORT, corpus=c, variant=SPLIT) for size in (TINY, {}) for c in (PT, EN)],
-    *[Experiment(size, LONG, corpus=c, variant=SPLIT, seeds=(0,)) for size, c in ((TINY, PT), (TINY, EN), ({}, PT))],
     # the rest of the recipe, a first look with tiny
     Experiment(TINY | {"mask_rate": "0.3:0.15"}, LONG),
     Experiment(TINY | {"batch_tokens": 1024}, 2 * LONG),

@@ -30,9 +30,9 @@ def key(job: dict[str, Any]) -> str:
     return json.dumps({name: job[name] for name in ("options", "steps", "corpus", "variant", "seed")}, sort_keys=True)
 
 
-def queue() -> list[dict[str, Any]]:
+def queue(experiments: str = "experiments.py") -> list[dict[str, Any]]:
     """Every run of the queue, with its options in full."""
-    module = runpy.run_path(str(HERE / "experiments.py"))
+    module = runpy.run_path(str(HERE / experiments))
     jobs = []
     for experiment in module["QUEUE"]:
         told = asdict(experiment)
@@ -171,7 +171,7 @@ def work(arguments: argparse.Namespace) -> None:
     failed: set[str] = set()
     while not (arguments.stop_file and Path(arguments.stop_file).exists()):
         done = {key(line) for line in read_log(arguments.log)}
-        for job in queue():
+        for job in queue(arguments.experiments):
             name = f"{hash_of(key(job))}"
             if key(job) in done | failed:
                 continue
@@ -202,6 +202,7 @@ def hash_of(text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiments", default="experiments.py", help="file beside this one with BASE and QUEUE")
     parser.add_argument("--log", type=Path, default=HERE / "log.jsonl")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "fastbert-recipe")
     parser.add_argument("--models", type=Path, help="keep the model of each run here, in a folder named by its options")

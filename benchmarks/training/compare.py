@@ -122,9 +122,8 @@ def compare(name: str, options) -> dict:
     peak = max(peaks := windows["peak"])
     print(f"\n{name}, {shape.rows} rows, {description}; {options.threads} thread(s), {options.clock} seconds, "
           f"{options.windows} windows, float32 loss of the first batch {first:.6f} for all")  # fmt: skip
-    print(
-        f"{'bf16' if bf16() else 'float32'} GEMM peak {peak:.0f} GFLOP/s [windows: {', '.join(f'{p:.0f}' for p in peaks)}]"
-    )
+    arithmetic = "bf16" if bf16() else "float32"
+    print(f"{arithmetic} GEMM peak {peak:.0f} GFLOP/s [windows: {', '.join(f'{p:.0f}' for p in peaks)}]")
     rows, speeds = [], {}
     for who, worker in workers.items():
         seconds = "cpu_s" if options.clock == "cpu" else "wall_s"
