@@ -50,7 +50,7 @@ def training_step(model: BertForPreTraining, optimizers: Optimizers, batch, late
             optimizers.found_inf = readings.guard(loss.detach(), norm)
         optimizers.update(1.0)
         if readings is not None:
-            readings.exchange(Step(1, 0, batch.num_tokens, {}, 1.0))
+            readings.exchange(Step(1, 0, batch.num_tokens, {}, {}))
 
     return step
 
@@ -70,7 +70,7 @@ def captured_step(model: BertForPreTraining, optimizers: Optimizers, batch: Pack
 
     def step() -> None:
         graphs.step([batch], [batch], 1.0, 0.0)
-        readings.exchange(Step(1, 0, batch.num_tokens, {}, 1.0))
+        readings.exchange(Step(1, 0, batch.num_tokens, {}, {}))
 
     return step
 

@@ -114,7 +114,7 @@ class StepGraphs:
         self,
         parts: Sequence[PackedBatch],
         whole: Sequence[PackedBatch],
-        factors: Mapping[str, float],
+        factors: float | Mapping[str, float],
         step_share: float,
     ) -> None:
         """One optimizer step on the micro-batches ``parts`` of ``whole`` batches; see :meth:`Optimizers.update`."""
