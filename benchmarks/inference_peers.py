@@ -248,7 +248,7 @@ def fastembed() -> Embed:
 
 
 def llama(kind: str) -> Embed:
-    """llama.cpp, a text at a time: texts that share a call attend across it, masked. None is longer than LONGEST."""
+    """llama.cpp, a text a call, which is quicker than many; no text longer than LONGEST tokens."""
     library = need_peer("llama_cpp", "llama-cpp-python")
     need_peer("gguf", "gguf")
     from fastbert.inference import gguf_export

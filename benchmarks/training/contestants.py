@@ -5,7 +5,7 @@
 ``hf-tuned-sdpa``: the same with SDPA instead of eager attention.
 ``fastbert``:   classic architecture, AdamW; bf16 by autocast.
 ``fastbert-fp32``: the same in float32.
-``bf16``, the arithmetic of the tuned and of ours, is compare.py's choice: where the processor has it, else float32. All
+Where the processor has no bf16, those that use it compute in float32 (``bf16`` false, which compare.py decides). All
 clip the gradient at norm 1 and read no data inside the step: the tensors are ready.
 """
 

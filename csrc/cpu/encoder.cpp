@@ -20,7 +20,7 @@ namespace {
 constexpr std::align_val_t kPage{size_t{2} << 20};  // a large page: reading all weights misses the TLB less
 constexpr std::align_val_t kCacheLine{64};
 constexpr size_t kRowsLeast = 4, kRowsMost = 16;  // of a part of the row kernels
-constexpr size_t kPartsPerThread = 4;             // of a product: a thread that is held up holds up so little
+constexpr size_t kPartsPerThread = 4;             // of a product: what the others may take over
 
 std::vector<float> copied(const float* values, size_t count, size_t padded) {
   if (!values) return {};

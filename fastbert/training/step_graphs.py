@@ -114,11 +114,11 @@ class StepGraphs:
         self,
         parts: Sequence[PackedBatch],
         whole: Sequence[PackedBatch],
-        factors: float | Mapping[str, float],
+        factor: float | Mapping[str, float],
         step_share: float,
     ) -> None:
         """One optimizer step on the micro-batches ``parts`` of ``whole`` batches; see :meth:`Optimizers.update`."""
-        self._optimizers.set_rates(factors, step_share)
+        self._optimizers.set_rates(factor, step_share)
         for part in parts:
             self._batch.fill(part, shares_of(part, whole))
             self._pass.replay()

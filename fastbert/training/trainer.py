@@ -44,6 +44,7 @@ LOSS_SMOOTHING = 0.95  # of the displayed loss, per step
 STEP_SMOOTHING = 0.9  # of the displayed speed, per step
 PERFECT_STREAK_TO_STOP = 2  # evaluations without a wrong answer: the text is memorized, and not by chance
 RECORD_EVERY = 10  # steps between lines of metrics.jsonl
+RATE_FACTORS = {"adamw": "learning_rate_factor", "muon": "muon_rate_factor"}  # their names in metrics.jsonl
 
 
 class Trainer:
@@ -103,7 +104,8 @@ class Trainer:
         mask_rate = self.plan.mask_rate.rate(progress)
         batches = [self.loader.next_batch(mask_rate) for _ in range(self.plan.batch_ramp.batches(progress))]
 
-        factors = {"adamw": self.plan.schedule(progress), "muon": self.plan.muon_schedule(progress)}
+        schedules = {"adamw": self.plan.schedule, "muon": self.plan.muon_schedule}
+        factors = {name: schedules[name](progress) for name in self.optimizers.parts}
         # mean share of the steps so far: the same after a resume and on every rank
         share = progress / self.step if self.step else 0.0
         self._step_tokens = sum(batch.num_tokens for batch in batches)
@@ -147,8 +149,8 @@ class Trainer:
         if step.number % RECORD_EVERY == 0:
             self.monitor.record(
                 "train", step.number, tokens=step.tokens_before + step.num_tokens, loss=loss, gradient_norm=norm,
-                learning_rate_factor=step.factors["adamw"], muon_rate_factor=step.factors["muon"],
                 training_s=round(self.budget.training_s, 2),
+                **{RATE_FACTORS[name]: factor for name, factor in step.factors.items()},
             )  # fmt: skip
 
     def forward_backward(self, batches: Sequence[PackedBatch]) -> Tensor:
