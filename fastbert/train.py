@@ -239,7 +239,7 @@ def finish(run: "RunDirectory", setup: "TrainingSetup", monitor: "Monitor", resu
     to_try = detokenize(examples[0].text) if examples else "[MASK]"
     monitor.log(
         f"\nsaved in {run.path} (Hugging Face layout; curves: {curves}). Try it:\n"
-        f"  python -m fastbert.predict {run.path} {shlex.quote(to_try)}"
+        f"  python -m fastbert.predict {shlex.quote(str(run.path))} {shlex.quote(to_try)}"
     )
 
 
