@@ -30,6 +30,12 @@ PRESETS: dict[str, tuple[int, int]] = {
 }
 
 
+def preset_of(num_hidden_layers: int, hidden_size: int) -> str:
+    """The name of the preset of that shape, or "layers×width"."""
+    shape = num_hidden_layers, hidden_size
+    return next((name for name, of_preset in PRESETS.items() if of_preset == shape), "{}×{}".format(*shape))
+
+
 def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 

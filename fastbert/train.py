@@ -114,8 +114,9 @@ def newest_checkpoint(run: "RunDirectory", world: "World") -> "Checkpoint | None
 def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
     """Prepare, train, evaluate, save, report."""
     from fastbert.runs.metrics_log import Monitor
-    from fastbert.system.devices import choose_device, set_threads
+    from fastbert.system.devices import choose_device
     from fastbert.training.average_with_start import average_with_start
+    from fastbert.training.dial import with_best_size
     from fastbert.training.evaluation_data import EvaluationText
     from fastbert.training.new_model import Architecture
     from fastbert.training.plan import make_plan
@@ -144,8 +145,10 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
             evaluation = EvaluationText.choose(
                 text, options.heldout_fraction, max_length=options.max_length, next_sentence=options.next_sentence
             )
-            plan = make_plan(options, architecture, text, evaluation, device, world)
-            set_threads(plan.threads, world.local_size)
+            plan = with_best_size(
+                lambda of: make_plan(options, of, text, evaluation, device, world), architecture, text, evaluation,
+                monitor.log, world,
+            )  # fmt: skip
             setup = set_up(run, plan, text, evaluation, monitor, world)
         trainer = setup.trainer
         trainer.store_check = check

@@ -49,6 +49,7 @@ TASKS = {
     ),
     # the 63 questions of the evaluation file alone are too few to tell two programs apart
     "faquad": Task("qa", "faquad/train.jsonl", "faquad/dev.jsonl", "f1", 180, 213, 16, 2e-4, 3, 384, moved=150),
+    "trec": Task("classification", "trec_qc/train.jsonl", "trec_qc/test.jsonl", "accuracy", 2500, 500),
     "cola": Task("classification", "cola/train.jsonl", "cola/dev.jsonl", "mcc", 7250, 1043),
     "assin1_similarity": _assin("ptbr", "similarity"),
     "assin1_similarity_portugal": _assin("ptpt", "similarity"),

@@ -42,7 +42,9 @@ def queue(experiments: str = "experiments.py") -> list[dict[str, Any]]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    # before there was a choice
+    return [line | {"options": {"beta1": 0.9} | line["options"]} for line in lines]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kill_resume import forked, options, outcome, write_corpus
+from kill_resume import forked, import_everything, options, outcome, write_corpus
 
 
 def damage(path: Path, chance: random.Random) -> str:
@@ -38,11 +38,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", default=None)
     asked = parser.parse_args()
+    import_everything()
     import torch
-    from torch.utils import tensorboard  # noqa: F401
-
-    import fastbert.evaluation.probes
-    import fastbert.train  # noqa: F401
 
     torch.set_num_threads(1)
     folder = Path(asked.folder or tempfile.mkdtemp(prefix="damage_"))

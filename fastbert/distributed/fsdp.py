@@ -125,7 +125,7 @@ class ShardedOptimizers(Optimizers):
             {"params": list(zip(g["param_names"], g["params"], strict=True)), "weight_decay": g["weight_decay"]}
             for g in ours.param_groups
         ]
-        self.parts["adamw"] = torch.optim.AdamW(groups, lr=self.peaks["adamw"], betas=(0.9, 0.98), eps=1e-6, fused=True)
+        self.parts["adamw"] = torch.optim.AdamW(groups, lr=self.peaks["adamw"], betas=self.betas, eps=1e-6, fused=True)
         if isinstance(plain := self.parts.get("muon"), Muon):
             (group,) = plain.param_groups
             names = zip(group["param_names"], group["params"], strict=True)

@@ -14,6 +14,8 @@ from fastbert.optim.adamw import AdamW, clip
 from fastbert.optim.groups import fused_projections, split_param_groups
 from fastbert.optim.muon import Muon
 from fastbert.optim.schedules import (
+    DEFAULT_BETA1,
+    DEFAULT_BETA2,
     DEFAULT_LEARNING_RATE,
     DEFAULT_MUON_LEARNING_RATE,
     DEFAULT_WEIGHT_DECAY,
@@ -30,6 +32,7 @@ class Optimizers:
         learning_rate: peak of AdamW; None: depends on the length of the run (see :class:`HyperparameterRule`).
         muon_learning_rate: peak of Muon, likewise.
         weight_decay: decoupled decay of matrices and embeddings, likewise; biases and LayerNorms have none.
+        beta1: share of the earlier gradients in AdamW's mean.
         clip_norm: bound on the gradient norm of AdamW's parameters (Muon's update has a fixed norm already).
         muon_dtype: of Muon's iteration; with float32, runs on different numbers of ranks stay together.
     """
@@ -42,6 +45,7 @@ class Optimizers:
         learning_rate: float | None = DEFAULT_LEARNING_RATE,
         muon_learning_rate: float | None = DEFAULT_MUON_LEARNING_RATE,
         weight_decay: float | None = DEFAULT_WEIGHT_DECAY,
+        beta1: float = DEFAULT_BETA1,
         clip_norm: float = 1.0,
         muon_dtype: torch.dtype = torch.bfloat16,
     ):
@@ -51,12 +55,14 @@ class Optimizers:
         self.rule = HyperparameterRule.of(learning_rate, muon_learning_rate, weight_decay, muon=bool(hidden))
         self.peaks, decay = self.rule.at(0.0)  # as of the last update
         self.clipped = [p for _, p in rest]
-        self.clip_norm = clip_norm
+        self.clip_norm, self.betas = clip_norm, (beta1, DEFAULT_BETA2)
         self._keeps_bf16 = False
         self.found_inf: Tensor | None = None  # () float32 on the device: where it is 1, an update changes nothing
         self._rates: Tensor | None = None  # see keep_rates_on_device
         config: BertConfig = model.config  # type: ignore[assignment]
-        self.parts = build_optimizers(named, config, optimizer, self.peaks, decay, muon_dtype=muon_dtype)
+        self.parts = build_optimizers(
+            named, config, optimizer, self.peaks, decay, betas=self.betas, muon_dtype=muon_dtype
+        )
 
     def keep_bf16_gradients(self, keep: bool) -> None:
         """Whether the gradients of AdamW's matrices stay in the dtype they are computed in: bfloat16 under autocast.
@@ -181,7 +187,7 @@ def build_optimizers(
     peaks: Mapping[str, float],
     weight_decay: float,
     *,
-    betas: tuple[float, float] = (0.9, 0.98),
+    betas: tuple[float, float] = (DEFAULT_BETA1, DEFAULT_BETA2),
     eps: float = 1e-6,
     muon_dtype: torch.dtype = torch.bfloat16,
     rate_scale: Callable[[str], float] = lambda name: 1.0,

@@ -13,6 +13,7 @@ from fastbert.system.errors import InputError
 
 DEFAULT_WEIGHT_DECAY = 0.01
 DEFAULT_LEARNING_RATE, DEFAULT_MUON_LEARNING_RATE = 2e-3, 0.02  # peaks, for REFERENCE_STEPS
+DEFAULT_BETA1, DEFAULT_BETA2 = 0.9, 0.98  # of AdamW
 # AdamW averages weights over 1 / (learning rate × decay) steps; the best such time is a fixed share of the budget
 # (Wang and Aitchison, How to set AdamW's weight decay as you scale model and dataset size, 2024; docs/recipe.md)
 DECAY_TIMESCALE = 0.1
@@ -47,6 +48,7 @@ CONTINUED_SHARE = {"muon": 0.6, "adamw": 0.3}
 CONTINUED_SCHEDULE = Schedule(warmup=0.1, decay=0.9)
 # beside Muon, whose rate falls for most of the run, AdamW's stays up for longer (docs/recipe.md)
 MUON_DECAY, DECAY_BESIDE_MUON = 0.8, 0.4
+BETA1_BESIDE_MUON = 0.5
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastbert.config import Arch, BertConfig
+from fastbert.config import Arch, BertConfig, preset_of
 from fastbert.runs.directory import pretraining_optimizer
 from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
@@ -24,24 +24,30 @@ class Architecture:
     arch: Arch
     init: BertConfig | None = None
     resumed: bool = False
+    preset: str | None = None  # None: not decided yet
 
     @classmethod
     def of(cls, options: TrainOptions, checkpoint: BertConfig | None = None) -> "Architecture":
         """That of ``--init`` or of a checkpoint begun with it, of ``--arch``, or the default of the objective."""
         if options.init and checkpoint is not None:
-            return cls(checkpoint.arch, checkpoint, resumed=True)
+            return cls(checkpoint.arch, checkpoint, True, _preset_of(checkpoint))
         if not options.init:
-            return cls(options.arch or ("classic" if options.next_sentence else "modern"))
+            preset = options.preset if checkpoint is None else _preset_of(checkpoint)
+            return cls(options.arch or ("classic" if options.next_sentence else "modern"), preset=preset)
         config = read_config(Path(options.init))
         if options.arch not in (None, config.arch):
             raise InputError(
                 f"--arch {options.arch}: the weights of --init {options.init} are {config.arch}. Try: without --arch"
             )
-        return cls(config.arch, config)
+        return cls(config.arch, config, preset=_preset_of(config))
 
     def max_positions(self, max_length: int) -> int:
         """Tokens that the model takes: BERT's 512, or more for longer sequences."""
         return max(512, max_length) if self.init is None else self.init.max_position_embeddings
+
+
+def _preset_of(config: BertConfig) -> str:
+    return preset_of(config.num_hidden_layers, config.hidden_size)
 
 
 def default_optimizer(options: TrainOptions) -> Literal["muon", "adamw"]:

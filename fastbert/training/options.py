@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from fastbert.optim.schedules import BatchRamp, RateSchedule
+from fastbert.optim.schedules import DEFAULT_BETA1, BatchRamp, RateSchedule
 from fastbert.runs.trackers import names_of
 from fastbert.system.cli import unset
 from fastbert.system.errors import InputError
@@ -92,8 +92,9 @@ class TrainOptions:
     """Mask single pieces, whole words, or spans of several words."""
 
     preset: Annotated[Preset | None, unset("tiny|mini|small|base|large")] = None
-    """Model size, layers × width: tiny 2×128, mini 4×256, small 4×512, base 12×768, large 24×1024 (default: mini on a
-    CPU, base on a GPU, tiny for a text under 50,000 tokens)."""
+    """Model size, layers × width: tiny 2×128, mini 4×256, small 4×512, base 12×768, large 24×1024 (default: on a CPU the
+    best for the minutes, by the speed measured here, mini with --steps, tiny for a text under 50,000 tokens; base on a
+    GPU)."""
     arch: Annotated[Literal["classic", "roformer", "modern"] | None, unset("classic|roformer|modern")] = None
     """classic: BERT; roformer: BERT with rotary positions; modern: ModernBERT's layout with rotary positions, pre-norm
     and GeGLU (default: modern; classic for mlm+nsp)."""
@@ -138,6 +139,9 @@ class TrainOptions:
     weight_decay: Annotated[float | None, unset("X")] = None
     """Decoupled weight decay of matrices and embeddings (default: set so that 1/(learning rate × decay) of Muon is a
     tenth of the run; 0.01 with --init, --optimizer adamw and texts small enough to memorize)."""
+    beta1: Annotated[float | None, unset("SHARE")] = None
+    """Share of the earlier gradients in AdamW's mean (default: 0.5 beside Muon; 0.9 with --optimizer adamw, with --init
+    and for texts small enough to memorize)."""
     warmup: Annotated[float | None, unset("SHARE")] = None
     """Share of the run, at its start, in which the learning rates rise (default: 0.02; 0.1 with --init)."""
     decay: Annotated[float | None, unset("SHARE")] = None
@@ -241,6 +245,7 @@ def check(options: TrainOptions) -> None:
     require(options, "0 or more", lambda value: 0 <= value < float("inf"), *amounts, *rates)
     require(options, "--init with it", lambda _: bool(options.init) or options.resume, "init_share")
     shares = "dropout", "warmup", "decay", "muon_decay", "heldout_fraction", "init_share"
+    require(options, "a share from 0 to below 1", lambda share: 0.0 <= share < 1.0, "beta1")
     require(options, "a share between 0 and 1", lambda share: 0.0 <= share <= 1.0, *shares)
     require_seed(options)
     require(options, "at least 8 tokens", lambda length: length >= 8, "max_length")
@@ -250,6 +255,7 @@ def check(options: TrainOptions) -> None:
     new_modern = options.arch in (None, "modern") and not options.next_sentence and not options.init
     only_there = "a new model of --arch modern, because the others have no window and --init has its own"
     require(options, only_there, lambda _: new_modern, "window")
+    require(options, "no size with --init, whose weights have one", lambda _: not options.init, "preset")
     _ = options.mask_rates, options.trackers  # refused where they are read
     if options.batch_tokens is not None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)
@@ -343,6 +349,8 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
         stored = replace(stored, **{name: v for name, v in earlier.items() if getattr(stored, name) is None})
     if stored.decay is None and not stored.init and "muon_decay" not in stored_values:  # both fell as one
         stored = replace(stored, decay=0.6)
+    if "beta1" not in stored_values:
+        stored = replace(stored, beta1=DEFAULT_BETA1)
     default = TrainOptions()
     changes = {name: getattr(given, name) for name in known if getattr(given, name) != getattr(default, name)}
     for name, value in changes.items():

@@ -14,10 +14,12 @@ from fastbert.data.batches.masking import MaskUnit
 from fastbert.distributed.choose import Mode, choose_mode
 from fastbert.distributed.world import World
 from fastbert.optim.schedules import (
+    BETA1_BESIDE_MUON,
     CONTINUED_HYPERPARAMETERS,
     CONTINUED_SCHEDULE,
     CONTINUED_SHARE,
     DECAY_BESIDE_MUON,
+    DEFAULT_BETA1,
     DEFAULT_LEARNING_RATE,
     DEFAULT_MUON_LEARNING_RATE,
     DEFAULT_WEIGHT_DECAY,
@@ -47,7 +49,7 @@ class TrainingPlan:
 
     # model
     arch: Arch
-    preset: str
+    preset: str  # or "layers×width" of the weights of --init
     config: BertConfig  # with dropout
     init: Path | None  # weights to start from; None when a run resumes
     transfer: VocabularyTransfer | None  # of those weights to another vocabulary
@@ -81,6 +83,7 @@ class TrainingPlan:
     learning_rate: float | None  # None: depends on the length of the run, as do the next two
     muon_learning_rate: float | None
     weight_decay: float | None
+    beta1: float
     clip_norm: float
     muon_dtype: torch.dtype
     schedule: Schedule  # of AdamW
@@ -107,7 +110,7 @@ class TrainingPlan:
     @property
     def optimizer_settings(self) -> dict[str, Any]:
         """Keyword arguments of :class:`fastbert.optim.optimizers.Optimizers`."""
-        names = ("optimizer", "learning_rate", "muon_learning_rate", "weight_decay", "clip_norm", "muon_dtype")
+        names = ("optimizer", "learning_rate", "muon_learning_rate", "weight_decay", "beta1", "clip_norm", "muon_dtype")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -131,13 +134,13 @@ def make_plan(
 ) -> TrainingPlan:
     """Settle all options, given what is known about text, device and ranks."""
     tiny, gpu = text.store.num_tokens < TINY_CORPUS_TOKENS, device.type == "cuda"
-    preset = options.preset or ("tiny" if tiny else "base" if gpu else "mini")
+    preset = architecture.preset or ("tiny" if tiny else "base" if gpu else "mini")
     batch_tokens = options.batch_tokens or max(65_536 if gpu else 2048, options.max_length)
     ramp = BatchRamp.parse(options.batch_ramp, batch_tokens, options.max_length)
     memorize = evaluation.memorization is not None
     open_ended = options.minutes is None and options.steps is None
     bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
-    rates, schedule, muon_schedule = hyperparameters(options, evaluation)
+    rates, beta1, schedule, muon_schedule = hyperparameters(options, evaluation)
     return TrainingPlan(
         arch=architecture.arch,
         preset=preset,
@@ -171,6 +174,7 @@ def make_plan(
         learning_rate=rates[0],
         muon_learning_rate=rates[1],
         weight_decay=rates[2],
+        beta1=beta1,
         clip_norm=options.clip_norm,
         muon_dtype=torch.float32 if options.precision == "fp32" else torch.bfloat16,
         schedule=schedule,
@@ -185,23 +189,24 @@ def make_plan(
 
 def hyperparameters(
     options: TrainOptions, evaluation: EvaluationText
-) -> tuple[tuple[float | None, ...], Schedule, Schedule]:
-    """Learning rates of AdamW and Muon and weight decay, None: by the length of the run; and each one's schedule."""
+) -> tuple[tuple[float | None, ...], float, Schedule, Schedule]:
+    """Learning rates of AdamW and Muon and weight decay, None: by the length of the run; β1; and each one's schedule."""
     rates: tuple[float | None, ...] = (options.learning_rate, options.muon_learning_rate, options.weight_decay)
     schedule = CONTINUED_SCHEDULE if options.init else Schedule()
     optimizer = options.optimizer or default_optimizer(options)
-    decays = schedule.decay, schedule.decay
+    decays, beta1 = (schedule.decay, schedule.decay), DEFAULT_BETA1
     if options.init:  # the weights should not be forgotten
         rates = given_or(rates, CONTINUED_HYPERPARAMETERS[optimizer])
     elif not evaluation.unseen:  # nor the text
         rates = given_or(rates, (DEFAULT_LEARNING_RATE, DEFAULT_MUON_LEARNING_RATE, DEFAULT_WEIGHT_DECAY))
     elif optimizer == "muon":
-        decays = DECAY_BESIDE_MUON, MUON_DECAY
+        decays, beta1 = (DECAY_BESIDE_MUON, MUON_DECAY), BETA1_BESIDE_MUON
     warmup, decay, muon_decay = given_or(
         (options.warmup, options.decay, options.decay if options.muon_decay is None else options.muon_decay),
         (schedule.warmup, *decays),
     )
-    return rates, Schedule(warmup, decay), Schedule(warmup, muon_decay)
+    beta1 = beta1 if options.beta1 is None else options.beta1
+    return rates, beta1, Schedule(warmup, decay), Schedule(warmup, muon_decay)
 
 
 def init_share_of(options: TrainOptions, evaluation: EvaluationText) -> float:

@@ -91,6 +91,8 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
     assert plan(optimizer="adamw").schedule == plan(unseen=False).muon_schedule == Schedule(0.02, 0.6)
     one, each = plan(decay=0.5), plan(decay=0.5, muon_decay=0.7)
     assert (one.schedule, one.muon_schedule, each.muon_schedule) == (Schedule(0.02, 0.5),) * 2 + (Schedule(0.02, 0.7),)
+    assert (usual.beta1, plan(beta1=0.7).beta1, usual.optimizer_settings["beta1"]) == (0.5, 0.7, 0.5)
+    assert continued.beta1 == plan(optimizer="adamw").beta1 == plan(unseen=False).beta1 == 0.9
     rates = (continued.learning_rate, continued.muon_learning_rate, continued.weight_decay)
     assert rates == CONTINUED_HYPERPARAMETERS["adamw"] and rates[0] < DEFAULT_LEARNING_RATE
     assert plan(init=str(tmp_path)).muon_learning_rate == CONTINUED_HYPERPARAMETERS["muon"][1]
@@ -102,9 +104,10 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
     assert given.learning_rate == 0.5 and given.schedule == Schedule(0.0, 1.0)
 
 
-def test_a_run_begun_when_both_rates_fell_as_one_keeps_that():
-    earlier, now = (stored_options("run", stored, TrainOptions()) for stored in ({}, {"muon_decay": None}))
-    assert (earlier.decay, now.decay) == (0.6, None)
+def test_a_run_begun_with_an_earlier_recipe_keeps_it():
+    new = {"muon_decay": None, "beta1": None}
+    earlier, now = (stored_options("run", stored, TrainOptions()) for stored in ({}, new))
+    assert (earlier.decay, now.decay, earlier.beta1, now.beta1) == (0.6, None, 0.9, None)
     assert stored_options("run", {"decay": 0.3}, TrainOptions()).decay == 0.3
 
 

@@ -1,0 +1,147 @@
+"""The size of a new model: the preset whose loss is foreseen to be the lowest when the time is over.
+
+In the same time a small model sees more text; from the same text a large one learns more. What each size learns is
+known from runs of the default recipe (benchmarks/recipe/dial.py); how fast each is here is measured, by a step of it.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+
+import fastbert
+from fastbert.batch import PackedBatch
+from fastbert.distributed.world import World
+from fastbert.optim.optimizers import Optimizers
+from fastbert.runs.metrics_log import clock
+from fastbert.system.devices import set_threads
+from fastbert.system.errors import InputError
+from fastbert.training.estimate import check_memory, measure_step
+from fastbert.training.evaluation_data import EvaluationText
+from fastbert.training.loaders import training_loader
+from fastbert.training.new_model import Architecture
+from fastbert.training.plan import TrainingPlan
+from fastbert.training.prepare_data import TrainingText
+from fastbert.training.setup import build_model
+
+STEPS_SHARE = 0.9  # of the time that is left; the rest goes to evaluations and the end of the run
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Held-out loss of a finished run as a function of its tokens: ``floor + scale · (million tokens)^−power``."""
+
+    floor: float
+    scale: float
+    power: float
+
+    def loss(self, tokens: float) -> float:
+        return self.floor + self.scale * (tokens / 1e6) ** -self.power
+
+
+# from small to large; fitted by benchmarks/recipe/fit_dial.py
+CURVES = {"tiny": Curve(2.5, 2.28, 0.41), "mini": Curve(2.4, 2.02, 0.41), "small": Curve(2.2, 1.9, 0.41)}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A preset, and what is foreseen for it and for those it was preferred to."""
+
+    preset: str
+    tokens: Mapping[str, float]  # preset -> tokens that it sees
+    seconds: float
+
+    def __str__(self) -> str:
+        foreseen = [
+            f"{preset} about {CURVES[preset].loss(tokens):.1f} after {tokens / 1e6:,.1f} million tokens"
+            for preset, tokens in self.tokens.items()
+        ]
+        return (
+            f"size: {self.preset}, by the loss foreseen in {clock(self.seconds)} on text like novels: "
+            f"{', '.join(foreseen)} (--preset overrides)"
+        )
+
+
+def with_best_size(
+    plan_of: Callable[[Architecture], TrainingPlan],
+    architecture: Architecture,
+    text: TrainingText,
+    evaluation: EvaluationText,
+    log: Callable[[str], None],
+    world: World,
+) -> TrainingPlan:
+    """The plan of a run, whose size is chosen here if neither an option nor a checkpoint nor the text decides it.
+
+    Sets the number of threads, too.
+    """
+    plan = plan_of(architecture)
+    set_threads(plan.threads, world.local_size)
+    decided = architecture.preset or plan.preset == "tiny"
+    if decided or plan.minutes is None or plan.device.type != "cpu":
+        return plan
+
+    def decide() -> str:
+        choice = choose(plan, lambda preset: plan_of(replace(architecture, preset=preset)), text, evaluation, world)
+        log(str(choice))
+        return choice.preset
+
+    return plan_of(replace(architecture, preset=world.run_on_main(decide)))
+
+
+def choose(
+    plan: TrainingPlan,
+    plan_of: Callable[[str], TrainingPlan],
+    text: TrainingText,
+    evaluation: EvaluationText,
+    world: World,
+) -> Choice:
+    """Measure one preset after another, from small to large, until a larger one is foreseen to end no lower.
+
+    Args:
+        plan: of any preset, with minutes, on a CPU.
+        plan_of: preset -> the same plan for it.
+        text, evaluation: of the run.
+        world: the ranks; each sees its share of the tokens.
+    """
+    assert plan.minutes is not None
+    loader = training_loader(plan, evaluation, text)
+    batch = next(loader.evaluation_batches(plan.mask_rate.rate(0.0), max_tokens=plan.pass_tokens))
+    loader.close()
+    left_s = max(plan.minutes * 60.0 - (time.monotonic() - fastbert.IMPORTED_AT_S), 1.0)
+    tokens: dict[str, float] = {}
+    best = ""
+    for preset, curve in CURVES.items():
+        candidate = plan_of(preset)
+        if best and not _fits(candidate, world):
+            break
+        seconds = step_seconds(candidate, batch)
+        tokens[preset] = STEPS_SHARE * left_s / seconds * batch.num_tokens * world.size
+        if best and curve.loss(tokens[preset]) >= CURVES[best].loss(tokens[best]):
+            break
+        best = preset
+    return Choice(best, tokens, left_s)
+
+
+def _fits(plan: TrainingPlan, world: World) -> bool:
+    try:
+        check_memory(plan, world)
+    except InputError:
+        return False
+    return True
+
+
+def step_seconds(plan: TrainingPlan, batch: PackedBatch) -> float:
+    """Seconds of a whole step on ``batch`` by a model that is then discarded."""
+    model = build_model(plan).to(plan.device)
+    optimizers = Optimizers(model, **plan.optimizer_settings)
+    autocast = torch.autocast(plan.device.type, torch.bfloat16) if plan.dtype == torch.bfloat16 else nullcontext()
+
+    def step() -> None:
+        with autocast:
+            loss = model(batch).loss
+        loss.backward()
+        optimizers.step(1.0)
+
+    return measure_step(step)
