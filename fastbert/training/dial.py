@@ -26,6 +26,7 @@ from fastbert.training.plan import TrainingPlan
 from fastbert.training.prepare_data import TrainingText
 from fastbert.training.setup import build_model
 
+LEAST_TOKENS = 400_000  # of a run whose loss the curves can tell
 STEPS_SHARE = 0.9  # of the time that is left; the rest goes to evaluations and the end of the run
 
 
@@ -41,8 +42,8 @@ class Curve:
         return self.floor + self.scale * (tokens / 1e6) ** -self.power
 
 
-# from small to large; fitted by benchmarks/recipe/fit_dial.py
-CURVES = {"tiny": Curve(2.5, 2.28, 0.41), "mini": Curve(2.4, 2.02, 0.41), "small": Curve(2.2, 1.9, 0.41)}
+# from small to large, on the bundled Portuguese: benchmarks/recipe/fit_dial.py; larger presets were not measured
+CURVES = {"tiny": Curve(2.503, 2.261, 0.410), "mini": Curve(1.630, 2.817, 0.286)}
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ class Choice:
     seconds: float
 
     def __str__(self) -> str:
-        foreseen = [
-            f"{preset} about {CURVES[preset].loss(tokens):.1f} after {tokens / 1e6:,.1f} million tokens"
-            for preset, tokens in self.tokens.items()
-        ]
+        foreseen = []
+        for preset, tokens in self.tokens.items():
+            loss = f" and a loss of about {CURVES[preset].loss(tokens):.1f}" if tokens >= LEAST_TOKENS else ""
+            foreseen.append(f"{preset} {tokens / 1e6:,.1f} million tokens{loss}")
         return (
-            f"size: {self.preset}, by the loss foreseen in {clock(self.seconds)} on text like novels: "
-            f"{', '.join(foreseen)} (--preset overrides)"
+            f"size: {self.preset}; in the {clock(self.seconds)} left, on text like novels: {', '.join(foreseen)} "
+            "(--preset overrides)"
         )
 
 
