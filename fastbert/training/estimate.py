@@ -166,18 +166,21 @@ def refuse_too_large(memory: Memory, available: int, *, preset: str, tokens: int
     )
 
 
-def measure_step(one_pass: Callable[[], object], max_s: float = 2.0, *, compiles: bool = False) -> float:
-    """Seconds of one forward and backward pass: the faster of two, the first being a warm-up.
+def measure_step(
+    one_pass: Callable[[], object], max_s: float = 2.0, *, times: int = 2, compiles: bool = False
+) -> float:
+    """Seconds of one forward and backward pass: the fastest of several, the first being a warm-up.
 
     Args:
         one_pass: returns when the device has finished.
-        max_s: a first pass that took longer is not repeated,
+        max_s: passes that took longer together are not repeated,
+        times: most passes.
         compiles: unless it compiles kernels, which may take longer than a hundred passes.
     """
     if compiles:
         one_pass()
     best, began_s = float("inf"), time.monotonic()
-    for _ in range(2):
+    for _ in range(times):
         start_s = time.monotonic()
         one_pass()
         best = min(best, time.monotonic() - start_s)
