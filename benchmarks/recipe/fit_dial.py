@@ -38,7 +38,8 @@ def main() -> None:
         print(f'"{preset}": Curve({floor:.3f}, {scale:.3f}, {power:.3f})')
         for steps, (seen, loss) in sorted(of.items()):
             foreseen = floor + scale * (seen / 1e6) ** -power
-            print(f"  {steps:,} steps: {loss:.3f}, the curve {foreseen:.3f}{'' if steps in FITTED else ' (not fitted)'}")
+            how = "" if steps in FITTED else " (not fitted)"
+            print(f"  {steps:,} steps: {loss:.3f}, the curve {foreseen:.3f}{how}")
 
 
 if __name__ == "__main__":

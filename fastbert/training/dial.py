@@ -22,7 +22,8 @@ from fastbert.training.estimate import check_memory, measure_step
 from fastbert.training.evaluation_data import EvaluationText
 from fastbert.training.loaders import training_loader
 from fastbert.training.new_model import Architecture
-from fastbert.training.plan import TrainingPlan
+from fastbert.training.options import TrainOptions
+from fastbert.training.plan import TrainingPlan, make_plan
 from fastbert.training.prepare_data import TrainingText
 from fastbert.training.setup import build_model
 
@@ -65,30 +66,35 @@ class Choice:
         )
 
 
-def with_best_size(
-    plan_of: Callable[[Architecture], TrainingPlan],
+def plan_with_size(
+    options: TrainOptions,
     architecture: Architecture,
     text: TrainingText,
     evaluation: EvaluationText,
-    log: Callable[[str], None],
+    device: torch.device,
     world: World,
+    log: Callable[[str], None],
 ) -> TrainingPlan:
     """The plan of a run, whose size is chosen here if neither an option nor a checkpoint nor the text decides it.
 
     Sets the number of threads, too.
     """
-    plan = plan_of(architecture)
+
+    def plan_of(preset: str | None) -> TrainingPlan:
+        return make_plan(options, replace(architecture, preset=preset), text, evaluation, device, world)
+
+    plan = plan_of(architecture.preset)
     set_threads(plan.threads, world.local_size)
     decided = architecture.preset or plan.preset == "tiny"
     if decided or plan.minutes is None or plan.device.type != "cpu":
         return plan
 
     def decide() -> str:
-        choice = choose(plan, lambda preset: plan_of(replace(architecture, preset=preset)), text, evaluation, world)
+        choice = choose(plan, plan_of, text, evaluation, world)
         log(str(choice))
         return choice.preset
 
-    return plan_of(replace(architecture, preset=world.run_on_main(decide)))
+    return plan_of(world.run_on_main(decide))
 
 
 def choose(

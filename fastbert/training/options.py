@@ -92,9 +92,9 @@ class TrainOptions:
     """Mask single pieces, whole words, or spans of several words."""
 
     preset: Annotated[Preset | None, unset("tiny|mini|small|base|large")] = None
-    """Model size, layers × width: tiny 2×128, mini 4×256, small 4×512, base 12×768, large 24×1024 (default: on a CPU the
-    best for the minutes, by the speed measured here, mini with --steps, tiny for a text under 50,000 tokens; base on a
-    GPU)."""
+    """Model size, layers × width: tiny 2×128, mini 4×256, small 4×512, base 12×768, large 24×1024 (default: base on a
+    GPU; on a CPU tiny or mini, whichever learns more in the minutes at the speed measured here, mini with --steps, tiny
+    for a text under 50,000 tokens)."""
     arch: Annotated[Literal["classic", "roformer", "modern"] | None, unset("classic|roformer|modern")] = None
     """classic: BERT; roformer: BERT with rotary positions; modern: ModernBERT's layout with rotary positions, pre-norm
     and GeGLU (default: modern; classic for mlm+nsp)."""

@@ -190,7 +190,7 @@ def make_plan(
 def hyperparameters(
     options: TrainOptions, evaluation: EvaluationText
 ) -> tuple[tuple[float | None, ...], float, Schedule, Schedule]:
-    """Learning rates of AdamW and Muon and weight decay, None: by the length of the run; β1; and each one's schedule."""
+    """Learning rates of AdamW and Muon and weight decay, None: by the length of the run; β1; the two schedules."""
     rates: tuple[float | None, ...] = (options.learning_rate, options.muon_learning_rate, options.weight_decay)
     schedule = CONTINUED_SCHEDULE if options.init else Schedule()
     optimizer = options.optimizer or default_optimizer(options)

@@ -1,7 +1,9 @@
 """The size of a new model is the one foreseen to learn most in the minutes, by its measured speed."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from fastbert.training.new_model import Architecture
 from fastbert.training.options import TrainOptions, check
 from support import train
 
+OPEN = Architecture("modern")
 BATCH = SimpleNamespace(num_tokens=2048)
 
 
@@ -40,9 +43,10 @@ def machine(monkeypatch):
     return of
 
 
-def settled(architecture: Architecture = Architecture("modern"), **of) -> tuple[str, list[str]]:
+def settled(architecture: Architecture = OPEN, **of) -> tuple[str, list[str]]:
     said: list[str] = []
-    one = dial.with_best_size(lambda given: plan(given, **of), architecture, None, None, said.append, World())
+    with mock.patch.object(dial, "make_plan", lambda options, given, *rest: plan(given, **of)):
+        one = dial.plan_with_size(TrainOptions(), architecture, None, None, None, World(), said.append)
     return one.preset, said
 
 
@@ -97,8 +101,12 @@ def test_curves_fall_and_the_larger_one_wins_in_the_end():
     assert all(curve.loss(1e6) > curve.loss(1e7) > curve.loss(1e9) for curve in dial.CURVES.values())
 
 
-def test_the_whole_command_measures_and_says_so(tmp_path):
+def test_the_whole_command_measures_and_a_resumed_run_keeps_what_was_chosen(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("".join(f"o gato número {n} dorme na casa da rua {n * 7 % 1000}.\n\n" for n in range(5000)))
-    done = train("--data", text, "--minutes", 0.4, "--vocab-size", 2000, "--threads", 1, cwd=tmp_path)
-    assert "size: " in done.stdout and "million parameters; 0.4 minutes" in done.stdout
+    options = ("--minutes", 600, "--stop-after", 2, "--batch-tokens", 256, "--evaluations", 0, "--threads", 1)
+    done = train("--data", text, *options, "--vocab-size", 2000, cwd=tmp_path)
+    (chosen,) = re.findall(r"^size: (\w+); in the .* left", done.stdout, re.MULTILINE)
+    assert f"model: modern {chosen}, " in done.stdout
+    again = train("--resume", "--stop-after", 3, cwd=tmp_path)
+    assert f"model: modern {chosen}, " in again.stdout and "size: " not in again.stdout
