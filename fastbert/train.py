@@ -10,6 +10,7 @@ import shlex
 import socket
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,9 +117,10 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
     from fastbert.runs.metrics_log import Monitor
     from fastbert.system.devices import choose_device
     from fastbert.training.average_with_start import average_with_start
-    from fastbert.training.dial import plan_with_size
+    from fastbert.training.dial import with_best_size
     from fastbert.training.evaluation_data import EvaluationText
     from fastbert.training.new_model import Architecture
+    from fastbert.training.plan import make_plan
     from fastbert.training.prepare_data import DataOptions, prepare, verify_in_background
     from fastbert.training.setup import set_up
 
@@ -144,7 +146,8 @@ def train(run: "RunDirectory", options: TrainOptions, world: "World") -> int:
             evaluation = EvaluationText.choose(
                 text, options.heldout_fraction, max_length=options.max_length, next_sentence=options.next_sentence
             )
-            plan = plan_with_size(options, architecture, text, evaluation, device, world, monitor.log)
+            plan_of = partial(make_plan, options, architecture, text, evaluation, device, world)
+            plan = with_best_size(plan_of, text, evaluation, world, monitor.log)
             setup = set_up(run, plan, text, evaluation, monitor, world)
         trainer = setup.trainer
         trainer.store_check = check

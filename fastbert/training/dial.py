@@ -7,7 +7,7 @@ known from runs of the default recipe (benchmarks/recipe/dial.py); how fast each
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -21,9 +21,7 @@ from fastbert.system.errors import InputError
 from fastbert.training.estimate import check_memory, measure_step
 from fastbert.training.evaluation_data import EvaluationText
 from fastbert.training.loaders import training_loader
-from fastbert.training.new_model import Architecture
-from fastbert.training.options import TrainOptions
-from fastbert.training.plan import TrainingPlan, make_plan
+from fastbert.training.plan import TrainingPlan
 from fastbert.training.prepare_data import TrainingText
 from fastbert.training.setup import build_model
 
@@ -66,27 +64,26 @@ class Choice:
         )
 
 
-def plan_with_size(
-    options: TrainOptions,
-    architecture: Architecture,
+def with_best_size(
+    plan_of: Callable[[str | None], TrainingPlan],
     text: TrainingText,
     evaluation: EvaluationText,
-    device: torch.device,
     world: World,
     log: Callable[[str], None],
 ) -> TrainingPlan:
-    """The plan of a run, whose size is chosen here if neither an option nor a checkpoint nor the text decides it.
+    """The plan of a run, with the size that is foreseen to end lowest if nothing else decides it.
 
     Sets the number of threads, too.
+
+    Args:
+        plan_of: preset -> the plan with it, unless something else decides.
+        text, evaluation: of the run.
+        world: the ranks; each sees its share of the tokens.
+        log: gets a line that tells the choice.
     """
-
-    def plan_of(preset: str | None) -> TrainingPlan:
-        return make_plan(options, replace(architecture, preset=preset), text, evaluation, device, world)
-
-    plan = plan_of(architecture.preset)
+    plan = plan_of(None)
     set_threads(plan.threads, world.local_size)
-    decided = architecture.preset or plan.preset == "tiny"
-    if decided or plan.minutes is None or plan.device.type != "cpu":
+    if not plan.size_open:
         return plan
 
     def decide() -> str:
@@ -107,10 +104,7 @@ def choose(
     """Measure one preset after another, from small to large, until a larger one is foreseen to end no lower.
 
     Args:
-        plan: of any preset, with minutes, on a CPU.
-        plan_of: preset -> the same plan for it.
-        text, evaluation: of the run.
-        world: the ranks; each sees its share of the tokens.
+        plan: of any preset, with minutes, on a CPU; the rest as in :func:`with_best_size`.
     """
     assert plan.minutes is not None
     loader = training_loader(plan, evaluation, text)

@@ -35,11 +35,13 @@ class Architecture:
             preset = options.preset if checkpoint is None else _preset_of(checkpoint)
             return cls(options.arch or ("classic" if options.next_sentence else "modern"), preset=preset)
         config = read_config(Path(options.init))
-        if options.arch not in (None, config.arch):
-            raise InputError(
-                f"--arch {options.arch}: the weights of --init {options.init} are {config.arch}. Try: without --arch"
-            )
-        return cls(config.arch, config, preset=_preset_of(config))
+        preset = _preset_of(config)
+        for option, given, found in (("--arch", options.arch, config.arch), ("--preset", options.preset, preset)):
+            if given not in (None, found):
+                raise InputError(
+                    f"{option} {given}: the weights of --init {options.init} are {found}. Try: without {option}"
+                )
+        return cls(config.arch, config, preset=preset)
 
     def max_positions(self, max_length: int) -> int:
         """Tokens that the model takes: BERT's 512, or more for longer sequences."""

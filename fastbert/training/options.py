@@ -255,7 +255,6 @@ def check(options: TrainOptions) -> None:
     new_modern = options.arch in (None, "modern") and not options.next_sentence and not options.init
     only_there = "a new model of --arch modern, because the others have no window and --init has its own"
     require(options, only_there, lambda _: new_modern, "window")
-    require(options, "no size with --init, whose weights have one", lambda _: not options.init, "preset")
     _ = options.mask_rates, options.trackers  # refused where they are read
     if options.batch_tokens is not None:
         BatchRamp.parse(options.batch_ramp, options.batch_tokens, options.max_length)

@@ -50,6 +50,7 @@ class TrainingPlan:
     # model
     arch: Arch
     preset: str  # or "layers×width" of the weights of --init
+    size_open: bool  # nothing has decided the preset: what the minutes allow may
     config: BertConfig  # with dropout
     init: Path | None  # weights to start from; None when a run resumes
     transfer: VocabularyTransfer | None  # of those weights to another vocabulary
@@ -131,19 +132,23 @@ def make_plan(
     evaluation: EvaluationText,
     device: torch.device,
     world: World,
+    preset: str | None = None,
 ) -> TrainingPlan:
-    """Settle all options, given what is known about text, device and ranks."""
+    """Settle all options, given what is known about text, device and ranks; ``preset`` decides an open size."""
     tiny, gpu = text.store.num_tokens < TINY_CORPUS_TOKENS, device.type == "cuda"
-    preset = architecture.preset or ("tiny" if tiny else "base" if gpu else "mini")
+    decided = architecture.preset or preset or ("tiny" if tiny else "base" if gpu else None)
+    preset = decided or "mini"
     batch_tokens = options.batch_tokens or max(65_536 if gpu else 2048, options.max_length)
     ramp = BatchRamp.parse(options.batch_ramp, batch_tokens, options.max_length)
     memorize = evaluation.memorization is not None
     open_ended = options.minutes is None and options.steps is None
+    minutes = DEFAULT_MINUTES if open_ended and not memorize else options.minutes
     bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
     rates, beta1, schedule, muon_schedule = hyperparameters(options, evaluation)
     return TrainingPlan(
         arch=architecture.arch,
         preset=preset,
+        size_open=decided is None and minutes is not None,
         config=config_of(options, architecture, preset, text.tokenizer),
         init=Path(options.init) if options.init and not architecture.resumed else None,
         transfer=transfer_of(options, architecture, text.tokenizer),
@@ -166,7 +171,7 @@ def make_plan(
         replay_share=options.replayed[1],
         seed=options.seed,
         identity=text.identity,
-        minutes=DEFAULT_MINUTES if open_ended and not memorize else options.minutes,
+        minutes=minutes,
         steps=MEMORIZATION_STEPS if open_ended and memorize else options.steps,
         stop_after=options.stop_after,
         stop_when_memorized=open_ended and memorize,

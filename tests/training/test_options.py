@@ -48,6 +48,7 @@ def test_defaults_follow_text_device_and_objective():
     usual, tiny = plan(), plan(num_tokens=TINY_CORPUS_TOKENS - 1)
     assert (usual.preset, usual.arch, usual.batch_tokens, usual.threads) == ("mini", "modern", 2048, None)
     assert (tiny.preset, tiny.threads) == ("tiny", 1)
+    assert usual.size_open and not any(p.size_open for p in (tiny, plan(steps=7), plan(preset="mini")))
     assert plan(objective="mlm+nsp").arch == "classic" and plan(max_length=4096).batch_tokens == 4096
     assert (usual.minutes, usual.steps) == (DEFAULT_MINUTES, None) and plan(steps=7).minutes is None
     assert usual.learning_rate is None and usual.config.vocab_size == len(TOKENIZER)
@@ -82,6 +83,9 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
     make_model("modern", vocab_size=len(TOKENIZER)).save_pretrained(tmp_path)
     TOKENIZER.save(tmp_path)
     usual, continued = plan(), plan(init=str(tmp_path))
+    assert continued.preset == "tiny" and not continued.size_open
+    with pytest.raises(InputError, match=r"--preset mini: the weights of --init .* are tiny"):
+        plan(init=str(tmp_path), preset="mini")
     assert (usual.optimizer, continued.optimizer) == ("muon", "adamw")
     assert plan(init=str(tmp_path), optimizer="muon").optimizer == "muon"
     (tmp_path / "run.json").write_text('{"options": {"optimizer": "muon"}}')
