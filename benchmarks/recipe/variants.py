@@ -172,6 +172,21 @@ def short_first(trainer: Trainer, text: str) -> Iterator[None]:
 
 
 @contextmanager
+def beta2(trainer: Trainer, value: float) -> Iterator[None]:
+    """AdamW's mean of squares over another time."""
+    for group in trainer.optimizers.parts["adamw"].param_groups:
+        group["betas"] = group["betas"][0], value
+    yield
+
+
+@contextmanager
+def momentum(trainer: Trainer, value: float) -> Iterator[None]:
+    """Another momentum of Muon's."""
+    trainer.optimizers.parts["muon"].param_groups[0]["momentum"] = value
+    yield
+
+
+@contextmanager
 def split_cooldown(trainer: Trainer, decays: tuple[float, float]) -> Iterator[None]:
     """Muon's and AdamW's learning rates fall over shares of the budget of their own."""
     muon, adamw = (replace(trainer.plan.schedule, decay=decay) for decay in decays)
@@ -187,5 +202,7 @@ KNOWN = {
     "start": start,
     "ema": ema,
     "short_first": short_first,
+    "beta2": beta2,
+    "momentum": momentum,
     "split_cooldown": split_cooldown,
 }
