@@ -42,7 +42,7 @@ def vocab_size_for(num_words: int, alphabet: int) -> int:
 
 
 def suggestions(found: Survey, spelling: Spelling) -> list[Suggestion]:
-    """Vocabulary size, preset, sequence length and minutes."""
+    """Vocabulary size, preset unless the minutes decide it, sequence length and minutes."""
     tokens = spelling.tokens
     if not tokens:
         return []
@@ -55,9 +55,11 @@ def suggestions(found: Survey, spelling: Spelling) -> list[Suggestion]:
     cut = "hardly any document is cut" if long <= length - 2 else "longer documents are cut into windows"
     size = vocab_size_for(found.num_words, spelling.alphabet)
     words = f"{found.num_words:,} words with {spelling.alphabet:,} distinct characters"
+    # for a medium text, training chooses between tiny and mini by the minutes
+    of_size = [Suggestion("--preset", preset, f"{tokens:,} tokens; a larger model learns more from more text")]
     return [
         Suggestion("--vocab-size", str(size), words),
-        Suggestion("--preset", preset, f"{tokens:,} tokens; a larger model learns more from more text"),
+        *(of_size if preset != "mini" else []),
         Suggestion("--max-length", str(length), f"nine of ten documents have at most about {long:,} tokens: {cut}"),
         Suggestion("--minutes", str(shown), what if minutes > DEFAULT_MINUTES else f"{what} take less"),
     ]

@@ -9,8 +9,10 @@ import pytest
 from fastbert.data.corpus import text_blocks
 from fastbert.inspect import survey
 from fastbert.inspect.__main__ import InspectOptions, main
+from fastbert.inspect.advice import suggestions
 from fastbert.inspect.line_table import LineTable
 from fastbert.inspect.lines import Lines
+from fastbert.inspect.vocabulary import Spelling
 from fastbert.system import native
 from fastbert.system.cli import run
 
@@ -113,6 +115,14 @@ def test_a_sound_text_has_no_findings_and_right_figures(tmp_path, capsys):
     assert options == {"--vocab-size": "8192", "--preset": "tiny", "--max-length": "64", "--minutes": "5"}
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Content-Security-Policy" in page and "Latin" in page and "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "preset"), [(10_000, "tiny"), (1_000_000, None), (100_000_000, "small"), (10**9, "base")]
+)
+def test_a_preset_is_suggested_where_the_minutes_do_not_decide(tokens, preset):
+    made = suggestions(survey.Survey(), Spelling(vocab_size=8192, room=8192, trained=True, tokens=tokens))
+    assert {one.option: one.value for one in made}.get("--preset") == preset
 
 
 def test_tokens_and_unknown_words_of_a_given_vocabulary(tmp_path, capsys):
