@@ -1,11 +1,13 @@
 """The size of a new model is the one foreseen to learn most in the minutes, by its measured speed."""
 
 import re
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+import fastbert
 from fastbert.config import PRESETS, BertConfig
 from fastbert.distributed.world import World
 from fastbert.system.errors import InputError
@@ -28,6 +30,7 @@ def plan(preset: str | None, minutes: float = 5.0, size_open: bool = True):
 def machine(monkeypatch):
     """``machine(seconds)``: where a step of mini takes so long, tiny a fifth of it."""
     measured: list[str] = []
+    monkeypatch.setattr(fastbert, "IMPORTED_AT_S", time.monotonic())  # from where minutes count
 
     def of(mini_s: float) -> list[str]:
         seconds = {"tiny": 0.2 * mini_s, "mini": mini_s}
