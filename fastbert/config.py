@@ -30,12 +30,6 @@ PRESETS: dict[str, tuple[int, int]] = {
 }
 
 
-def preset_of(num_hidden_layers: int, hidden_size: int) -> str:
-    """The name of the preset of that shape, or "layers×width"."""
-    shape = num_hidden_layers, hidden_size
-    return next((name for name, of_preset in PRESETS.items() if of_preset == shape), "{}×{}".format(*shape))
-
-
 def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
@@ -159,3 +153,9 @@ class BertConfig:
 
     def replace(self, **changes) -> "BertConfig":
         return dataclasses.replace(self, **changes)
+
+
+def preset_of(config: BertConfig) -> str:
+    """The name of the preset of this shape, or "layers×width"."""
+    shape = config.num_hidden_layers, config.hidden_size
+    return next((name for name, of_preset in PRESETS.items() if of_preset == shape), "{}×{}".format(*shape))

@@ -6,22 +6,25 @@ shows how far it can be extrapolated.
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from run import HERE, read_log
 
+from fastbert.training.dial import Curve
+
 CORPUS = "bundled:pt"
 FITTED = (400, 1_600, 6_400)  # steps
 
 
-def solved(tokens: list[float], losses: list[float]) -> tuple[float, float, float]:
-    """floor, scale and power of ``floor + scale * (tokens / 1e6) ** -power`` through three points."""
+def solved(tokens: Sequence[float], losses: Sequence[float]) -> Curve:
+    """The curve through three points."""
     first, second, third = losses
     shrinks = (second - third) / (first - second)
     power = -math.log(shrinks) / math.log(tokens[2] / tokens[1])
     floor = third - (second - third) * shrinks / (1 - shrinks)
-    return floor, (third - floor) * (tokens[2] / 1e6) ** power, power
+    return Curve(floor, (third - floor) * (tokens[2] / 1e6) ** power, power)
 
 
 def main() -> None:
@@ -34,12 +37,11 @@ def main() -> None:
             print(f"{preset}: runs of {', '.join(map(str, sorted(of)))} steps are too few")
             continue
         tokens, losses = zip(*(of[steps] for steps in FITTED), strict=True)
-        floor, scale, power = solved(list(tokens), list(losses))
-        print(f'"{preset}": Curve({floor:.3f}, {scale:.3f}, {power:.3f})')
+        curve = solved(tokens, losses)
+        print(f'"{preset}": Curve({curve.floor:.3f}, {curve.scale:.3f}, {curve.power:.3f})')
         for steps, (seen, loss) in sorted(of.items()):
-            foreseen = floor + scale * (seen / 1e6) ** -power
             how = "" if steps in FITTED else " (not fitted)"
-            print(f"  {steps:,} steps: {loss:.3f}, the curve {foreseen:.3f}{how}")
+            print(f"  {steps:,} steps: {loss:.3f}, the curve {curve.loss(seen):.3f}{how}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Which device a command runs on, with how many threads, whether bfloat16 is fast there, and its random state."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,11 @@ def quick_at_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bf16_is_fast()
+
+
+def autocast(device: torch.device, bf16: bool) -> AbstractContextManager:
+    """Autocast to bfloat16, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

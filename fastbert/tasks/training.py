@@ -10,7 +10,6 @@ al., Muon is Scalable for LLM Training, 2025, section 3.5 (another optimizer tha
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from fastbert.config import BertConfig
 from fastbert.optim.optimizers import build_optimizers
 from fastbert.optim.schedules import Schedule
+from fastbert.system.devices import autocast
 from fastbert.system.errors import InputError
 from fastbert.tasks.features import Rows
 from fastbert.tasks.guarded import Course, Progress, train_guarded
@@ -163,10 +163,6 @@ def evaluate(model: TaskModel, score: Scorer, device: torch.device, bf16: bool) 
         scores = score(model)
     model.train()
     return scores
-
-
-def autocast(device: torch.device, bf16: bool) -> AbstractContextManager:
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
 def _batches(lengths: NDArray[np.int64], recipe: Recipe, total: int) -> Iterator[list[int]]:

@@ -6,7 +6,6 @@ known from runs of the default recipe (benchmarks/recipe/dial.py); how fast each
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from fastbert.batch import PackedBatch
 from fastbert.distributed.world import World
 from fastbert.optim.optimizers import Optimizers
 from fastbert.runs.metrics_log import clock
-from fastbert.system.devices import set_threads
+from fastbert.system.devices import autocast, set_threads
 from fastbert.system.errors import InputError
 from fastbert.training.estimate import check_memory, measure_step
 from fastbert.training.evaluation_data import EvaluationText
@@ -52,11 +51,13 @@ class Choice:
     preset: str
     tokens: Mapping[str, float]  # preset -> tokens that it sees
     seconds: float
+    measured_recipe: bool  # the curves are of this architecture and objective
 
     def __str__(self) -> str:
         foreseen = []
         for preset, tokens in self.tokens.items():
-            loss = f" and a loss of about {CURVES[preset].loss(tokens):.1f}" if tokens >= LEAST_TOKENS else ""
+            told = self.measured_recipe and tokens >= LEAST_TOKENS
+            loss = f" and a loss of about {CURVES[preset].loss(tokens):.1f}" if told else ""
             foreseen.append(f"{preset} {tokens / 1e6:,.1f} million tokens{loss}")
         return (
             f"size: {self.preset}; in the {clock(self.seconds)} left, on text like novels: {', '.join(foreseen)} "
@@ -122,7 +123,7 @@ def choose(
         if best and curve.loss(tokens[preset]) >= CURVES[best].loss(tokens[best]):
             break
         best = preset
-    return Choice(best, tokens, left_s)
+    return Choice(best, tokens, left_s, measured_recipe=(plan.arch, plan.objective) == ("modern", "mlm"))
 
 
 def _fits(plan: TrainingPlan, world: World) -> bool:
@@ -137,10 +138,9 @@ def step_seconds(plan: TrainingPlan, batch: PackedBatch) -> float:
     """Seconds of a whole step on ``batch`` by a model that is then discarded."""
     model = build_model(plan).to(plan.device)
     optimizers = Optimizers(model, **plan.optimizer_settings)
-    autocast = torch.autocast(plan.device.type, torch.bfloat16) if plan.dtype == torch.bfloat16 else nullcontext()
 
     def step() -> None:
-        with autocast:
+        with autocast(plan.device, plan.dtype == torch.bfloat16):
             loss = model(batch).loss
         loss.backward()
         optimizers.step(1.0)

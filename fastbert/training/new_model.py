@@ -30,12 +30,12 @@ class Architecture:
     def of(cls, options: TrainOptions, checkpoint: BertConfig | None = None) -> "Architecture":
         """That of ``--init`` or of a checkpoint begun with it, of ``--arch``, or the default of the objective."""
         if options.init and checkpoint is not None:
-            return cls(checkpoint.arch, checkpoint, True, _preset_of(checkpoint))
+            return cls(checkpoint.arch, checkpoint, True, preset_of(checkpoint))
         if not options.init:
-            preset = options.preset if checkpoint is None else _preset_of(checkpoint)
+            preset = options.preset if checkpoint is None else preset_of(checkpoint)
             return cls(options.arch or ("classic" if options.next_sentence else "modern"), preset=preset)
         config = read_config(Path(options.init))
-        preset = _preset_of(config)
+        preset = preset_of(config)
         for option, given, found in (("--arch", options.arch, config.arch), ("--preset", options.preset, preset)):
             if given not in (None, found):
                 raise InputError(
@@ -46,10 +46,6 @@ class Architecture:
     def max_positions(self, max_length: int) -> int:
         """Tokens that the model takes: BERT's 512, or more for longer sequences."""
         return max(512, max_length) if self.init is None else self.init.max_position_embeddings
-
-
-def _preset_of(config: BertConfig) -> str:
-    return preset_of(config.num_hidden_layers, config.hidden_size)
 
 
 def default_optimizer(options: TrainOptions) -> Literal["muon", "adamw"]:

@@ -245,8 +245,8 @@ def check(options: TrainOptions) -> None:
     require(options, "0 or more", lambda value: 0 <= value < float("inf"), *amounts, *rates)
     require(options, "--init with it", lambda _: bool(options.init) or options.resume, "init_share")
     shares = "dropout", "warmup", "decay", "muon_decay", "heldout_fraction", "init_share"
-    require(options, "a share from 0 to below 1", lambda share: 0.0 <= share < 1.0, "beta1")
     require(options, "a share between 0 and 1", lambda share: 0.0 <= share <= 1.0, *shares)
+    require(options, "a share from 0 to below 1", lambda share: 0.0 <= share < 1.0, "beta1")
     require_seed(options)
     require(options, "at least 8 tokens", lambda length: length >= 8, "max_length")
     for option, what in (("micro_batch_tokens", "a pass"), ("batch_tokens", "a batch")):

@@ -25,7 +25,7 @@ from fastbert.runs import checkpoint
 from fastbert.runs.directory import RunDirectory
 from fastbert.runs.metrics_log import Monitor
 from fastbert.system.background import Background
-from fastbert.system.devices import random_state, set_random_state
+from fastbert.system.devices import autocast, random_state, set_random_state
 from fastbert.system.errors import InputError
 from fastbert.system.stop_signals import stop_signals
 from fastbert.training.budget import Budget
@@ -172,8 +172,7 @@ class Trainer:
         return [part for batch in batches for part in self.world.shard(batch, self.plan.micro_batches)]
 
     def autocast(self) -> AbstractContextManager:
-        bf16 = self.plan.dtype == torch.bfloat16
-        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+        return autocast(self.device, self.plan.dtype == torch.bfloat16)
 
     def warm_up(self) -> float:
         """Capture the step if it is to be captured, and run a pass without effect on the training; returns its seconds.

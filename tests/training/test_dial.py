@@ -19,9 +19,9 @@ from support import train
 BATCH = SimpleNamespace(num_tokens=2048)
 
 
-def plan(preset: str | None, minutes: float = 5.0, size_open: bool = True):
+def plan(preset: str | None, minutes: float = 5.0, size_open: bool = True, arch: str = "modern"):
     return SimpleNamespace(
-        preset=preset or "mini", size_open=size_open and preset is None, minutes=minutes,
+        preset=preset or "mini", size_open=size_open and preset is None, minutes=minutes, arch=arch, objective="mlm",
         threads=None, pass_tokens=2048, mask_rate=SimpleNamespace(rate=lambda progress: 0.3),
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ def test_a_slow_machine_gets_a_small_model_and_a_fast_one_a_large_model(machine)
     preset, (said,) = settled()
     assert preset == "tiny" and measured == ["tiny", "mini"]
     assert said.startswith("size: tiny") and "mini" in said and "--preset" in said
+    assert "a loss of about" in said and "loss" not in settled(arch="classic")[1][0]  # of modern are the curves
     machine(0.002)
     assert settled()[0] == "mini"
 
