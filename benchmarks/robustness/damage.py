@@ -10,6 +10,7 @@ other weights without a word, is a failure.
 
 import argparse
 import collections
+import contextlib
 import os
 import random
 import shutil
@@ -41,6 +42,8 @@ def main() -> int:
     import_everything()
     import torch
 
+    from fastbert import train
+
     torch.set_num_threads(1)
     folder = Path(asked.folder or tempfile.mkdtemp(prefix="damage_"))
     shutil.rmtree(folder, ignore_errors=True)
@@ -53,6 +56,8 @@ def main() -> int:
         opts = dataclasses.replace(options(folder, place, 16), evaluations=1, **changes)
         return os.waitstatus_to_exitcode(os.waitpid(forked(place, opts, log), 0)[1])
 
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        train.main(options(folder, folder / "warm", 16))  # what it imports and compiles, the forked ones have
     assert run(folder / "whole") == 0 and run(folder / "half", stop_after=8) == 0, f"see {log}"
     expected = outcome(folder / "whole")["weights"]
     files = sorted(p.relative_to(folder / "half") for p in (folder / "half").rglob("*") if p.is_file())

@@ -156,8 +156,13 @@ def run(
 
         print(f"fastbert {__version__}")
         return 0
+    return exit_code(lambda: main(parse(options_type, argv, prog=prog or _program(main))))
+
+
+def exit_code(work: Callable[[], int | None]) -> int:
+    """The exit code of a command that does ``work``: what the user can mend becomes one line on standard error."""
     try:
-        code = main(parse(options_type, argv, prog=prog or _program(main)))
+        code = work()
         sys.stdout.flush()
         return code or 0
     except InputError as error:

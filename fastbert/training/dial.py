@@ -87,12 +87,9 @@ def with_best_size(
     if not plan.size_open:
         return plan
 
-    def decide() -> str:
-        choice = choose(plan, plan_of, text, evaluation, world)
-        log(str(choice))
-        return choice.preset
-
-    return plan_of(world.run_on_main(decide))
+    choice = choose(plan, plan_of, text, evaluation, world)
+    log(str(choice))
+    return plan_of(choice.preset)
 
 
 def choose(
@@ -104,6 +101,8 @@ def choose(
 ) -> Choice:
     """Measure one preset after another, from small to large, until a larger one is foreseen to end no lower.
 
+    All ranks measure at once, as they will train, and the slowest one counts.
+
     Args:
         plan: of any preset, with minutes, on a CPU; the rest as in :func:`with_best_size`.
     """
@@ -111,14 +110,15 @@ def choose(
     loader = training_loader(plan, evaluation, text)
     batch = next(loader.evaluation_batches(plan.mask_rate.rate(0.0), max_tokens=plan.pass_tokens))
     loader.close()
-    left_s = max(plan.minutes * 60.0 - (time.monotonic() - fastbert.IMPORTED_AT_S), 1.0)
+    (spent_s,) = world.broadcast(time.monotonic() - fastbert.IMPORTED_AT_S)
+    left_s = max(plan.minutes * 60.0 - spent_s, 1.0)
     tokens: dict[str, float] = {}
     best = ""
     for preset, curve in CURVES.items():
         candidate = plan_of(preset)
         if best and not _fits(candidate, world):
             break
-        seconds = step_seconds(candidate, batch)
+        (seconds,) = world.all_max(step_seconds(candidate, batch))
         tokens[preset] = STEPS_SHARE * left_s / seconds * batch.num_tokens * world.size
         if best and curve.loss(tokens[preset]) >= CURVES[best].loss(tokens[best]):
             break
@@ -130,8 +130,10 @@ def _fits(plan: TrainingPlan, world: World) -> bool:
     try:
         check_memory(plan, world)
     except InputError:
-        return False
-    return True
+        lacks = 1.0
+    else:
+        lacks = 0.0
+    return not any(world.all_max(lacks))
 
 
 def step_seconds(plan: TrainingPlan, batch: PackedBatch) -> float:
