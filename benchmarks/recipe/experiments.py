@@ -11,7 +11,7 @@ from typing import Any
 SHORT, MEDIUM, LONG = 400, 800, 1600  # steps of 2,048 tokens
 SEEDS = (0, 1, 2)
 
-# what every run has unless it says otherwise: the defaults of the command until two_falls.py and beta1.py
+# what every run has unless it says otherwise: the defaults of the command until two_falls.py
 BASE: dict[str, Any] = {
     "arch": "modern",
     "preset": "mini",
@@ -25,6 +25,8 @@ BASE: dict[str, Any] = {
     "warmup": 0.02,
     "decay": 0.6,
     "beta1": 0.9,
+    "vector_scale": 1.0,
+    "decay_timescale": 0.1,
     "clip_norm": 1.0,
     "threads": 1,
 }

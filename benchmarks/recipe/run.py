@@ -44,7 +44,8 @@ def queue(experiments: str = "experiments.py") -> list[dict[str, Any]]:
 def read_log(path: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     # before there was a choice
-    return [line | {"options": {"beta1": 0.9} | line["options"]} for line in lines]
+    before = {"beta1": 0.9, "vector_scale": 1.0, "decay_timescale": 0.1}
+    return [line | {"options": before | line["options"]} for line in lines]
 
 
 @contextmanager

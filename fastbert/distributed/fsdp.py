@@ -122,7 +122,8 @@ class ShardedOptimizers(Optimizers):
         super().__init__(model, **options)
         ours = self.parts["adamw"]  # updates whole tensors in one pass; shards need torch's own
         groups = [
-            {"params": list(zip(g["param_names"], g["params"], strict=True)), "weight_decay": g["weight_decay"]}
+            {"params": list(zip(g["param_names"], g["params"], strict=True))}
+            | {name: g[name] for name in ("lr", "scale", "weight_decay")}
             for g in ours.param_groups
         ]
         self.parts["adamw"] = torch.optim.AdamW(groups, lr=self.peaks["adamw"], betas=self.betas, eps=1e-6, fused=True)

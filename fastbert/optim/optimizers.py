@@ -4,6 +4,7 @@ References: Jordan et al., Muon, 2024; Loshchilov & Hutter, Decoupled Weight Dec
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from fastbert.optim.adamw import AdamW, clip
 from fastbert.optim.groups import fused_projections, split_param_groups
 from fastbert.optim.muon import Muon
 from fastbert.optim.schedules import (
+    DECAY_TIMESCALE,
     DEFAULT_BETA1,
     DEFAULT_BETA2,
     DEFAULT_LEARNING_RATE,
@@ -33,6 +35,8 @@ class Optimizers:
         muon_learning_rate: peak of Muon, likewise.
         weight_decay: decoupled decay of matrices and embeddings, likewise; biases and LayerNorms have none.
         beta1: share of the earlier gradients in AdamW's mean.
+        vector_scale: of the biases' and gains' rate, times that of AdamW's matrices.
+        decay_timescale: with ``weight_decay`` None, of :class:`HyperparameterRule`.
         clip_norm: bound on the gradient norm of AdamW's parameters (Muon's update has a fixed norm already).
         muon_dtype: of Muon's iteration; with float32, runs on different numbers of ranks stay together.
     """
@@ -46,13 +50,17 @@ class Optimizers:
         muon_learning_rate: float | None = DEFAULT_MUON_LEARNING_RATE,
         weight_decay: float | None = DEFAULT_WEIGHT_DECAY,
         beta1: float = DEFAULT_BETA1,
+        vector_scale: float = 1.0,
+        decay_timescale: float = DECAY_TIMESCALE,
         clip_norm: float = 1.0,
         muon_dtype: torch.dtype = torch.bfloat16,
     ):
         ops.disable_malloc_trim()
         named = list(model.named_parameters())
         hidden, rest = split_param_groups(named, optimizer)
-        self.rule = HyperparameterRule.of(learning_rate, muon_learning_rate, weight_decay, muon=bool(hidden))
+        self.rule = HyperparameterRule.of(
+            learning_rate, muon_learning_rate, weight_decay, muon=bool(hidden), decay_timescale=decay_timescale
+        )
         self.peaks, decay = self.rule.at(0.0)  # as of the last update
         self.clipped = [p for _, p in rest]
         self.clip_norm, self.betas = clip_norm, (beta1, DEFAULT_BETA2)
@@ -60,9 +68,11 @@ class Optimizers:
         self.found_inf: Tensor | None = None  # () float32 on the device: where it is 1, an update changes nothing
         self._rates: Tensor | None = None  # see keep_rates_on_device
         config: BertConfig = model.config  # type: ignore[assignment]
+        vectors = {name for name, p in named if p.ndim < 2}
         self.parts = build_optimizers(
-            named, config, optimizer, self.peaks, decay, betas=self.betas, muon_dtype=muon_dtype
-        )
+            named, config, optimizer, self.peaks, decay, betas=self.betas, muon_dtype=muon_dtype,
+            rate_scale=lambda name: vector_scale if name in vectors else 1.0,
+        )  # fmt: skip
 
     def keep_bf16_gradients(self, keep: bool) -> None:
         """Whether the gradients of AdamW's matrices stay in the dtype they are computed in: bfloat16 under autocast.
@@ -106,16 +116,33 @@ class Optimizers:
         """Set learning rates and weight decay; arguments as of :meth:`update`."""
         self.peaks, decay = self.rule.at(step_share)
         factors = factor if isinstance(factor, Mapping) else dict.fromkeys(self.parts, factor)
-        rates = {name: self.peaks[name] * factors[name] for name in self.parts}
+        groups = self._groups()
+        rates = {(name, scale): self.peaks[name] * factors[name] * scale for name, scale in groups}
         if self._rates is not None:
             block = torch.empty(len(self._rates), dtype=torch.float32, pin_memory=True)
             block.copy_(torch.tensor([*rates.values(), decay]))
             self._rates.copy_(block, non_blocking=True)
             return
+        self._put(groups, rates, decay)
+
+    def _groups(self) -> dict[tuple[str, float], list[dict[str, Any]]]:
+        """Optimizer and scale of its rate -> the groups of parameters that have it."""
+        found: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for name, optimizer in self.parts.items():
             for group in optimizer.param_groups:
-                group["lr"] = rates[name]
-                if group["weight_decay"]:  # biases and LayerNorms keep their 0
+                found.setdefault((name, group.get("scale", 1.0)), []).append(group)
+        return found
+
+    @staticmethod
+    def _put(
+        groups: Mapping[tuple[str, float], list[dict[str, Any]]],
+        rates: Mapping[tuple[str, float], float | Tensor],
+        decay: float | Tensor,
+    ) -> None:
+        for key, same in groups.items():
+            for group in same:
+                group["lr"] = rates[key]
+                if isinstance(group["weight_decay"], Tensor) or group["weight_decay"]:  # vectors keep their 0
                     group["weight_decay"] = decay
 
     def apply(self) -> None:
@@ -128,14 +155,13 @@ class Optimizers:
 
     def keep_rates_on_device(self, device: torch.device) -> None:
         """From now on the rates are tensors on ``device``: a CUDA graph of :meth:`apply` reads them at each replay."""
-        self._rates = torch.zeros(len(self.parts) + 1, dtype=torch.float32, device=device)
+        groups = self._groups()
+        self._rates = torch.zeros(len(groups) + 1, dtype=torch.float32, device=device)
         *rates, decay = self._rates.unbind()
-        for rate, optimizer in zip(rates, self.parts.values(), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-                if group["weight_decay"]:
-                    group["weight_decay"] = decay
-                if isinstance(optimizer, AdamW):
+        self._put(groups, dict(zip(groups, rates, strict=True)), decay)
+        for optimizer in self.parts.values():
+            if isinstance(optimizer, AdamW):
+                for group in optimizer.param_groups:
                     group["capturable"] = True
             optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]  # steps outside are meant
 
@@ -211,7 +237,7 @@ def build_optimizers(
         return groups
 
     groups = [
-        {"params": parameters, "weight_decay": decay, "lr": peaks["adamw"] * scale}
+        {"params": parameters, "weight_decay": decay, "lr": peaks["adamw"] * scale, "scale": scale}
         for decay, is_matrix in ((weight_decay, True), (0.0, False))
         for scale, parameters in by_scale([(n, p) for n, p in rest if (p.ndim >= 2) == is_matrix]).items()
     ]

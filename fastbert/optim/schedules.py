@@ -16,8 +16,8 @@ DEFAULT_LEARNING_RATE, DEFAULT_MUON_LEARNING_RATE = 2e-3, 0.02  # peaks, for REF
 DEFAULT_BETA1, DEFAULT_BETA2 = 0.9, 0.98  # of AdamW
 # AdamW averages weights over 1 / (learning rate × decay) steps; the best such time is a fixed share of the budget
 # (Wang and Aitchison, How to set AdamW's weight decay as you scale model and dataset size, 2024; docs/recipe.md)
-DECAY_TIMESCALE = 0.1
-MAX_DECAY_PER_STEP = 0.025  # reached below 400 steps, which were not measured; ten steps would erase the weights
+DECAY_TIMESCALE, EARLIER_DECAY_TIMESCALE = 0.2, 0.1  # until 30 November 2026
+MAX_DECAY_PER_STEP = 0.025  # reached below 200 steps, which were not measured; ten steps would erase the weights
 # The best learning rates fall with the cube root of the number of steps: measured from 400 to 6,400 steps at two model
 # sizes (docs/recipe.md)
 REFERENCE_STEPS = 2000
@@ -48,7 +48,7 @@ CONTINUED_SHARE = {"muon": 0.6, "adamw": 0.3}
 CONTINUED_SCHEDULE = Schedule(warmup=0.1, decay=0.9)
 # beside Muon, whose rate falls for most of the run, AdamW's stays up for longer (docs/recipe.md)
 MUON_DECAY, DECAY_BESIDE_MUON = 0.8, 0.4
-BETA1_BESIDE_MUON = 0.5
+BETA1_BESIDE_MUON, VECTOR_SCALE_BESIDE_MUON = 0.5, 8.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,13 @@ class HyperparameterRule:
 
     @classmethod
     def of(
-        cls, learning_rate: float | None, muon_learning_rate: float | None, weight_decay: float | None, *, muon: bool
+        cls,
+        learning_rate: float | None,
+        muon_learning_rate: float | None,
+        weight_decay: float | None,
+        *,
+        muon: bool,
+        decay_timescale: float = DECAY_TIMESCALE,
     ) -> "HyperparameterRule":
         """The rule for given values; what is None goes by the length of the run, but without Muon nothing does."""
         by_length = {name for name, rate in (("adamw", learning_rate), ("muon", muon_learning_rate)) if rate is None}
@@ -80,7 +86,7 @@ class HyperparameterRule:
             peaks,
             DEFAULT_WEIGHT_DECAY if weight_decay is None else weight_decay,
             frozenset(by_length) if muon else frozenset(),
-            DECAY_TIMESCALE if weight_decay is None and peaks.get("muon") else None,
+            decay_timescale if weight_decay is None and peaks.get("muon") else None,
         )
 
     def at(self, step_share: float) -> tuple[dict[str, float], float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from fastbert.optim.schedules import DEFAULT_BETA1, BatchRamp, RateSchedule
+from fastbert.optim.schedules import DEFAULT_BETA1, EARLIER_DECAY_TIMESCALE, BatchRamp, RateSchedule
 from fastbert.runs.trackers import names_of
 from fastbert.system.cli import unset
 from fastbert.system.errors import InputError
@@ -137,11 +137,17 @@ class TrainOptions:
     muon_learning_rate: Annotated[float | None, unset("X")] = None
     """Peak learning rate of Muon (default: 0.02, scaled likewise; 0.01 with --init)."""
     weight_decay: Annotated[float | None, unset("X")] = None
-    """Decoupled weight decay of matrices and embeddings (default: set so that 1/(learning rate × decay) of Muon is a
-    tenth of the run; 0.01 with --init, --optimizer adamw and texts small enough to memorize)."""
+    """Decoupled weight decay of matrices and embeddings (default: by --decay-timescale; 0.01 with --init, --optimizer
+    adamw and texts small enough to memorize)."""
+    decay_timescale: Annotated[float | None, unset("SHARE")] = None
+    """Share of the run that 1/(learning rate × weight decay) of Muon is: matrices forget in that time what they were
+    (default: 0.2)."""
     beta1: Annotated[float | None, unset("SHARE")] = None
     """Share of the earlier gradients in AdamW's mean (default: 0.5 beside Muon; 0.9 with --optimizer adamw, with --init
     and for texts small enough to memorize)."""
+    vector_scale: Annotated[float | None, unset("X")] = None
+    """Learning rate of AdamW's biases and gains, times --learning-rate (default: 8 beside Muon; 1 where beta1 is
+    0.9)."""
     warmup: Annotated[float | None, unset("SHARE")] = None
     """Share of the run, at its start, in which the learning rates rise (default: 0.02; 0.1 with --init)."""
     decay: Annotated[float | None, unset("SHARE")] = None
@@ -238,7 +244,7 @@ def check(options: TrainOptions) -> None:
     _check_replay(options)
     require_positive(
         options, "minutes", "steps", "extend_vocab", "batch_tokens", "micro_batch_tokens", "window", "vocab_size",
-        "min_frequency", "max_word_chars", "eval_tokens", "stop_after", "threads",
+        "min_frequency", "max_word_chars", "eval_tokens", "stop_after", "threads", "vector_scale", "decay_timescale",
     )  # fmt: skip
     amounts = "evaluations", "keep_last", "keep_every", "checkpoint_every"
     rates = "learning_rate", "muon_learning_rate", "weight_decay", "clip_norm"
@@ -348,8 +354,9 @@ def stored_options(path: str, stored_values: dict[str, Any], given: TrainOptions
         stored = replace(stored, **{name: v for name, v in earlier.items() if getattr(stored, name) is None})
     if stored.decay is None and not stored.init and "muon_decay" not in stored_values:  # both fell as one
         stored = replace(stored, decay=0.6)
-    if "beta1" not in stored_values:
-        stored = replace(stored, beta1=DEFAULT_BETA1)
+    # recipes before these were options
+    before: dict[str, Any] = {"beta1": DEFAULT_BETA1, "vector_scale": 1.0, "decay_timescale": EARLIER_DECAY_TIMESCALE}
+    stored = replace(stored, **{name: value for name, value in before.items() if name not in stored_values})
     default = TrainOptions()
     changes = {name: getattr(given, name) for name in known if getattr(given, name) != getattr(default, name)}
     for name, value in changes.items():

@@ -19,11 +19,13 @@ from fastbert.optim.schedules import (
     CONTINUED_SCHEDULE,
     CONTINUED_SHARE,
     DECAY_BESIDE_MUON,
+    DECAY_TIMESCALE,
     DEFAULT_BETA1,
     DEFAULT_LEARNING_RATE,
     DEFAULT_MUON_LEARNING_RATE,
     DEFAULT_WEIGHT_DECAY,
     MUON_DECAY,
+    VECTOR_SCALE_BESIDE_MUON,
     BatchRamp,
     RateSchedule,
     Schedule,
@@ -85,6 +87,8 @@ class TrainingPlan:
     muon_learning_rate: float | None
     weight_decay: float | None
     beta1: float
+    vector_scale: float  # of the rate of biases and gains, times AdamW's
+    decay_timescale: float  # with weight_decay None: share of the run
     clip_norm: float
     muon_dtype: torch.dtype
     schedule: Schedule  # of AdamW
@@ -111,7 +115,10 @@ class TrainingPlan:
     @property
     def optimizer_settings(self) -> dict[str, Any]:
         """Keyword arguments of :class:`fastbert.optim.optimizers.Optimizers`."""
-        names = ("optimizer", "learning_rate", "muon_learning_rate", "weight_decay", "beta1", "clip_norm", "muon_dtype")
+        names = (
+            "optimizer", "learning_rate", "muon_learning_rate", "weight_decay", "beta1", "vector_scale",
+            "decay_timescale", "clip_norm", "muon_dtype",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -144,7 +151,6 @@ def make_plan(
     open_ended = options.minutes is None and options.steps is None
     minutes = DEFAULT_MINUTES if open_ended and not memorize else options.minutes
     bf16 = options.precision == "bf16" or (options.precision == "auto" and quick_at_bf16(device))
-    rates, beta1, schedule, muon_schedule = hyperparameters(options, evaluation)
     return TrainingPlan(
         arch=architecture.arch,
         preset=preset,
@@ -176,14 +182,9 @@ def make_plan(
         stop_after=options.stop_after,
         stop_when_memorized=open_ended and memorize,
         optimizer=options.optimizer or default_optimizer(options),
-        learning_rate=rates[0],
-        muon_learning_rate=rates[1],
-        weight_decay=rates[2],
-        beta1=beta1,
         clip_norm=options.clip_norm,
         muon_dtype=torch.float32 if options.precision == "fp32" else torch.bfloat16,
-        schedule=schedule,
-        muon_schedule=muon_schedule,
+        **hyperparameters(options, evaluation),
         evaluations=options.evaluations * (2 if memorize else 1),
         eval_tokens=options.eval_tokens,
         final_eval_scale=1.0 if memorize else FINAL_EVAL_SCALE,
@@ -192,26 +193,31 @@ def make_plan(
     )
 
 
-def hyperparameters(
-    options: TrainOptions, evaluation: EvaluationText
-) -> tuple[tuple[float | None, ...], float, Schedule, Schedule]:
-    """Learning rates of AdamW and Muon and weight decay, None: by the length of the run; β1; the two schedules."""
-    rates: tuple[float | None, ...] = (options.learning_rate, options.muon_learning_rate, options.weight_decay)
-    schedule = CONTINUED_SCHEDULE if options.init else Schedule()
+def hyperparameters(options: TrainOptions, evaluation: EvaluationText) -> dict[str, Any]:
+    """What a :class:`TrainingPlan` has of rates, decay and schedules: as given, else by the kind of run."""
     optimizer = options.optimizer or default_optimizer(options)
-    decays, beta1 = (schedule.decay, schedule.decay), DEFAULT_BETA1
+    schedule = CONTINUED_SCHEDULE if options.init else Schedule()
+    settled: dict[str, Any] = {
+        "learning_rate": None, "muon_learning_rate": None, "weight_decay": None, "beta1": DEFAULT_BETA1,
+        "vector_scale": 1.0, "decay_timescale": DECAY_TIMESCALE,
+    }  # fmt: skip
+    decay = muon_decay = schedule.decay
+    rates: Sequence[float] = ()
     if options.init:  # the weights should not be forgotten
-        rates = given_or(rates, CONTINUED_HYPERPARAMETERS[optimizer])
+        rates = CONTINUED_HYPERPARAMETERS[optimizer]
     elif not evaluation.unseen:  # nor the text
-        rates = given_or(rates, (DEFAULT_LEARNING_RATE, DEFAULT_MUON_LEARNING_RATE, DEFAULT_WEIGHT_DECAY))
+        rates = (DEFAULT_LEARNING_RATE, DEFAULT_MUON_LEARNING_RATE, DEFAULT_WEIGHT_DECAY)
     elif optimizer == "muon":
-        decays, beta1 = (DECAY_BESIDE_MUON, MUON_DECAY), BETA1_BESIDE_MUON
-    warmup, decay, muon_decay = given_or(
-        (options.warmup, options.decay, options.decay if options.muon_decay is None else options.muon_decay),
-        (schedule.warmup, *decays),
-    )
-    beta1 = beta1 if options.beta1 is None else options.beta1
-    return rates, beta1, Schedule(warmup, decay), Schedule(warmup, muon_decay)
+        decay, muon_decay = DECAY_BESIDE_MUON, MUON_DECAY
+        settled |= {"beta1": BETA1_BESIDE_MUON, "vector_scale": VECTOR_SCALE_BESIDE_MUON}
+    settled |= dict(zip(("learning_rate", "muon_learning_rate", "weight_decay"), rates, strict=False))
+    settled |= {name: given for name in settled if (given := getattr(options, name)) is not None}
+    if options.decay is not None:
+        decay = muon_decay = options.decay
+    if options.muon_decay is not None:
+        muon_decay = options.muon_decay
+    warmup = schedule.warmup if options.warmup is None else options.warmup
+    return settled | {"schedule": Schedule(warmup, decay), "muon_schedule": Schedule(warmup, muon_decay)}
 
 
 def init_share_of(options: TrainOptions, evaluation: EvaluationText) -> float:
@@ -220,11 +226,6 @@ def init_share_of(options: TrainOptions, evaluation: EvaluationText) -> float:
         return options.init_share or 0.0
     optimizer = options.optimizer or default_optimizer(options)
     return CONTINUED_SHARE[optimizer] if evaluation.memorization is None else 0.0
-
-
-def given_or(given: Sequence[float | None], default: Sequence[float]) -> tuple[float, ...]:
-    """Each value that is given, else its default."""
-    return tuple(fallback if value is None else value for value, fallback in zip(given, default, strict=True))
 
 
 def micro_batches(tokens: float, micro_batch_tokens: int | None) -> int:

@@ -13,7 +13,7 @@ from fastbert.batch import pack
 from fastbert.config import BertConfig
 from fastbert.model import BertForPreTraining
 from fastbert.optim.adamw import AdamW
-from fastbert.optim.groups import fused_projections
+from fastbert.optim.groups import fused_projections, uses_muon
 from fastbert.optim.muon import Muon, orthogonalise
 from fastbert.optim.optimizers import Optimizers
 from fastbert.optim.schedules import (
@@ -182,6 +182,19 @@ def test_rates_fall_with_the_cube_root_of_the_budget():
         assert peaks(steps) == pytest.approx({name: times * rate for name, rate in usual.items()})
     assert peaks(250, muon_learning_rate=0.05) == {"adamw": 2 * DEFAULT_LEARNING_RATE, "muon": 0.05}
     assert peaks(400, optimizer="adamw") == {"adamw": DEFAULT_LEARNING_RATE}  # not known to suit AdamW alone
+
+
+def test_biases_and_gains_have_a_rate_of_their_own():
+    model = BertForPreTraining(BertConfig.preset("tiny", "modern", vocab_size=64))
+    optimizers = Optimizers(model, vector_scale=4.0)
+    optimizers.set_rates({"adamw": 0.5, "muon": 0.25})
+    groups = [group for part in optimizers.parts.values() for group in part.param_groups]
+    rates = {parameter: group["lr"] for group in groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        usual = 0.25 * DEFAULT_MUON_LEARNING_RATE if uses_muon(name, parameter) else 0.5 * DEFAULT_LEARNING_RATE
+        assert rates[parameter] == (usual if parameter.ndim > 1 else 4.0 * usual), name
+    optimizers.keep_rates_on_device(torch.device("cpu"))
+    assert len({group["lr"].data_ptr() for group in groups}) == 3  # one for each rate
 
 
 def test_the_rule_is_a_function_of_the_share_of_a_step():

@@ -97,6 +97,8 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
     assert (one.schedule, one.muon_schedule, each.muon_schedule) == (Schedule(0.02, 0.5),) * 2 + (Schedule(0.02, 0.7),)
     assert (usual.beta1, plan(beta1=0.7).beta1, usual.optimizer_settings["beta1"]) == (0.5, 0.7, 0.5)
     assert continued.beta1 == plan(optimizer="adamw").beta1 == plan(unseen=False).beta1 == 0.9
+    assert (usual.vector_scale, continued.vector_scale, plan(vector_scale=2.0).vector_scale) == (8.0, 1.0, 2.0)
+    assert (usual.decay_timescale, plan(decay_timescale=0.5).optimizer_settings["decay_timescale"]) == (0.2, 0.5)
     rates = (continued.learning_rate, continued.muon_learning_rate, continued.weight_decay)
     assert rates == CONTINUED_HYPERPARAMETERS["adamw"] and rates[0] < DEFAULT_LEARNING_RATE
     assert plan(init=str(tmp_path)).muon_learning_rate == CONTINUED_HYPERPARAMETERS["muon"][1]
@@ -109,9 +111,10 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
 
 
 def test_a_run_begun_with_an_earlier_recipe_keeps_it():
-    new = {"muon_decay": None, "beta1": None}
+    new = {"muon_decay": None, "beta1": None, "vector_scale": None, "decay_timescale": 0.3}
     earlier, now = (stored_options("run", stored, TrainOptions()) for stored in ({}, new))
-    assert (earlier.decay, now.decay, earlier.beta1, now.beta1) == (0.6, None, 0.9, None)
+    assert (earlier.decay, earlier.beta1, earlier.vector_scale, earlier.decay_timescale) == (0.6, 0.9, 1.0, 0.1)
+    assert (now.decay, now.beta1, now.vector_scale, now.decay_timescale) == (None, None, None, 0.3)
     assert stored_options("run", {"decay": 0.3}, TrainOptions()).decay == 0.3
 
 
