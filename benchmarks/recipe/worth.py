@@ -52,6 +52,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("worth-results.jsonl"))
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "fastbert-worth")
     arguments = parser.parse_args()
+    panel = PANELS[arguments.language]
+    for given in arguments.candidates:
+        if "=" not in given:
+            parser.error(f"{given}: expected NAME=RUN")
+    if unknown := set(arguments.tasks or ()) - set(panel):
+        parser.error(f"--tasks {' '.join(sorted(unknown))}: expected some of {', '.join(panel)}")
     candidates = {
         name: [Path(run) for run in runs.split(",")]
         for name, runs in (given.split("=", 1) for given in arguments.candidates)
@@ -59,7 +65,6 @@ def main() -> None:
     finetunings = Finetunings(
         arguments.data, arguments.work, arguments.results, arguments.limit, SCORED, arguments.threads
     )
-    panel = PANELS[arguments.language]
     columns: dict[str, list[list[float]]] = {name: [] for name in candidates}
     for task in arguments.tasks or panel:
         for name, runs in candidates.items():

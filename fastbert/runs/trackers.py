@@ -5,6 +5,7 @@ Nothing leaves this machine unless the user's own settings of these programs say
 
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,8 @@ class TensorBoard:
     def __init__(self, run: Path, first_step: int):
         from torch.utils.tensorboard import SummaryWriter  # slow import
 
+        if threading.excepthook is threading.__excepthook__:
+            threading.excepthook = _unless_kept
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=first_step or None)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
@@ -37,6 +40,13 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _unless_kept(failed: Any) -> None:
+    """Print an exception of a thread, unless the thread keeps it: TensorBoard raises it again where a file is written,
+    and there a full disk becomes one line."""
+    if getattr(failed.thread, "exception", None) is not failed.exc_value:
+        threading.__excepthook__(failed)
 
 
 class Trackio:

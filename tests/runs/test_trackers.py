@@ -1,12 +1,14 @@
 """train --log: scalars go where they are sent, and nowhere by default but to TensorBoard's files."""
 
+import errno
 import sys
+import threading
 import types
 
 import pytest
 
 from fastbert.runs.metrics_log import Monitor
-from fastbert.runs.trackers import names_of
+from fastbert.runs.trackers import TensorBoard, names_of
 from fastbert.system.errors import InputError
 
 
@@ -47,6 +49,26 @@ def test_tensorboard_is_the_default_and_none_is_none(tmp_path):
         with Monitor(tmp_path / folder, **({} if trackers is None else {"trackers": trackers})) as monitor:
             monitor.record("train", 1, tokens=1, loss=1.0)
     assert any((tmp_path / "a" / "tensorboard").iterdir()) and not (tmp_path / "b" / "tensorboard").exists()
+
+
+def test_an_exception_that_tensorboards_thread_keeps_is_said_once(tmp_path, monkeypatch, capsys):
+    """A full disk: the thread raises it again where a file is written."""
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    TensorBoard(tmp_path, 0).close()
+
+    class Keeps(threading.Thread):
+        def run(self):
+            self.exception = OSError(errno.ENOSPC, "No space left on device")
+            raise self.exception
+
+    def fail():
+        raise OSError(errno.ENOSPC, "nobody else knows")
+
+    for thread in (Keeps(), threading.Thread(target=fail)):
+        thread.start()
+        thread.join()
+    said = capsys.readouterr().err
+    assert "nobody else knows" in said and "No space left" not in said
 
 
 def test_names(monkeypatch):
