@@ -142,7 +142,7 @@ class Optimizers:
         for key, same in groups.items():
             for group in same:
                 group["lr"] = rates[key]
-                if isinstance(group["weight_decay"], Tensor) or group["weight_decay"]:  # vectors keep their 0
+                if group["weight_decay"]:  # biases and LayerNorms keep their 0
                     group["weight_decay"] = decay
 
     def apply(self) -> None:

@@ -141,13 +141,13 @@ class TrainOptions:
     adamw and texts small enough to memorize)."""
     decay_timescale: Annotated[float | None, unset("SHARE")] = None
     """Share of the run that 1/(learning rate × weight decay) of Muon is: matrices forget in that time what they were
-    (default: 0.2)."""
+    (default: 0.2; without effect for texts small enough to memorize)."""
     beta1: Annotated[float | None, unset("SHARE")] = None
     """Share of the earlier gradients in AdamW's mean (default: 0.5 beside Muon; 0.9 with --optimizer adamw, with --init
     and for texts small enough to memorize)."""
     vector_scale: Annotated[float | None, unset("X")] = None
-    """Learning rate of AdamW's biases and gains, times --learning-rate (default: 8 beside Muon; 1 where beta1 is
-    0.9)."""
+    """Learning rate of AdamW's biases and gains, times --learning-rate (default: 8 beside Muon; 1 with --optimizer
+    adamw, with --init and for texts small enough to memorize)."""
     warmup: Annotated[float | None, unset("SHARE")] = None
     """Share of the run, at its start, in which the learning rates rise (default: 0.02; 0.1 with --init)."""
     decay: Annotated[float | None, unset("SHARE")] = None
@@ -246,6 +246,11 @@ def check(options: TrainOptions) -> None:
         options, "minutes", "steps", "extend_vocab", "batch_tokens", "micro_batch_tokens", "window", "vocab_size",
         "min_frequency", "max_word_chars", "eval_tokens", "stop_after", "threads", "vector_scale", "decay_timescale",
     )  # fmt: skip
+    if options.decay_timescale and (options.weight_decay is not None or options.init or options.optimizer == "adamw"):
+        raise InputError(
+            "--decay-timescale: is of Muon's default weight decay. Try: without --weight-decay, --init and --optimizer "
+            "adamw, or without it"
+        )
     amounts = "evaluations", "keep_last", "keep_every", "checkpoint_every"
     rates = "learning_rate", "muon_learning_rate", "weight_decay", "clip_norm"
     require(options, "0 or more", lambda value: 0 <= value < float("inf"), *amounts, *rates)

@@ -21,7 +21,7 @@ from fastbert.system.errors import InputError
 from fastbert.text import Tokenizer
 from fastbert.training.evaluation_data import EvaluationText
 from fastbert.training.new_model import Architecture
-from fastbert.training.options import TrainOptions, stored_options
+from fastbert.training.options import TrainOptions, check, stored_options
 from fastbert.training.plan import DEFAULT_MINUTES, MEMORIZATION_STEPS, TINY_CORPUS_TOKENS, TrainingPlan, make_plan
 from fastbert.training.prepare_data import TrainingText
 from support import make_model
@@ -108,6 +108,12 @@ def test_weights_that_are_trained_have_rates_of_their_own(tmp_path):
     assert plan(init=str(tmp_path), memorization=object(), unseen=False).init_share == 0.0
     given = plan(init=str(tmp_path), learning_rate=0.5, warmup=0.0, decay=1.0)
     assert given.learning_rate == 0.5 and given.schedule == Schedule(0.0, 1.0)
+
+
+@pytest.mark.parametrize("other", [{"weight_decay": 0.1}, {"init": "runs/001"}, {"optimizer": "adamw"}])
+def test_a_timescale_of_the_decay_that_nothing_would_read_is_refused(other):
+    with pytest.raises(InputError, match="--decay-timescale: is of Muon's default weight decay"):
+        check(TrainOptions(data=["a.txt"], decay_timescale=0.3, **other))
 
 
 def test_a_run_begun_with_an_earlier_recipe_keeps_it():
