@@ -22,7 +22,7 @@ def added(
         out = drop(matmul.linear(z, weight), bias, dropout_p, seed, in_place=True)
         out += residual
         return out
-    out = torch.addmm(residual, z, weight.t())
+    out = matmul.linear_added(z, weight, residual)
     if bias is not None:
         out += bias
     return out
