@@ -5,7 +5,6 @@
 Shapes: z (M, F), W (D, F), residual and out (M, D); contiguous, as rows.py wants them.
 """
 
-import torch
 from torch import Tensor
 
 from fastbert.ops.cpu import matmul, rows
