@@ -85,9 +85,7 @@ def replicate(model: nn.Module, unused: tuple[str, ...] = ()) -> nn.parallel.Dis
         unused: prefixes of parameters that no loss reaches; they get no gradient.
     """
     freeze(model, unused)
-    return nn.parallel.DistributedDataParallel(
-        model, broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB
-    )
+    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB)
 
 
 def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> None:
