@@ -2,14 +2,18 @@
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 from fastbert.system.errors import InputError
 from fastbert.text.tokenizer_source import Token, TokenizerSource
 
 
-def library() -> Any:
+def library(place: Path | str = "tokenizer.json") -> Any:
     """The package ``tokenizers``.
+
+    Args:
+        place: of the file that needs it.
 
     Raises:
         InputError: it is not installed.
@@ -18,7 +22,7 @@ def library() -> Any:
         import tokenizers
     except ImportError:
         raise InputError(
-            "this tokenizer is not BERT's WordPiece and needs the package tokenizers. "
+            f"{place}: not BERT's WordPiece, and what else it is only the package tokenizers can read. "
             "Try: pip install 'fastbert[tokenizers]'"
         ) from None
     return tokenizers
@@ -30,8 +34,8 @@ def build_backend(source: TokenizerSource) -> Any:
     Raises:
         InputError: the package is missing or cannot read tokenizer.json; a token gets another id than its file says.
     """
-    tokenizers = library()
     place = source.root / ("vocab.txt" if source.content is None else "tokenizer.json")
+    tokenizers = library(place)
     try:
         backend = tokenizers.Tokenizer.from_str(json.dumps(_content(source)))
     except BaseException as error:
