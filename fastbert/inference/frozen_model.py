@@ -74,7 +74,7 @@ class FrozenModel:
             if self.int8:
                 raise InputError("precision='int8': takes our C++ kernels and layers without changes. Try: auto")
             with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-                return model.encode(batch, rows)
+                return model.encode(batch, rows).to(self.dtype)  # norms give float32 under autocast
         model.check_length(batch)
         hidden, each = self._embedded(batch)
         if not encoder.compiles:
